@@ -1,0 +1,29 @@
+"""The errors and warnings of the SDK. Every one of them says what was given, and what to do instead."""
+
+
+class GteError(Exception):
+    """Base of every error that gte_sdk raises on purpose."""
+
+
+class InputError(GteError, ValueError):
+    """A value that the call cannot take: an index out of range, NaN in a vector, a wrong dimension."""
+
+
+class InputTypeError(InputError, TypeError):
+    """A value of the wrong type: None, bytes or a number where a text belongs, a float64 vector where float32 does."""
+
+
+class ModelFormatError(GteError):
+    """A model directory or index file that is missing something, damaged, or written in another format."""
+
+
+class ModelMismatchError(GteError):
+    """Vectors of one model used with an index of another."""
+
+
+class DeviceError(GteError):
+    """A device that was asked for by name and cannot run the model."""
+
+
+class TruncationWarning(UserWarning):
+    """A text had more tokens than the model reads; the message says how many were left out."""

@@ -1,0 +1,142 @@
+"""Text to token batches: the one home of tokenization, truncation, prompts, padding and batching by tokens.
+
+Runtime, training, mining and evaluation all come through here, so that a text has the same ids in each of them.
+Batches are cut by padded tokens (rows x longest row), not by a count of texts: memory then follows the budget whatever
+the lengths are, and sorting by length keeps the padding small.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from gte_sdk.errors import ModelFormatError
+
+# A text longer than this is tokenized in pieces, so that 10 MB of text do not become 10 MB of token objects at once.
+PIECE_CHARACTERS = 65_536
+_WHITE_SPACE = re.compile(r"\s")
+
+
+class TokenizedTexts(NamedTuple):
+    ids: list[list[int]]
+    """Token ids of each text with the special tokens, at most max_tokens of them."""
+    left_out: list[int]
+    """How many tokens of each text were cut off (0 where the text fits)."""
+
+
+class TokenBatch(NamedTuple):
+    input_ids: NDArray[np.int64]
+    """(n, t), padded on the right."""
+    attention_mask: NDArray[np.int64]
+    """(n, t), 1 for a token and 0 for padding."""
+    token_type_ids: NDArray[np.int64]
+    """(n, t), all zero: an embedded text is one segment."""
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Reads a tokenizer.json. The truncation and padding that it may carry are switched off: both are done here.
+
+    Raises ModelFormatError where the file is missing or is no tokenizer.
+    """
+    if not path.is_file():
+        raise ModelFormatError(f"{path} is missing; a model directory needs the fast tokenizer's tokenizer.json")
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises a bare Exception
+        raise ModelFormatError(f"{path} is not a readable tokenizer.json: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt: str = "") -> TokenizedTexts:
+    """Token ids of `prompt + text` for each text, cut on the right to `max_tokens` (special tokens included).
+
+    A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character. Time is linear in the text,
+    memory is that of the ids kept plus one piece of about PIECE_CHARACTERS.
+    """
+    prepared = [_encodable(prompt + text) for text in texts]
+    short = [text for text in prepared if len(text) <= PIECE_CHARACTERS]
+    short_encodings = iter(tokenizer.encode_batch_fast(short, add_special_tokens=False))
+    room = max_tokens - tokenizer.num_special_tokens_to_add(False)
+    ids: list[list[int]] = []
+    left_out: list[int] = []
+    for text in prepared:
+        if len(text) <= PIECE_CHARACTERS:
+            encoding = next(short_encodings)
+            token_count = len(encoding)
+        else:
+            encoding, token_count = _encode_in_pieces(tokenizer, text, room)
+        if token_count > room:
+            encoding.truncate(room)
+        ids.append(tokenizer.post_process(encoding).ids)
+        left_out.append(max(0, token_count - room))
+    return TokenizedTexts(ids, left_out)
+
+
+def batches_by_tokens(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Yields index arrays that cover all rows once, longest rows first, each with rows x longest <= max_batch_tokens.
+
+    A row that is longer than the budget makes a batch of its own. Longest first, so that the largest buffers are
+    allocated at the start and reused. Equal lengths keep the caller's order, so the batches are deterministic.
+    """
+    lengths_N = np.asarray(lengths, dtype=np.int64)
+    order_N = np.argsort(-lengths_N, kind="stable")
+    start = 0
+    while start < len(order_N):
+        longest = max(1, int(lengths_N[order_N[start]]))
+        row_count = max(1, max_batch_tokens // longest)
+        yield order_N[start : start + row_count]
+        start += row_count
+
+
+def pad_batch(ids: Sequence[Sequence[int]], pad_id: int = 0) -> TokenBatch:
+    """Pads rows of token ids on the right to the longest of them."""
+    longest = max((len(row) for row in ids), default=0)
+    input_ids = np.full((len(ids), longest), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(ids), longest), dtype=np.int64)
+    for index, row in enumerate(ids):
+        input_ids[index, : len(row)] = row
+        attention_mask[index, : len(row)] = 1
+    return TokenBatch(input_ids, attention_mask, np.zeros_like(input_ids))
+
+
+def pad_token_id(tokenizer: Tokenizer) -> int:
+    """The id of the padding token by the names the field uses, 0 where there is none (the mask hides it anyway)."""
+    for name in ("[PAD]", "<pad>", "<|padding|>"):
+        token_id: int | None = tokenizer.token_to_id(name)
+        if token_id is not None:
+            return token_id
+    return 0
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _encode_in_pieces(tokenizer: Tokenizer, text: str, room: int) -> tuple[Encoding, int]:
+    """The first `room` tokens or more of a long text, and its count of tokens.
+
+    Pieces end before white space, where every tokenizer of this family ends a word too: the ids are those of the
+    whole text. A text without white space stays one piece.
+    """
+    head: list[Encoding] = []
+    token_count = 0
+    start = 0
+    while start < len(text):
+        white_space = _WHITE_SPACE.search(text, start + PIECE_CHARACTERS)
+        end = white_space.start() if white_space else len(text)
+        (encoding,) = tokenizer.encode_batch_fast([text[start:end]], add_special_tokens=False)
+        if token_count < room:
+            head.append(encoding)
+        token_count += len(encoding)
+        start = end
+    return Encoding.merge(head), token_count
