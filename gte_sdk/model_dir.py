@@ -1,0 +1,332 @@
+"""The model directory: file names, fields, checks and fingerprint. Export writes through here, the runtime reads.
+
+The layout is the one that the ecosystem already reads (sentence-transformers' modules, the Hub's onnx/ folder), plus
+gte.json, our own. It is optional when reading, so a plain Hub directory works; where it is there, every file that is
+read is checked against its hash first. Nothing in a model directory is ever executed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from gte_sdk.errors import ModelFormatError
+
+FORMAT_VERSION = 1
+
+GTE_JSON = "gte.json"
+CONFIG_JSON = "config.json"
+TOKENIZER_JSON = "tokenizer.json"
+TOKENIZER_CONFIG_JSON = "tokenizer_config.json"
+SPECIAL_TOKENS_JSON = "special_tokens_map.json"
+MODULES_JSON = "modules.json"
+SENTENCE_BERT_JSON = "sentence_bert_config.json"
+SENTENCE_TRANSFORMERS_JSON = "config_sentence_transformers.json"
+POOLING_JSON = "1_Pooling/config.json"
+PARITY_JSON = "parity.json"
+CARD = "README.md"
+
+# The first name that is there is taken; the later ones are those under which the Hub's models publish the same thing.
+GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
+    "fp32": ("onnx/model.onnx", "model.onnx"),
+    "fp16": ("onnx/model_fp16.onnx",),
+    "int8": (
+        "onnx/model_quantized.onnx",
+        "onnx/model_int8.onnx",
+        "onnx/model_quint8_avx2.onnx",
+        "onnx/model_qint8_avx512_vnni.onnx",
+        "onnx/model_qint8_avx512.onnx",
+        "onnx/model_qint8_arm64.onnx",
+    ),
+}
+
+POOLING_MODES = ("mean", "cls", "lasttoken")
+_LEGACY_POOLING_KEYS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}
+# RoBERTa and its relatives number positions from padding_idx + 1, so two of them hold no token.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+_BUNDLED = Path(__file__).parent / "models"
+
+
+class FileRecord(NamedTuple):
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """What a model directory says of itself, checked."""
+
+    path: Path
+    name: str
+    dim: int
+    """Width of the sentence embedding."""
+    max_tokens: int
+    """The most tokens of a text that the model reads, special tokens included."""
+    pooling: str
+    """One of POOLING_MODES; used only for a graph without a sentence_embedding output."""
+    normalize: bool
+    """True where the graph itself gives rows of unit length."""
+    prompts: Mapping[str, str]
+    """Text put before an input, by kind of input: "query", "document" and whatever else the model names."""
+    files: Mapping[str, FileRecord]
+    """Recorded files by POSIX path inside the directory; empty for a directory without gte.json."""
+    fingerprint: str | None
+    """Identifies the vector space; None for a directory without gte.json, see `fingerprint_of_files`."""
+
+
+def bundled_models() -> list[str]:
+    """Names of the models inside the package."""
+    return sorted(entry.parent.name for entry in _BUNDLED.glob(f"*/{GTE_JSON}"))
+
+
+def bundled_model_path(name: str) -> Path:
+    return _BUNDLED / name
+
+
+def read_model_dir(path: Path) -> ModelDir:
+    """Reads and checks the description of the model in `path`.
+
+    Raises ModelFormatError with the file and the remedy where something is missing, malformed or of a newer format.
+    """
+    if not path.is_dir():
+        raise ModelFormatError(
+            f"{path} is not a model directory; give a bundled name ({', '.join(bundled_models())}), "
+            "a directory, or a Hub name like 'owner/model'"
+        )
+    if (path / GTE_JSON).exists():
+        return _read_own(path)
+    return _read_foreign(path)
+
+
+def checked_file(model_dir: ModelDir, name: str) -> Path:
+    """The path of one file of the directory, after its size and SHA-256 were compared with gte.json's record of it."""
+    path = model_dir.path / name
+    if not path.is_file():
+        raise ModelFormatError(f"{path} is missing; export or download the model again")
+    record = model_dir.files.get(name)
+    if record is None:
+        if model_dir.files:
+            raise ModelFormatError(f"{path} is not recorded in {GTE_JSON}; export the model again")
+        return path
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise ModelFormatError(
+            f"{path} has {size} bytes where {GTE_JSON} records {record.bytes}; "
+            "it is truncated or was changed: export or download the model again"
+        )
+    digest = sha256_of_file(path)
+    if digest != record.sha256:
+        raise ModelFormatError(
+            f"{path} has SHA-256 {digest} where {GTE_JSON} records {record.sha256}; "
+            "it was changed: export or download the model again"
+        )
+    return path
+
+
+def available_variants(model_dir: ModelDir) -> dict[str, str]:
+    """The variants that the directory holds: "fp32", "fp16", "int8" to the graph's name inside the directory."""
+    return {
+        variant: present[0]
+        for variant, names in GRAPH_FILES.items()
+        if (present := [name for name in names if (model_dir.path / name).is_file()])
+    }
+
+
+def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: str) -> str:
+    """The identity of a vector space: weights, tokenizer and pooling. All variants of one export share it."""
+    identity = {"weights": weights_sha256, "tokenizer": tokenizer_sha256, "pooling": pooling}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def fingerprint_of_files(model_dir: ModelDir, graph_name: str) -> str:
+    """The recorded fingerprint; for a directory without one, an identity made from the graph that is really used."""
+    if model_dir.fingerprint is not None:
+        return model_dir.fingerprint
+    graph = sha256_of_file(model_dir.path / graph_name)
+    return fingerprint_of_weights(graph, sha256_of_file(model_dir.path / TOKENIZER_JSON), model_dir.pooling)
+
+
+def write_gte_json(
+    path: Path,
+    *,
+    name: str,
+    dim: int,
+    max_tokens: int,
+    pooling: str,
+    prompts: Mapping[str, str],
+    fingerprint: str,
+    licence: str,
+    provenance: Mapping[str, Any],
+) -> ModelDir:
+    """Records every file that is in the directory `path` (call it last) and returns the description, read back.
+
+    `licence` is an SPDX expression; `provenance` says where the weights come from (source, command, versions).
+    """
+    names = sorted(
+        entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file() and entry.name != GTE_JSON
+    )
+    files = {name: {"sha256": sha256_of_file(path / name), "bytes": (path / name).stat().st_size} for name in names}
+    description = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "dim": dim,
+        "max_tokens": max_tokens,
+        "pooling": pooling,
+        "normalize": True,
+        "prompts": dict(prompts),
+        "fingerprint": fingerprint,
+        "licence": licence,
+        "provenance": dict(provenance),
+        "files": files,
+    }
+    (path / GTE_JSON).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return read_model_dir(path)
+
+
+def sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; raises ModelFormatError naming the file where it is missing or is none."""
+    if not path.is_file():
+        raise ModelFormatError(f"{path} is missing; export or download the model again")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelFormatError(f"{path} is not JSON: {error}; export or download the model again") from error
+    if not isinstance(value, dict):
+        raise ModelFormatError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
+    return value
+
+
+def read_pooling(path: Path) -> str:
+    """The pooling mode of a sentence-transformers directory; "mean", GTE's own, where the directory names none."""
+    if not (path / POOLING_JSON).is_file():
+        return "mean"
+    config = read_json(path / POOLING_JSON)
+    mode = config.get("pooling_mode") or [name for key, name in _LEGACY_POOLING_KEYS.items() if config.get(key) is True]
+    modes = [mode] if isinstance(mode, str) else list(mode)
+    if len(modes) != 1 or modes[0] not in POOLING_MODES:
+        raise ModelFormatError(f"{path / POOLING_JSON} asks for pooling {modes}; one of {POOLING_MODES} is supported")
+    return str(modes[0])
+
+
+def read_module_types(path: Path) -> list[str]:
+    """The last word of each module type in modules.json ("Transformer", "Pooling", ...); empty where there is none."""
+    if not (path / MODULES_JSON).is_file():
+        return []
+    try:
+        modules = json.loads((path / MODULES_JSON).read_text(encoding="utf-8"))
+        return [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFormatError(f"{path / MODULES_JSON} is not a list of modules: {error!r}") from error
+
+
+def read_prompts(path: Path) -> dict[str, str]:
+    """The prompts of config_sentence_transformers.json, with sentence-transformers' "passage" read as "document"."""
+    if not (path / SENTENCE_TRANSFORMERS_JSON).is_file():
+        return {}
+    prompts = read_json(path / SENTENCE_TRANSFORMERS_JSON).get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelFormatError(f"{path / SENTENCE_TRANSFORMERS_JSON} has prompts that are not texts: {prompts!r}")
+    if "passage" in prompts:
+        prompts.setdefault("document", prompts["passage"])
+    return prompts
+
+
+def read_max_tokens(path: Path) -> int:
+    """The smallest limit that the directory names: sentence-transformers', the tokenizer's, the position table's."""
+    config = read_json(path / CONFIG_JSON)
+    limits = []
+    if isinstance(positions := config.get("max_position_embeddings"), int):
+        limits.append(positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions)
+    for name, key in ((SENTENCE_BERT_JSON, "max_seq_length"), (TOKENIZER_CONFIG_JSON, "model_max_length")):
+        if (path / name).is_file() and isinstance(limit := read_json(path / name).get(key), int):
+            limits.append(limit)
+    limits = [limit for limit in limits if limit > 0]
+    if not limits:
+        raise ModelFormatError(
+            f"{path / CONFIG_JSON} has no max_position_embeddings; set max_seq_length in {SENTENCE_BERT_JSON}"
+        )
+    return min(limits)
+
+
+def _read_own(path: Path) -> ModelDir:
+    file = path / GTE_JSON
+    fields = read_json(file)
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{file} has format version {version!r}; this gte-sdk reads {FORMAT_VERSION}: "
+            "upgrade gte-sdk or export the model again"
+        )
+
+    def field(name: str, kind: type) -> Any:
+        value = fields.get(name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+            raise ModelFormatError(f"{file} has {name}={value!r} where a {kind.__name__} belongs")
+        return value
+
+    for name in ("dim", "max_tokens"):
+        if field(name, int) < 1:
+            raise ModelFormatError(f"{file} has {name}={fields[name]}; it must be at least 1")
+    if field("pooling", str) not in POOLING_MODES:
+        raise ModelFormatError(f"{file} has pooling={fields['pooling']!r}; one of {POOLING_MODES} is supported")
+    prompts = field("prompts", dict)
+    if not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelFormatError(f"{file} has prompts that are not texts: {prompts!r}")
+    return ModelDir(
+        path=path,
+        name=field("name", str),
+        dim=field("dim", int),
+        max_tokens=field("max_tokens", int),
+        pooling=field("pooling", str),
+        normalize=field("normalize", bool),
+        prompts=prompts,
+        files=dict(_file_records(file, field("files", dict).items())),
+        fingerprint=field("fingerprint", str),
+    )
+
+
+def _file_records(file: Path, items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, FileRecord]]:
+    for name, record in items:
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name:
+            raise ModelFormatError(f"{file} records {name!r}, which is not inside the model directory")
+        try:
+            yield name, FileRecord(str(record["sha256"]), int(record["bytes"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFormatError(f"{file} has a malformed record of {name!r}: {record!r}") from error
+
+
+def _read_foreign(path: Path) -> ModelDir:
+    config = read_json(path / CONFIG_JSON)
+    width = config.get("hidden_size", config.get("dim"))
+    if not isinstance(width, int) or width < 1:
+        raise ModelFormatError(f"{path / CONFIG_JSON} has hidden_size={width!r} where a positive int belongs")
+    return ModelDir(
+        path=path,
+        name=path.name,
+        dim=width,
+        max_tokens=read_max_tokens(path),
+        pooling=read_pooling(path),
+        normalize=False,
+        prompts=read_prompts(path),
+        files={},
+        fingerprint=None,
+    )
