@@ -1,0 +1,55 @@
+"""Tiny real objects: a word-piece tokenizer trained on a few sentences, and a two-layer BERT with random weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from training.encoder import Encoder, random_encoder
+
+SENTENCES = [
+    "open a file and read its lines",
+    "sort a list of numbers by a key",
+    "connect to a server and send a message",
+    "the quick brown fox jumps over the lazy dog",
+    "return the length of a string in characters",
+    "write a dictionary as text and load it again",
+]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(SENTENCES, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    directory = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"tokenizer_class": "BertTokenizer", "model_max_length": 64, "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": "[PAD]", "unk_token": "[UNK]"}))
+    return directory
+
+
+@pytest.fixture
+def tiny_encoder() -> Encoder:
+    torch.manual_seed(0)
+    configuration = {
+        "model_type": "bert",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    return random_encoder(configuration, vocabulary_size=300, max_tokens=64).eval()

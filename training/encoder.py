@@ -1,0 +1,198 @@
+"""The encoder: a transformer (or a token table), pooling and unit length, as one traceable torch module.
+
+This is the single home of pooling in PyTorch: training calls it, and export traces the same module into the ONNX graph.
+Weights come from safetensors only; nothing in a model directory is ever executed.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+Pooling = Literal["mean", "cls", "lasttoken"]
+POOLING_MODES: tuple[Pooling, ...] = get_args(Pooling)
+
+# What [CLS] and [SEP] weigh in a static encoder: nothing beside any real token, but an empty text keeps a direction.
+SPECIAL_TOKEN_WEIGHT = 1e-6
+
+
+class EncoderOutput(NamedTuple):
+    last_hidden_state: Tensor
+    """(n, t, d) float: a vector for each token, padding included."""
+    sentence_embedding: Tensor
+    """(n, d) float: pooled rows of unit length."""
+
+
+def mean_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """(n, d): the mean over the tokens that are not padding."""
+    mask_NT1 = attention_mask_NT.unsqueeze(-1).to(last_hidden_state_NTD.dtype)
+    return (last_hidden_state_NTD * mask_NT1).sum(dim=1) / mask_NT1.sum(dim=1).clamp(min=1.0)
+
+
+def cls_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """(n, d): the first token that is not padding (the first column where padding is on the right)."""
+    first_N11 = attention_mask_NT.argmax(dim=1)[:, None, None]
+    return last_hidden_state_NTD.gather(1, first_N11.expand(-1, 1, last_hidden_state_NTD.shape[2])).squeeze(1)
+
+
+def last_token_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """(n, d): the last token that is not padding, on whichever side the padding is."""
+    positions_T = torch.arange(attention_mask_NT.shape[1], device=attention_mask_NT.device)
+    last_N11 = (attention_mask_NT * positions_T).argmax(dim=1)[:, None, None]
+    return last_hidden_state_NTD.gather(1, last_N11.expand(-1, 1, last_hidden_state_NTD.shape[2])).squeeze(1)
+
+
+POOLING: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": mean_pool,
+    "cls": cls_pool,
+    "lasttoken": last_token_pool,
+}
+
+
+class Encoder(nn.Module):
+    """A transformer backbone, pooling, the linear layers that may follow it, and unit length.
+
+    `backbone` is a transformers model whose output has `last_hidden_state`; its own pooler, which GTE does not use, is
+    dropped. `dense` maps pooled (n, h) to (n, d) as sentence-transformers' Dense modules do.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pooling: Pooling = "mean",
+        max_tokens: int | None = None,
+        dense: nn.Sequential | None = None,
+        prompts: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLING:
+            raise ValueError(f"pooling={pooling!r} is not one of {', '.join(POOLING_MODES)}")
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None  # type: ignore[assignment]
+        self.backbone = backbone
+        self.dense = dense
+        self.pooling: Pooling = pooling
+        self.max_tokens = min(max_tokens or 512, position_count(backbone.config))
+        self.prompts = prompts or {}
+        self._takes_token_types = "token_type_ids" in inspect.signature(backbone.forward).parameters
+
+    @property
+    def dim(self) -> int:
+        """Length of a sentence embedding."""
+        for module in reversed(self.dense or ()):
+            if isinstance(module, nn.Linear):
+                return module.out_features
+        return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    def forward(
+        self, input_ids_NT: Tensor, attention_mask_NT: Tensor, token_type_ids_NT: Tensor | None = None
+    ) -> EncoderOutput:
+        """Token ids and mask (n, t) int64 to token vectors and unit rows. Where the backbone has no segments,
+        `token_type_ids_NT` is not used; where it has and none are given, all tokens are in segment 0."""
+        inputs = {"input_ids": input_ids_NT, "attention_mask": attention_mask_NT}
+        if self._takes_token_types and token_type_ids_NT is not None:
+            inputs["token_type_ids"] = token_type_ids_NT
+        last_hidden_state_NTD = self.backbone(**inputs).last_hidden_state
+        pooled_ND = POOLING[self.pooling](last_hidden_state_NTD, attention_mask_NT)
+        if self.dense is not None:
+            pooled_ND = self.dense(pooled_ND)
+        return EncoderOutput(last_hidden_state_NTD, normalize(pooled_ND, dim=1))
+
+
+class StaticEncoder(nn.Module):
+    """A vector and a learned weight for each token, their mean, unit length: no attention, hundreds of times faster.
+
+    The tokens that the tokenizer puts around every text (`special_ids`) weigh SPECIAL_TOKEN_WEIGHT, so that the vector
+    is the one sentence-transformers' StaticEmbedding gives, and an empty text is still a unit vector.
+    """
+
+    def __init__(
+        self,
+        table_VD: Tensor,
+        special_ids: Sequence[int],
+        token_weights_V: Tensor | None = None,
+        max_tokens: int = 512,
+        prompts: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        token_count = table_VD.shape[0]
+        self.embedding = nn.Embedding(token_count, table_VD.shape[1], _weight=table_VD.float().clone())
+        weights_V = torch.ones(token_count) if token_weights_V is None else token_weights_V.float().clone()
+        self.token_weights = nn.Parameter(weights_V)
+        special_scale_V = torch.ones(token_count)
+        special_scale_V[list(special_ids)] = SPECIAL_TOKEN_WEIGHT
+        self.register_buffer("special_scale", special_scale_V, persistent=False)
+        self.max_tokens = max_tokens
+        self.prompts = prompts or {}
+        self.pooling: Pooling = "mean"
+
+    @property
+    def dim(self) -> int:
+        """Length of a sentence embedding."""
+        return self.embedding.embedding_dim
+
+    def folded_table(self) -> Tensor:
+        """(v, d) float32: each token's vector times its weight, all that is needed at inference."""
+        special_scale_V: Tensor = self.get_buffer("special_scale")
+        return (self.embedding.weight * (self.token_weights * special_scale_V)[:, None]).detach()
+
+    def forward(
+        self, input_ids_NT: Tensor, attention_mask_NT: Tensor, token_type_ids_NT: Tensor | None = None
+    ) -> EncoderOutput:
+        """The signature of Encoder; segments have no meaning here and are not used."""
+        weights_V = self.token_weights * self.get_buffer("special_scale")
+        weighted_NTD = self.embedding(input_ids_NT) * weights_V[input_ids_NT].unsqueeze(-1)
+        return EncoderOutput(weighted_NTD, normalize(mean_pool(weighted_NTD, attention_mask_NT), dim=1))
+
+
+AnyEncoder = Encoder | StaticEncoder
+
+
+def position_count(config: Any) -> int:
+    """How many tokens the backbone has positions for. The RoBERTa family starts counting after the padding id."""
+    positions = int(getattr(config, "max_position_embeddings", None) or 512)
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= int(config.pad_token_id) + 1
+    return positions
+
+
+def special_token_ids(tokenizer: Tokenizer) -> list[int]:
+    """The ids that the tokenizer puts around every text, such as [CLS] and [SEP]."""
+    return sorted(set(tokenizer.encode("").ids))
+
+
+def random_encoder(configuration: dict[str, Any], vocabulary_size: int, max_tokens: int) -> Encoder:
+    """A transformer with random weights, from the fields of a transformers configuration (`model_type` included).
+
+    Weights depend on torch's seed only. `vocabulary_size` is that of the tokenizer in use.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    fields = dict(configuration)
+    model_type = fields.pop("model_type", "bert")
+    config = AutoConfig.for_model(model_type, **{**fields, "vocab_size": vocabulary_size})
+    backbone = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+    return Encoder(backbone, "mean", max_tokens)
+
+
+def random_static_encoder(vocabulary_size: int, dim: int, special_ids: Sequence[int], max_tokens: int) -> StaticEncoder:
+    """A token table drawn from a normal distribution of standard deviation 1/sqrt(dim): rows of length about one."""
+    return StaticEncoder(torch.randn(vocabulary_size, dim) / dim**0.5, special_ids, max_tokens=max_tokens)
+
+
+def load_encoder(directory_or_hub_name: str | Path, max_tokens: int | None = None) -> AnyEncoder:
+    """An encoder from a Hugging Face or sentence-transformers directory, or from the Hub by name.
+
+    Pooling is what 1_Pooling/config.json says; a plain Hugging Face directory has none and gets mean pooling. Rows are
+    always scaled to unit length, also where modules.json has no Normalize: cosine similarity is the same either way.
+    Weights are float32. Raises ModelFormatError for a directory without safetensors weights, with a pooling mode that
+    is not supported or with a module of another kind. `max_tokens` overrides the directory's.
+    """
+    from training.encoder_files import read_encoder, resolve_directory
+
+    return read_encoder(resolve_directory(directory_or_hub_name), max_tokens)
