@@ -27,3 +27,7 @@ class DeviceError(GteError):
 
 class TruncationWarning(UserWarning):
     """A text had more tokens than the model reads; the message says how many were left out."""
+
+
+class HubError(GteError):
+    """A model that could not be fetched from the Hub: unknown name, no network, or offline and not in the cache."""

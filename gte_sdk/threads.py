@@ -1,8 +1,8 @@
 """How many threads this process may use: the one answer for ONNX Runtime sessions and for the search kernels.
 
-The machine's core count is the wrong number in a container or under `taskset`: threads beyond the quota do not add speed,
-they get the whole process throttled. So the answer is the least of the CPU affinity, the cgroup CPU quota (v1 and v2, every
-level up to the root) and OMP_NUM_THREADS, the variable by which the field limits native threads.
+The machine's core count is the wrong number in a container or under `taskset`: threads beyond the quota add no speed,
+they get the whole process throttled. So the answer is the least of the CPU affinity, the cgroup CPU quota (v1 and v2,
+every level up to the root) and OMP_NUM_THREADS, the variable by which the field limits native threads.
 """
 
 import os
@@ -36,7 +36,7 @@ def _affinity_count() -> int:
 
 
 def _environment_limit(value: str) -> int | None:
-    """The first number of OMP_NUM_THREADS ("4" or "4,2", one number for each level of nesting), None where it has none."""
+    """The first number of OMP_NUM_THREADS ("4", or "4,2" with one for each level of nesting); None where it has none."""
     first = value.split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
@@ -61,7 +61,7 @@ def cgroup_quota(process_cgroups: Path, mount: Path) -> float | None:
             read_quota = _quota_v1
         else:
             continue
-        # In a container the path may be the host's, which does not exist under this mount: the walk up still ends at it.
+        # In a container the path may be the host's, absent under this mount: the walk up still ends at the mount.
         relative = Path(path.lstrip("/"))
         quotas += [q for level in (relative, *relative.parents) if (q := read_quota(folder / level)) is not None]
     return min(quotas, default=None)

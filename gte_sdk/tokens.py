@@ -59,7 +59,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt
     A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character. Time is linear in the text,
     memory is that of the ids kept plus one piece of about PIECE_CHARACTERS.
     """
-    prepared = [_encodable(prompt + text) for text in texts]
+    prepared = [encodable(prompt + text) for text in texts]
     short = [text for text in prepared if len(text) <= PIECE_CHARACTERS]
     short_encodings = iter(tokenizer.encode_batch_fast(short, add_special_tokens=False))
     room = max_tokens - tokenizer.num_special_tokens_to_add(False)
@@ -78,18 +78,21 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt
     return TokenizedTexts(ids, left_out)
 
 
-def batches_by_tokens(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[NDArray[np.int64]]:
+def batches_by_tokens(
+    lengths: Sequence[int], max_batch_tokens: int, max_rows: int | None = None
+) -> Iterator[NDArray[np.int64]]:
     """Yields index arrays that cover all rows once, longest rows first, each with rows x longest <= max_batch_tokens.
 
-    A row that is longer than the budget makes a batch of its own. Longest first, so that the largest buffers are
-    allocated at the start and reused. Equal lengths keep the caller's order, so the batches are deterministic.
+    `max_rows` bounds the rows of a batch as well. A row that is longer than the budget makes a batch of its own.
+    Longest first, so that the largest buffers are allocated at the start and reused. Equal lengths keep the caller's
+    order, so the batches are deterministic.
     """
     lengths_N = np.asarray(lengths, dtype=np.int64)
     order_N = np.argsort(-lengths_N, kind="stable")
     start = 0
     while start < len(order_N):
         longest = max(1, int(lengths_N[order_N[start]]))
-        row_count = max(1, max_batch_tokens // longest)
+        row_count = max(1, min(max_batch_tokens // longest, max_rows or len(order_N)))
         yield order_N[start : start + row_count]
         start += row_count
 
@@ -114,7 +117,38 @@ def pad_token_id(tokenizer: Tokenizer) -> int:
     return 0
 
 
-def _encodable(text: str) -> str:
+def chunk_spans(tokenizer: Tokenizer, text: str, room: int, overlap: int) -> list[tuple[int, int]]:
+    """Character spans that cover a text in pieces of at most `room` tokens (without special tokens).
+
+    A piece ends between two words, unless one word alone is longer than `room`; neighbours share up to
+    `overlap` tokens.
+    """
+    starts: list[int] = []
+    ends: list[int] = []
+    begins_word: list[bool] = []
+    for piece_start, piece_end in _piece_spans(text):
+        encoding = tokenizer.encode(text[piece_start:piece_end], add_special_tokens=False)
+        previous_word = None
+        for (start, end), word in zip(encoding.offsets, encoding.word_ids, strict=True):
+            starts.append(piece_start + start)
+            ends.append(piece_start + end)
+            begins_word.append(word is None or word != previous_word)
+            previous_word = word
+    spans: list[tuple[int, int]] = []
+    first, count = 0, len(starts)
+    while first < count:
+        last = min(first + room, count)
+        if last < count:
+            last = next((index for index in range(last, first, -1) if begins_word[index]), last)
+        spans.append((starts[first], ends[last - 1]))
+        if last == count:
+            break
+        first = next((index for index in range(max(last - overlap, first + 1), last) if begins_word[index]), last)
+    return spans
+
+
+def encodable(text: str) -> str:
+    """The text with every lone surrogate, which UTF-8 cannot hold, as U+FFFD; any other text as it is."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -123,20 +157,25 @@ def _encodable(text: str) -> str:
 
 
 def _encode_in_pieces(tokenizer: Tokenizer, text: str, room: int) -> tuple[Encoding, int]:
-    """The first `room` tokens or more of a long text, and its count of tokens.
-
-    Pieces end before white space, where every tokenizer of this family ends a word too: the ids are those of the
-    whole text. A text without white space stays one piece.
-    """
+    """The first `room` tokens or more of a long text, and the count of all its tokens."""
     head: list[Encoding] = []
     token_count = 0
-    start = 0
-    while start < len(text):
-        white_space = _WHITE_SPACE.search(text, start + PIECE_CHARACTERS)
-        end = white_space.start() if white_space else len(text)
+    for start, end in _piece_spans(text):
         (encoding,) = tokenizer.encode_batch_fast([text[start:end]], add_special_tokens=False)
         if token_count < room:
             head.append(encoding)
         token_count += len(encoding)
-        start = end
     return Encoding.merge(head), token_count
+
+
+def _piece_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Cuts a text before white space, where every tokenizer of this family ends a word too.
+
+    The pieces' ids are therefore those of the whole text. A text without white space stays one piece.
+    """
+    start = 0
+    while start < len(text):
+        white_space = _WHITE_SPACE.search(text, start + PIECE_CHARACTERS)
+        end = white_space.start() if white_space else len(text)
+        yield start, end
+        start = end

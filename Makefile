@@ -1,0 +1,66 @@
+# Everything that a developer, a newcomer or CI runs. Each target does its own set-up from a fresh clone.
+#   make demo    install the package into .venv and ask its documentation three questions
+#   make check   formatting, lint and types
+#   make test    the installed wheel without PyTorch, then training and export from the checkout
+.DELETE_ON_ERROR:
+.PHONY: demo check test test-wheel test-checkout format clean
+
+PYTHON ?= python3
+SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+demo: .venv/.user
+	.venv/bin/python examples/standard_library_docs.py build/standard-library-docs
+	printf '%s\n' \
+	  "How do I embed texts that are too long for the model?" \
+	  "How do I run a function when the interpreter exits?" \
+	  "Which class counts how often each element occurs?" \
+	  | .venv/bin/gte search - -k 2 README.md docs build/standard-library-docs
+
+check: .venv/.development
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+test: test-wheel test-checkout
+
+# Away from the checkout's root, where `import gte_sdk` would find the sources instead of the installed wheel.
+test-wheel: .venv-wheel/.installed
+	mkdir -p build/away
+	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/sdk ../../tests/kernels
+
+test-checkout: .venv/.development dist/.built
+	.venv/bin/python -m pytest tests/test_architecture.py tests/export tests/training
+
+format: .venv/.development
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+clean:
+	rm -rf .venv .venv-wheel build dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --upgrade pip
+
+# What a user gets: the package and its command line, nothing of PyTorch.
+.venv/.user: .venv/bin/python constraints.txt $(SOURCES)
+	.venv/bin/python -m pip install -q '.[cli]'
+	touch $@
+
+.venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+	.venv/bin/python -m pip install -q -e '.[cli,hub,train,export]' --group dev
+	touch $@ .venv/.user
+
+dist/.built: .venv/.development $(SOURCES)
+	rm -rf dist
+	.venv/bin/python -m build --outdir dist . >build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	touch $@
+
+.venv-wheel/.installed: dist/.built
+	rm -rf .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install -q --upgrade pip
+	.venv-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[cli,hub]" --group test
+	touch $@

@@ -1,0 +1,238 @@
+"""Text files to passages: pieces of about a paragraph, small enough for a model to read whole, with their line numbers.
+
+A file is cut into blocks (paragraphs, fenced code, definitions) and consecutive blocks of one section are packed into
+passages of at most MAX_WORDS words and about equal size. Lines are never cut, so that `path:line` opens an editor at
+the passage. What a passage needs to be understood alone, the headings or enclosing definitions, travels as its context.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from gte_sdk.text_files import Kind
+
+MAX_WORDS = 150
+# Imports and constants are joined with what follows until there is at least this much to say.
+_MIN_CODE_WORDS = 30
+_CONTEXT_CHARACTERS = 80
+
+# A run of letters counts as one word per 12 characters and an ideograph or syllable as one, so that scripts written
+# without spaces and long identifiers get passages of a like number of tokens.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff]{1,12}")
+_MARKDOWN_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_MARKDOWN_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_MARKDOWN_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+\s*$")
+# Lines at the left that close, comment on or mark a place inside a definition, and don't open one themselves.
+_NO_DEFINITION = re.compile(r"\s*([)\]}#]|//|/?\*|(public|private|protected)\s*:)")
+
+
+class Passage(NamedTuple):
+    path: str
+    line: int
+    """The first line of the text in its file, counted from 1."""
+    context: str
+    """The headings or definitions that the text lies under, outermost first, joined by " > "; "" where there are none."""
+    text: str
+    """Whole lines of the file, joined by "\\n"."""
+
+
+class _Block(NamedTuple):
+    start: int
+    end: int
+    context: tuple[str, ...]
+    opens_section: bool
+    is_heading: bool
+
+
+def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
+    """Yields the passages of a text in order; every line that is not blank is in exactly one of them."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if kind == "markdown":
+        blocks = _markdown_blocks(lines)
+    elif kind == "restructuredtext":
+        blocks = _restructuredtext_blocks(lines)
+    elif kind == "code":
+        blocks = _code_blocks(lines)
+    else:
+        blocks = (_Block(start, end, (), False, False) for start, end in _paragraphs(lines, 0, len(lines)))
+    for section in _sections(blocks):
+        for run in _pack(section, lines):
+            start, end = run[0].start, run[-1].end
+            yield Passage(path, start + 1, " > ".join(run[0].context), "\n".join(lines[start:end]))
+
+
+def text_to_embed(passage: Passage) -> str:
+    """What the model reads of a passage: its context, then its text."""
+    return f"{passage.context}\n{passage.text}" if passage.context else passage.text
+
+
+def count_words(text: str) -> int:
+    return sum(1 for _ in _WORD.finditer(text))
+
+
+def _sections(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
+    section: list[_Block] = []
+    for block in blocks:
+        # A heading with nothing under it but another heading introduces that one.
+        if block.opens_section and not all(earlier.is_heading for earlier in section):
+            yield section
+            section = []
+        section.append(block)
+    if section:
+        yield section
+
+
+def _pack(section: list[_Block], lines: list[str]) -> Iterator[list[_Block]]:
+    """Cuts a section into runs of about equal size, each of at most MAX_WORDS unless a single line has more."""
+    pieces = [piece for block in section for piece in _cut_to_size(block, lines)]
+    words = [count_words("\n".join(lines[piece.start : piece.end])) for piece in pieces]
+    enough = sum(words) / max(1, math.ceil(sum(words) / MAX_WORDS))
+    run: list[_Block] = []
+    run_words = 0
+    for piece, piece_words in zip(pieces, words, strict=True):
+        full = run_words >= enough or run_words + piece_words > MAX_WORDS
+        if run and full and not all(earlier.is_heading for earlier in run):
+            yield run
+            run, run_words = [], 0
+        run.append(piece)
+        run_words += piece_words
+    if run:
+        yield run
+
+
+def _cut_to_size(block: _Block, lines: list[str]) -> Iterator[_Block]:
+    words = [count_words(line) for line in lines[block.start : block.end]]
+    if sum(words) <= MAX_WORDS:
+        yield block
+        return
+    enough = sum(words) / math.ceil(sum(words) / MAX_WORDS)
+    start, piece_words = block.start, 0
+    for number, line_words in enumerate(words, block.start):
+        if number > start and (piece_words >= enough or piece_words + line_words > MAX_WORDS):
+            yield block._replace(start=start, end=number)
+            start, piece_words = number, 0
+        piece_words += line_words
+    yield block._replace(start=start)
+
+
+def _paragraphs(lines: list[str], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The runs of lines without a blank one between start and end."""
+    first: int | None = None
+    for number in range(start, end):
+        if lines[number].strip():
+            first = number if first is None else first
+        elif first is not None:
+            yield first, number
+            first = None
+    if first is not None:
+        yield first, end
+
+
+def _markdown_blocks(lines: list[str]) -> Iterator[_Block]:
+    headings: list[tuple[int, str]] = []
+    number = 0
+    while number < len(lines):
+        context = tuple(title for _, title in headings)
+        fence = _MARKDOWN_FENCE.match(lines[number])
+        heading = _MARKDOWN_HEADING.match(lines[number])
+        underline = _underline(lines, number)
+        if not lines[number].strip():
+            end = number + 1
+        elif fence:
+            end = _fence_end(lines, number, fence[1])
+            yield _Block(number, end, context, False, False)
+        elif heading or underline:
+            level = len(heading[1]) if heading else underline
+            title = heading[2] if heading else lines[number].strip()
+            end = number + 1 if heading else number + 2
+            while headings and headings[-1][0] >= level:
+                headings.pop()
+            yield _Block(number, end, tuple(outer for _, outer in headings), True, True)
+            if title:
+                headings.append((level, title))
+        else:
+            end = number + 1
+            while end < len(lines) and lines[end].strip() and not _interrupts_paragraph(lines[end]):
+                end += 1
+            yield _Block(number, end, context, False, False)
+        number = end
+
+
+def _underline(lines: list[str], number: int) -> int:
+    """The level of a heading that is marked by the line below it, 0 where there is none."""
+    if number + 1 == len(lines) or not lines[number].strip() or lines[number].startswith(("    ", "\t")):
+        return 0
+    underline = _MARKDOWN_UNDERLINE.match(lines[number + 1])
+    if not underline or _MARKDOWN_UNDERLINE.match(lines[number]):
+        return 0
+    return 1 if underline[1].startswith("=") else 2
+
+
+def _interrupts_paragraph(line: str) -> bool:
+    return bool(_MARKDOWN_FENCE.match(line) or _MARKDOWN_HEADING.match(line))
+
+
+def _fence_end(lines: list[str], start: int, fence: str) -> int:
+    """The line after the one that closes a fence, or the end of the file where none does."""
+    for number in range(start + 1, len(lines)):
+        mark = lines[number].strip()
+        if mark.startswith(fence) and not mark.strip(fence[0]):
+            return number + 1
+    return len(lines)
+
+
+def _restructuredtext_blocks(lines: list[str]) -> Iterator[_Block]:
+    headings: list[tuple[int, str]] = []
+    levels: list[str] = []  # the adornments in the order of their first use, which is what gives them their level
+    for start, end in _paragraphs(lines, 0, len(lines)):
+        adornment, title_line = _restructuredtext_title(lines[start:end])
+        if not adornment:
+            yield _Block(start, end, tuple(title for _, title in headings), False, False)
+            continue
+        if adornment not in levels:
+            levels.append(adornment)
+        level = levels.index(adornment)
+        while headings and headings[-1][0] >= level:
+            headings.pop()
+        body = start + title_line + 2
+        yield _Block(start, body, tuple(title for _, title in headings), True, True)
+        headings.append((level, lines[start + title_line].strip()))
+        if body < end:
+            yield _Block(body, end, tuple(title for _, title in headings), False, False)
+
+
+def _restructuredtext_title(paragraph: list[str]) -> tuple[str, int]:
+    """The adornment of a title (two characters where there is a line above it too) and the title's line; "" if none."""
+    for title_line, is_overlined in ((1, True), (0, False)):
+        if len(paragraph) < title_line + 2:
+            continue
+        title, below = paragraph[title_line].rstrip(), paragraph[title_line + 1].rstrip()
+        marked = _ADORNMENT.match(below) and len(below) >= len(title) and not _ADORNMENT.match(title)
+        if marked and (is_overlined or not title.startswith(" ")) and (not is_overlined or paragraph[0].rstrip() == below):
+            return below[0] * (2 if is_overlined else 1), title_line
+    return "", 0
+
+
+def _code_blocks(lines: list[str]) -> Iterator[_Block]:
+    enclosing: list[tuple[int, str]] = []  # the indentation and text of the definitions around the current line
+    words = 0
+    for start, end in _paragraphs(lines, 0, len(lines)):
+        first_indent = _indentation(lines[start])
+        opens = first_indent == 0 and not lines[start].startswith((")", "]", "}")) and words >= _MIN_CODE_WORDS
+        words = 0 if opens else words
+        words += count_words("\n".join(lines[start:end]))
+        context = tuple(line[:_CONTEXT_CHARACTERS] for indent, line in enclosing if indent < first_indent)
+        yield _Block(start, end, context, opens, False)
+        for line in lines[start:end]:
+            if _NO_DEFINITION.match(line):
+                continue
+            while enclosing and enclosing[-1][0] >= _indentation(line):
+                enclosing.pop()
+            enclosing.append((_indentation(line), line.strip()))
+
+
+def _indentation(line: str) -> int:
+    expanded = line.expandtabs(4)
+    return len(expanded) - len(expanded.lstrip())

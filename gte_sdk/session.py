@@ -1,0 +1,124 @@
+"""One ONNX graph under ONNX Runtime: open it on a device, run a token batch, get unit vectors.
+
+The graph's own sentence_embedding is asked for where it has one; a graph that stops at last_hidden_state gets the C++
+pooling kernel. The threads neither spin while idle nor exceed what affinity and cgroup quota allow.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk import _kernels
+from gte_sdk.errors import DeviceError, InputError, ModelFormatError
+from gte_sdk.tokens import TokenBatch
+
+DEVICES = ("auto", "cpu", "cuda")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_HIDDEN_STATE_NAMES = ("last_hidden_state", "token_embeddings")
+
+
+class Graph(NamedTuple):
+    session: Any
+    """The onnxruntime.InferenceSession; safe to run from many threads at once."""
+    input_names: frozenset[str]
+    output_name: str
+    dim: int | None
+    """Width of the output where the graph states it, else None."""
+    device: str
+    """Where the graph really runs: "cpu" or "cuda"."""
+
+
+def choose_device(device: str) -> str:
+    """Turns "auto" into a device that the installed onnxruntime offers; checks an explicit one.
+
+    Raises InputError for an unknown name, DeviceError where onnxruntime has no such provider.
+    """
+    import onnxruntime
+
+    if device not in DEVICES:
+        raise InputError(f"device={device!r}; one of {DEVICES} is supported")
+    offered = onnxruntime.get_available_providers()
+    if device == "auto":
+        return "cuda" if _PROVIDERS["cuda"] in offered else "cpu"
+    if _PROVIDERS[device] not in offered:
+        raise DeviceError(
+            f"device={device!r} needs {_PROVIDERS[device]}, and the installed onnxruntime {onnxruntime.__version__} "
+            f"offers only {offered}; replace it with onnxruntime-gpu: "
+            "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+        )
+    return device
+
+
+def open_graph(path: Path, device: str, threads: int) -> Graph:
+    """Opens the ONNX file on "cpu" or "cuda" with that many threads.
+
+    Raises ModelFormatError for a file that is no graph of token inputs, DeviceError where the device does not start.
+    """
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena keeps the largest buffer of every shape that it ever saw; batches here have ever new shapes.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    provider = _PROVIDERS[device]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # onnxruntime's own exceptions share no narrower base
+        raise ModelFormatError(
+            f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can open: {error}"
+        ) from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(
+            f"device={device!r}: {provider} did not start, onnxruntime fell back to {session.get_providers()}; "
+            "check that the CUDA and cuDNN libraries that it names are installed, or pass device='cpu'"
+        )
+    input_names = frozenset(node.name for node in session.get_inputs())
+    if "input_ids" not in input_names or not input_names <= set(TokenBatch._fields):
+        raise ModelFormatError(f"{path} has the inputs {sorted(input_names)} where {TokenBatch._fields} belong")
+    output = _output(path, session)
+    return Graph(
+        session, input_names, output.name, output.shape[-1] if isinstance(output.shape[-1], int) else None, device
+    )
+
+
+def run_graph(graph: Graph, batch: TokenBatch, pooling: str, normalized: bool) -> NDArray[np.float32]:
+    """The (n, dim) float32 unit rows of a token batch.
+
+    `pooling` is used where the graph gives token vectors only; `normalized` says that the graph's own sentence
+    vectors have unit length already.
+    """
+    inputs = {name: array for name, array in batch._asdict().items() if name in graph.input_names}
+    (output,) = graph.session.run([graph.output_name], inputs)
+    output = output.astype(np.float32, copy=False)
+    if output.ndim == 2 and normalized:
+        return output  # type: ignore[no-any-return]
+    vectors = output if output.ndim == 2 else _pool(output, batch.attention_mask, pooling)
+    return _kernels.normalize_rows(vectors)
+
+
+def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
+    if pooling == "mean":
+        return _kernels.mean_pool(hidden_NTD, mask_NT)
+    if pooling == "cls":
+        return np.ascontiguousarray(hidden_NTD[:, 0])
+    assert pooling == "lasttoken", pooling
+    last_N = np.maximum(mask_NT.sum(axis=1) - 1, 0)
+    return hidden_NTD[np.arange(len(hidden_NTD)), last_N]
+
+
+def _output(path: Path, session: Any) -> Any:
+    outputs = {node.name: node for node in session.get_outputs()}
+    for name, rank in (("sentence_embedding", 2), *((name, 3) for name in _HIDDEN_STATE_NAMES)):
+        if name in outputs and len(outputs[name].shape) == rank:
+            return outputs[name]
+    raise ModelFormatError(
+        f"{path} has the outputs {sorted(outputs)}; "
+        "it needs sentence_embedding (n, dim) or last_hidden_state (n, t, dim)"
+    )

@@ -1,0 +1,136 @@
+"""Which files of a folder hold text that a person would search, and reading them without ever crashing on one.
+
+Files are taken by suffix or name, as code hosts do: guessing from content would drag in data, lock files and generated
+code. What a person names outright is always read if it is text. What is left out for a reason that one would not expect
+(unreadable, not UTF-8, too large) is said through `notice`; folders that every tool skips (.git, node_modules) are not.
+"""
+
+import codecs
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["markdown", "restructuredtext", "code", "text"]
+Notice = Callable[[str], None]
+
+MAX_FILE_BYTES = 2 * 1024 * 1024
+"""A larger file found in a folder is generated or data more often than something to read; named outright, it is read."""
+
+_SUFFIXES: dict[Kind, str] = {
+    "markdown": ".md .markdown .mdown .mdx .qmd .rmd",
+    "restructuredtext": ".rst .rest",
+    "text": ".txt .text .org .adoc .asciidoc .tex .typ",
+    "code": (
+        ".py .pyi .pyx .c .h .cc .cpp .cxx .hh .hpp .hxx .cu .cuh .m .mm .rs .go .java .kt .kts .scala .groovy .clj .cljs "
+        ".cs .fs .fsx .vb .swift .dart .js .jsx .mjs .cjs .ts .tsx .mts .cts .vue .svelte .css .scss .less .php .rb .pl "
+        ".pm .lua .r .jl .hs .ml .mli .ex .exs .erl .elm .zig .nim .d .pas .f90 .f95 .asm .s .sh .bash .zsh .fish .ps1 "
+        ".bat .sql .proto .graphql .thrift .cmake .mk .gradle .tf .nix .toml .yaml .yml .ini .cfg .conf .el .lisp .scm"
+    ),
+}
+_NAMES: dict[Kind, str] = {
+    "text": (
+        "readme license licence copying notice changelog changes history news authors contributors contributing todo "
+        "install maintainers"
+    ),
+    "code": (
+        "makefile gnumakefile cmakelists.txt dockerfile containerfile jenkinsfile vagrantfile procfile rakefile gemfile "
+        "justfile build.bazel"
+    ),
+}
+_KIND_OF_SUFFIX: dict[str, Kind] = {suffix: kind for kind, names in _SUFFIXES.items() for suffix in names.split()}
+_KIND_OF_NAME: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+
+_SKIPPED_FOLDERS = (
+    "node_modules bower_components __pycache__ __pypackages__ site-packages build _build dist *.egg-info cmake-build-*"
+).split()
+# Files that mark the folder they lie in as a virtual environment, a cache or a build.
+_SKIP_MARKERS = ("pyvenv.cfg", "CACHEDIR.TAG", "CMakeCache.txt", "conda-meta")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """How a file is to be split, from its name alone; None for a name that is not known to be text."""
+    return _KIND_OF_NAME.get(path.name.lower()) or _KIND_OF_SUFFIX.get(path.suffix.lower())
+
+
+def find_text_files(
+    paths: Iterable[Path], *, globs: Sequence[str] = (), excludes: Sequence[str] = (), notice: Notice
+) -> Iterator[Path]:
+    """Yields the text files at and below `paths`, folders in the order of names, each file once.
+
+    globs: where given, the files in folders whose name or path below the folder matches one of them, instead of those
+    of a known kind. excludes: files and folders to leave out, matched in the same way. Hidden files and folders, build
+    and package folders and links to folders are left out below `paths`; a path that is given is never skipped for its
+    name. `notice` gets one line for each file or folder that could not be read, is too large or is no regular file.
+    """
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        named = not path.is_dir()
+        for file in [path] if named else _files_below(path, globs, excludes, notice):
+            try:
+                status = file.stat()
+            except OSError as error:
+                notice(f"{file}: {error.strerror or error}; skipped")
+                continue
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if not stat.S_ISREG(status.st_mode):
+                notice(f"{file}: not a regular file; skipped")
+            elif status.st_size > MAX_FILE_BYTES and not named:
+                limit = f"{MAX_FILE_BYTES / 2**20:.0f} MiB"
+                notice(f"{file}: {status.st_size / 2**20:.1f} MiB, more than {limit}; skipped (name it to search it)")
+            else:
+                yield file
+
+
+def read_text(path: Path, notice: Notice) -> str | None:
+    """The text of a file in UTF-8, or UTF-16 with a byte order mark; None, and a notice, where it cannot be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        notice(f"{path}: {error.strerror or error}; skipped")
+        return None
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not utf16 and b"\0" in content:
+        notice(f"{path}: a binary file; skipped")
+        return None
+    try:
+        return content.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        notice(f"{path}: not {error.encoding.upper()} at byte {error.start}; skipped (convert it to UTF-8)")
+        return None
+
+
+def _files_below(folder: Path, globs: Sequence[str], excludes: Sequence[str], notice: Notice) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        notice(f"{error.filename}: {error.strerror or error}; skipped")
+
+    for root, folder_names, file_names in os.walk(folder, onerror=unreadable):
+        below = Path(root).relative_to(folder)
+        entered = []
+        for name in sorted(folder_names):
+            path = Path(root, name)
+            if _is_skipped_folder(path) or _matches(below / name, excludes):
+                continue
+            if path.is_symlink():
+                notice(f"{path}: a link to a folder; not followed (name it to search it)")
+            else:
+                entered.append(name)
+        folder_names[:] = entered
+        for name in sorted(file_names):
+            wanted = _matches(below / name, globs) if globs else kind_of(Path(name)) and not name.startswith(".")
+            if wanted and not _matches(below / name, excludes):
+                yield Path(root, name)
+
+
+def _is_skipped_folder(path: Path) -> bool:
+    if path.name.startswith(".") or any(fnmatchcase(path.name, pattern) for pattern in _SKIPPED_FOLDERS):
+        return True
+    return any(os.path.lexists(path / marker) for marker in _SKIP_MARKERS)
+
+
+def _matches(path: Path, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path.name, pattern) or fnmatchcase(path.as_posix(), pattern) for pattern in patterns)
