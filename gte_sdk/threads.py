@@ -36,7 +36,7 @@ def _affinity_count() -> int:
 
 
 def _environment_limit(value: str) -> int | None:
-    """The first number of OMP_NUM_THREADS ("4", or "4,2" with one for each level of nesting); None where it has none."""
+    """The first number of OMP_NUM_THREADS ("4", or "4,2": one for each level of nesting); None where it has none."""
     first = value.split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
