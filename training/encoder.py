@@ -7,15 +7,14 @@ Weights come from safetensors only; nothing in a model directory is ever execute
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding, normalize
 
 Pooling = Literal["mean", "cls", "lasttoken"]
-POOLING_MODES: tuple[Pooling, ...] = get_args(Pooling)
 
 # What [CLS] and [SEP] weigh in a static encoder: nothing beside any real token, but an empty text keeps a direction.
 SPECIAL_TOKEN_WEIGHT = 1e-6
@@ -65,19 +64,22 @@ class Encoder(nn.Module):
         self,
         backbone: nn.Module,
         pooling: Pooling = "mean",
-        max_tokens: int | None = None,
+        max_tokens: int = 512,
         dense: nn.Sequential | None = None,
         prompts: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLING:
-            raise ValueError(f"pooling={pooling!r} is not one of {', '.join(POOLING_MODES)}")
+            raise ValueError(f"pooling={pooling!r} is not one of {', '.join(POOLING)}")
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # type: ignore[assignment]
         self.backbone = backbone
         self.dense = dense
         self.pooling: Pooling = pooling
-        self.max_tokens = min(max_tokens or 512, position_count(backbone.config))
+        positions = getattr(backbone.config, "max_position_embeddings", max_tokens)
+        if max_tokens > positions:
+            raise ValueError(f"max_tokens={max_tokens} exceeds the backbone's {positions} positions")
+        self.max_tokens = max_tokens
         self.prompts = prompts or {}
         self._takes_token_types = "token_type_ids" in inspect.signature(backbone.forward).parameters
 
@@ -98,6 +100,8 @@ class Encoder(nn.Module):
         if self._takes_token_types and token_type_ids_NT is not None:
             inputs["token_type_ids"] = token_type_ids_NT
         last_hidden_state_NTD = self.backbone(**inputs).last_hidden_state
+        if last_hidden_state_NTD.dtype in (torch.bfloat16, torch.float16):  # from autocast: pool and scale in float32
+            last_hidden_state_NTD = last_hidden_state_NTD.float()
         pooled_ND = POOLING[self.pooling](last_hidden_state_NTD, attention_mask_NT)
         if self.dense is not None:
             pooled_ND = self.dense(pooled_ND)
@@ -145,20 +149,12 @@ class StaticEncoder(nn.Module):
         self, input_ids_NT: Tensor, attention_mask_NT: Tensor, token_type_ids_NT: Tensor | None = None
     ) -> EncoderOutput:
         """The signature of Encoder; segments have no meaning here and are not used."""
-        weights_V = self.token_weights * self.get_buffer("special_scale")
-        weighted_NTD = self.embedding(input_ids_NT) * weights_V[input_ids_NT].unsqueeze(-1)
+        weights_V1 = (self.token_weights * self.get_buffer("special_scale"))[:, None]
+        weighted_NTD = self.embedding(input_ids_NT) * embedding(input_ids_NT, weights_V1)
         return EncoderOutput(weighted_NTD, normalize(mean_pool(weighted_NTD, attention_mask_NT), dim=1))
 
 
 AnyEncoder = Encoder | StaticEncoder
-
-
-def position_count(config: Any) -> int:
-    """How many tokens the backbone has positions for. The RoBERTa family starts counting after the padding id."""
-    positions = int(getattr(config, "max_position_embeddings", None) or 512)
-    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= int(config.pad_token_id) + 1
-    return positions
 
 
 def special_token_ids(tokenizer: Tokenizer) -> list[int]:

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from gte_sdk import model_dir
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.tokens import load_tokenizer
 from training.encoder import (
-    POOLING_MODES,
     SPECIAL_TOKEN_WEIGHT,
     AnyEncoder,
     Encoder,
@@ -26,7 +26,12 @@ from training.encoder import (
 )
 
 STATIC_MODEL_TYPE = "gte_static"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+TOKENIZER_FILES = (
+    model_dir.TOKENIZER_JSON,
+    model_dir.TOKENIZER_CONFIG_JSON,
+    model_dir.SPECIAL_TOKENS_JSON,
+    "vocab.txt",
+)
 _READ_PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "*/config.json", "*/model.safetensors"]
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": nn.Identity,
@@ -54,30 +59,20 @@ def resolve_directory(directory_or_hub_name: str | Path) -> Path:
 
 def read_encoder(directory: Path, max_tokens: int | None = None) -> AnyEncoder:
     """The encoder in a directory; see training.encoder.load_encoder."""
-    sentence_config = _read_json(directory / "sentence_bert_config.json") or {}
-    max_tokens = max_tokens or sentence_config.get("max_seq_length")
-    prompts = (_read_json(directory / "config_sentence_transformers.json") or {}).get("prompts") or {}
-    modules = _read_modules(directory)
-    if modules and modules[0][0] == "StaticEmbedding":
-        return _read_static(directory / modules[0][1], max_tokens, prompts)
-    pooling: Pooling = "mean"
-    dense: list[nn.Module] = []
-    backbone_path = directory
-    for kind, path in modules:
-        if kind == "Transformer":
-            backbone_path = directory / path
-        elif kind == "Pooling":
-            pooling = _read_pooling(directory / path / "config.json")
-        elif kind == "Dense":
-            dense += _read_dense(directory / path)
-        elif kind != "Normalize":
-            raise ModelFormatError(
-                f"{directory / 'modules.json'} has a module {kind}; Transformer, StaticEmbedding, Pooling, Dense and "
-                "Normalize are supported"
-            )
-    return Encoder(
-        _read_backbone(backbone_path), pooling, max_tokens, nn.Sequential(*dense) if dense else None, prompts
-    )
+    max_tokens = max_tokens or model_dir.read_max_tokens(directory)
+    prompts = model_dir.read_prompts(directory)
+    kinds = model_dir.read_module_types(directory)
+    if unknown := set(kinds) - {"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize"}:
+        raise ModelFormatError(
+            f"{directory / model_dir.MODULES_JSON} has a module {unknown.pop()}; Transformer, StaticEmbedding, "
+            "Pooling, Dense and Normalize are supported"
+        )
+    if kinds[:1] == ["StaticEmbedding"]:
+        return _read_static(directory, max_tokens, prompts)
+    dense_paths = sorted(directory.glob("*_Dense")) if "Dense" in kinds else []
+    dense = [layer for path in dense_paths for layer in _read_dense(path)]
+    pooling: Pooling = model_dir.read_pooling(directory)  # type: ignore[assignment]
+    return Encoder(_read_backbone(directory), pooling, max_tokens, nn.Sequential(*dense) if dense else None, prompts)
 
 
 def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Path) -> None:
@@ -94,10 +89,12 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     for index, (kind, path) in enumerate([*kinds, ("Normalize", f"{len(kinds)}_Normalize")]):
         modules.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"})
         (directory / path).mkdir(exist_ok=True)
-    _write_json(directory / "modules.json", modules)
-    _write_json(directory / "sentence_bert_config.json", {"max_seq_length": encoder.max_tokens, "do_lower_case": False})
+    _write_json(directory / model_dir.MODULES_JSON, modules)
     _write_json(
-        directory / "config_sentence_transformers.json",
+        directory / model_dir.SENTENCE_BERT_JSON, {"max_seq_length": encoder.max_tokens, "do_lower_case": False}
+    )
+    _write_json(
+        directory / model_dir.SENTENCE_TRANSFORMERS_JSON,
         {"__version__": {}, "prompts": encoder.prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
 
@@ -105,8 +102,6 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
 def _read_backbone(path: Path) -> nn.Module:
     from transformers import AutoModel
 
-    if not (path / "config.json").is_file():
-        raise ModelFormatError(f"{path / 'config.json'} is missing; a transformers model directory has one")
     if not any(path.glob("*.safetensors")):
         raise ModelFormatError(
             f"{path} has no model.safetensors; convert the weights with save_pretrained (pickled weights are not read)"
@@ -117,7 +112,7 @@ def _read_backbone(path: Path) -> nn.Module:
     return backbone
 
 
-def _read_static(path: Path, max_tokens: int | None, prompts: dict[str, str]) -> StaticEncoder:
+def _read_static(path: Path, max_tokens: int, prompts: dict[str, str]) -> StaticEncoder:
     weights_file = path / "model.safetensors"
     if not weights_file.is_file():
         raise ModelFormatError(f"{weights_file} is missing; a static encoder keeps its token table there")
@@ -125,39 +120,18 @@ def _read_static(path: Path, max_tokens: int | None, prompts: dict[str, str]) ->
     table_VD = weights.get("embedding.weight", weights.get("embeddings"))
     if table_VD is None:
         raise ModelFormatError(f"{weights_file} has no tensor embedding.weight but {', '.join(sorted(weights))}")
-    special_ids = special_token_ids(load_tokenizer(path / "tokenizer.json"))
-    special_scale = (_read_json(path / "config.json") or {}).get("special_token_weight")
+    special_ids = special_token_ids(load_tokenizer(path / model_dir.TOKENIZER_JSON))
+    config_file = path / model_dir.CONFIG_JSON
+    special_scale = model_dir.read_json(config_file).get("special_token_weight") if config_file.is_file() else None
     if special_scale is not None:  # the table was written by us, with the special rows scaled down
         table_VD[special_ids] /= special_scale
-    return StaticEncoder(table_VD, special_ids, max_tokens=max_tokens or 512, prompts=prompts)
-
-
-def _read_modules(directory: Path) -> list[tuple[str, str]]:
-    """(kind, path) of each module, the kind being the class name at the end of `type`."""
-    return [
-        (str(entry["type"]).rsplit(".", 1)[-1], entry["path"]) for entry in _read_json(directory / "modules.json") or []
-    ]
-
-
-def _read_pooling(path: Path) -> Pooling:
-    config = _read_json(path)
-    if config is None:
-        raise ModelFormatError(f"{path} is missing, though modules.json names it")
-    named = {"cls_token": "cls", "mean_tokens": "mean"}
-    flags = [key.removeprefix("pooling_mode_") for key, value in config.items() if value is True and "mode" in key]
-    modes = config.get("pooling_mode") or [named.get(flag, flag) for flag in flags]
-    if isinstance(modes, list):
-        modes = modes[0] if len(modes) == 1 else "+".join(modes)
-    if modes not in POOLING_MODES:
-        raise ModelFormatError(f"{path} pools by {modes}; supported are {', '.join(POOLING_MODES)}")
-    pooling: Pooling = modes
-    return pooling
+    return StaticEncoder(table_VD, special_ids, max_tokens=max_tokens, prompts=prompts)
 
 
 def _read_dense(path: Path) -> list[nn.Module]:
-    config = _read_json(path / "config.json")
-    if config is None or not (path / "model.safetensors").is_file():
-        raise ModelFormatError(f"{path} needs config.json and model.safetensors, as modules.json names it")
+    config = model_dir.read_json(path / "config.json")
+    if not (path / "model.safetensors").is_file():
+        raise ModelFormatError(f"{path / 'model.safetensors'} is missing; the Dense layer keeps its weights there")
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in _ACTIVATIONS or config.get("use_residual"):
         raise ModelFormatError(f"{path}: a Dense layer with {activation} (or a residual) is not supported")
@@ -173,7 +147,7 @@ def _write_transformer(encoder: Encoder, directory: Path) -> list[tuple[str, str
     names = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
     (directory / "1_Pooling").mkdir(exist_ok=True)
     _write_json(
-        directory / "1_Pooling" / "config.json",
+        directory / model_dir.POOLING_JSON,
         {
             "word_embedding_dimension": int(encoder.backbone.config.hidden_size),  # type: ignore[union-attr, arg-type]
             **{f"pooling_mode_{name}": mode == encoder.pooling for mode, name in names.items()},
@@ -204,16 +178,6 @@ def _write_static(encoder: StaticEncoder, directory: Path) -> list[tuple[str, st
     config = {"model_type": STATIC_MODEL_TYPE, "hidden_size": encoder.dim, "special_token_weight": SPECIAL_TOKEN_WEIGHT}
     _write_json(directory / "config.json", config)
     return [("StaticEmbedding", "")]
-
-
-def _read_json(path: Path) -> Any:
-    """The parsed file, or None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFormatError(f"{path} is not JSON: {error}") from error
 
 
 def _write_json(path: Path, value: Any) -> None:

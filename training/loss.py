@@ -1,0 +1,156 @@
+"""The losses, on unit vectors: GTE's improved contrastive loss, vanilla InfoNCE, Matryoshka and distillation.
+
+Similarity rows are computed in blocks that are recomputed in the backward pass: at 16,384 pairs one whole matrix of
+float32 takes 1.07 GB and the improved loss has four, a block of 1,024 rows takes 67 MB each. The price is a second
+matrix product, small beside the encoder. Logits reach 1/temperature = 100, so all of it is float32 and log-sum-exp.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
+
+from training.gather import first_row, gather_rows
+
+LossKind = Literal["improved", "vanilla"]
+
+
+def contrastive_loss(
+    queries_ND: Tensor,
+    documents_ND: Tensor,
+    negatives_MD: Tensor | None = None,
+    *,
+    temperature: float,
+    kind: LossKind = "improved",
+    false_negative_margin: float | None = None,
+    block_rows: int = 1024,
+) -> Tensor:
+    """The mean over pairs i of -log(exp(s(q_i, d_i) / temperature) / Z_i), s being the dot product of unit rows.
+
+    "improved" is equations 5 to 7 of the GTE paper (arXiv 2308.03281), one joint partition of 4n - 2 terms:
+    Z_i = sum_j q_i.d_j + sum_{j!=i} q_i.q_j + sum_j q_j.d_i + sum_{j!=i} d_j.d_i (each exponentiated). The positive
+    stands in it twice, so its floor is ln 2. "vanilla" is equation 3, InfoNCE, with the first sum only and floor 0.
+    `negatives_MD` are hard negatives of any of the queries (m of them, maybe none); every one joins the first sum of
+    every query: the paper does not say how its 15 enter Z, this is the natural reading.
+
+    With `false_negative_margin` a term is left out of Z_i where its similarity exceeds the positive's by more than the
+    margin (Qwen3-Embedding, arXiv 2506.05176, with 0.1). Where several processes run, rows are gathered over all of
+    them and the mean is over this process's own pairs. float16 and bfloat16 are computed in float32.
+    """
+    queries_ND, documents_ND = _at_least_float32(queries_ND), _at_least_float32(documents_ND)
+    if negatives_MD is None:
+        negatives_MD = queries_ND.new_zeros(0, queries_ND.shape[1])
+    offset = first_row(queries_ND)
+    all_queries_AD, all_documents_AD = gather_rows(queries_ND), gather_rows(documents_ND)
+    all_negatives_MD = gather_rows(_at_least_float32(negatives_MD))
+
+    def block_loss(queries_BD: Tensor, documents_BD: Tensor, start: int) -> Tensor:
+        return _sum_of_row_losses(
+            queries_BD,
+            documents_BD,
+            all_queries_AD,
+            all_documents_AD,
+            all_negatives_MD,
+            start + offset,
+            temperature,
+            kind,
+            false_negative_margin,
+        )
+
+    total = queries_ND.new_zeros(())
+    for start in range(0, len(queries_ND), block_rows):
+        block = slice(start, start + block_rows)
+        loss: Tensor = checkpoint(
+            block_loss, queries_ND[block], documents_ND[block], start, use_reentrant=False, preserve_rng_state=False
+        )
+        total = total + loss
+    return total / len(queries_ND)
+
+
+def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int]) -> Tensor:
+    """The mean of a loss over prefix lengths of the vectors (Matryoshka, arXiv 2205.13147), all weighing the same.
+
+    A mean and not a sum, so that the value keeps the scale of the loss at one dimension.
+    """
+    return torch.stack([loss_of_dim(dim) for dim in dims]).mean()
+
+
+def truncate(vectors_ND: Tensor, dim: int) -> Tensor:
+    """(n, dim): the first `dim` components, scaled to unit length again."""
+    return vectors_ND if dim == vectors_ND.shape[1] else normalize(vectors_ND[:, :dim], dim=1)
+
+
+def vector_distillation_loss(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
+    """The mean of 1 - cosine between student and teacher: 0 where the student gives the teacher's vectors.
+
+    A teacher with more dimensions is cut to the student's, which presumes that it is a Matryoshka model.
+    """
+    teacher_ND = truncate(_at_least_float32(teacher_ND), student_ND.shape[1])
+    if student_ND.shape != teacher_ND.shape:
+        raise ValueError(
+            f"student {tuple(student_ND.shape)} has more dimensions than teacher {tuple(teacher_ND.shape)}"
+        )
+    return 1 - (_at_least_float32(student_ND) * teacher_ND).sum(dim=1).mean()
+
+
+def similarity_distillation_loss(student_ND: Tensor, teacher_NE: Tensor, block_rows: int = 1024) -> Tensor:
+    """The mean squared difference of the two models' cosines over all pairs of rows, for any dimensions d and e."""
+    student_ND, teacher_NE = _at_least_float32(student_ND), _at_least_float32(teacher_NE)
+
+    def block_loss(student_BD: Tensor, teacher_BE: Tensor) -> Tensor:
+        return (student_BD @ student_ND.T - teacher_BE @ teacher_NE.T).square().sum()
+
+    total = student_ND.new_zeros(())
+    for start in range(0, len(student_ND), block_rows):
+        block = slice(start, start + block_rows)
+        loss: Tensor = checkpoint(
+            block_loss, student_ND[block], teacher_NE[block], use_reentrant=False, preserve_rng_state=False
+        )
+        total = total + loss
+    return total / len(student_ND) ** 2
+
+
+def _sum_of_row_losses(
+    queries_BD: Tensor,
+    documents_BD: Tensor,
+    all_queries_AD: Tensor,
+    all_documents_AD: Tensor,
+    all_negatives_MD: Tensor,
+    first: int,
+    temperature: float,
+    kind: LossKind,
+    false_negative_margin: float | None,
+) -> Tensor:
+    """Row b of the block is pair `first + b` of all; its positive is document `first + b`."""
+    rows_B = torch.arange(len(queries_BD), device=queries_BD.device)
+    positive_B = (queries_BD * documents_BD).sum(dim=1)
+    own_BA = torch.zeros(len(queries_BD), len(all_queries_AD), dtype=torch.bool, device=queries_BD.device)
+    own_BA[rows_B, rows_B + first] = True
+
+    # (similarities, where the positive itself stands, what is no term of Z)
+    terms: list[tuple[Tensor, Tensor | None, Tensor | None]]
+    terms = [(queries_BD @ all_documents_AD.T, own_BA, None), (queries_BD @ all_negatives_MD.T, None, None)]
+    if kind == "improved":
+        terms.append((queries_BD @ all_queries_AD.T, None, own_BA))
+        terms.append((documents_BD @ all_queries_AD.T, own_BA, None))
+        terms.append((documents_BD @ all_documents_AD.T, None, own_BA))
+
+    partition_B = torch.full_like(positive_B, -torch.inf)
+    for similarity_BX, positive_BX, excluded_BX in terms:
+        if false_negative_margin is not None:
+            false_negative_BX = similarity_BX.detach() > (positive_B.detach() + false_negative_margin)[:, None]
+            if positive_BX is not None:
+                false_negative_BX &= ~positive_BX
+            excluded_BX = false_negative_BX if excluded_BX is None else excluded_BX | false_negative_BX
+        logits_BX = similarity_BX / temperature
+        if excluded_BX is not None:
+            logits_BX = logits_BX.masked_fill(excluded_BX, -torch.inf)
+        partition_B = torch.logaddexp(partition_B, torch.logsumexp(logits_BX, dim=1))
+    return (partition_B - positive_B / temperature).sum()
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
