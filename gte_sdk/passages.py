@@ -33,7 +33,7 @@ class Passage(NamedTuple):
     line: int
     """The first line of the text in its file, counted from 1."""
     context: str
-    """The headings or definitions that the text lies under, outermost first, joined by " > "; "" where there are none."""
+    """The headings or definitions that the text lies under, outermost first, joined by " > "; "" for none."""
     text: str
     """Whole lines of the file, joined by "\\n"."""
 
@@ -60,6 +60,12 @@ def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
     for section in _sections(blocks):
         for run in _pack(section, lines):
             start, end = run[0].start, run[-1].end
+            while start < end and not lines[start].strip():
+                start += 1
+            while start < end and not lines[end - 1].strip():
+                end -= 1
+            if start == end:
+                continue
             yield Passage(path, start + 1, " > ".join(run[0].context), "\n".join(lines[start:end]))
 
 
@@ -210,7 +216,11 @@ def _restructuredtext_title(paragraph: list[str]) -> tuple[str, int]:
             continue
         title, below = paragraph[title_line].rstrip(), paragraph[title_line + 1].rstrip()
         marked = _ADORNMENT.match(below) and len(below) >= len(title) and not _ADORNMENT.match(title)
-        if marked and (is_overlined or not title.startswith(" ")) and (not is_overlined or paragraph[0].rstrip() == below):
+        if (
+            marked
+            and (is_overlined or not title.startswith(" "))
+            and (not is_overlined or paragraph[0].rstrip() == below)
+        ):
             return below[0] * (2 if is_overlined else 1), title_line
     return "", 0
 

@@ -17,35 +17,36 @@ Kind = Literal["markdown", "restructuredtext", "code", "text"]
 Notice = Callable[[str], None]
 
 MAX_FILE_BYTES = 2 * 1024 * 1024
-"""A larger file found in a folder is generated or data more often than something to read; named outright, it is read."""
+"""A larger file in a folder is generated or data more often than something to read; named outright, it is read."""
 
 _SUFFIXES: dict[Kind, str] = {
     "markdown": ".md .markdown .mdown .mdx .qmd .rmd",
     "restructuredtext": ".rst .rest",
     "text": ".txt .text .org .adoc .asciidoc .tex .typ",
-    "code": (
-        ".py .pyi .pyx .c .h .cc .cpp .cxx .hh .hpp .hxx .cu .cuh .m .mm .rs .go .java .kt .kts .scala .groovy .clj .cljs "
-        ".cs .fs .fsx .vb .swift .dart .js .jsx .mjs .cjs .ts .tsx .mts .cts .vue .svelte .css .scss .less .php .rb .pl "
-        ".pm .lua .r .jl .hs .ml .mli .ex .exs .erl .elm .zig .nim .d .pas .f90 .f95 .asm .s .sh .bash .zsh .fish .ps1 "
-        ".bat .sql .proto .graphql .thrift .cmake .mk .gradle .tf .nix .toml .yaml .yml .ini .cfg .conf .el .lisp .scm"
-    ),
+    "code": """
+        .py .pyi .pyx .c .h .cc .cpp .cxx .hh .hpp .hxx .cu .cuh .m .mm .rs .go .java .kt .kts .scala .groovy .clj
+        .cs .fs .fsx .vb .swift .dart .js .jsx .mjs .cjs .ts .tsx .mts .cts .vue .svelte .css .scss .less .php .rb
+        .pl .pm .lua .r .jl .hs .ml .mli .ex .exs .erl .elm .zig .nim .d .pas .f90 .f95 .asm .s .sh .bash .zsh .fish
+        .ps1 .bat .sql .proto .graphql .thrift .cmake .mk .gradle .tf .nix .toml .yaml .yml .ini .cfg .conf .el .lisp
+    """,
 }
 _NAMES: dict[Kind, str] = {
-    "text": (
-        "readme license licence copying notice changelog changes history news authors contributors contributing todo "
-        "install maintainers"
-    ),
-    "code": (
-        "makefile gnumakefile cmakelists.txt dockerfile containerfile jenkinsfile vagrantfile procfile rakefile gemfile "
-        "justfile build.bazel"
-    ),
+    "text": """
+        readme license licence copying notice changelog changes history news authors contributors contributing todo
+        install maintainers
+    """,
+    "code": """
+        makefile gnumakefile cmakelists.txt dockerfile containerfile jenkinsfile vagrantfile procfile rakefile gemfile
+        justfile build.bazel
+    """,
 }
 _KIND_OF_SUFFIX: dict[str, Kind] = {suffix: kind for kind, names in _SUFFIXES.items() for suffix in names.split()}
 _KIND_OF_NAME: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 
 _SKIPPED_FOLDERS = (
-    "node_modules bower_components __pycache__ __pypackages__ site-packages build _build dist *.egg-info cmake-build-*"
-).split()
+    "node_modules", "bower_components", "__pycache__", "__pypackages__", "site-packages",
+    "build", "_build", "dist", "*.egg-info", "cmake-build-*",
+)  # fmt: skip
 # Files that mark the folder they lie in as a virtual environment, a cache or a build.
 _SKIP_MARKERS = ("pyvenv.cfg", "CACHEDIR.TAG", "CMakeCache.txt", "conda-meta")
 

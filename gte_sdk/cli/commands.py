@@ -1,0 +1,49 @@
+"""The group of commands. A command lives in a file of its own and is listed at the end."""
+
+import errno
+import os
+from typing import Any
+
+import click
+
+import gte_sdk
+from gte_sdk.cli.embed import embed
+from gte_sdk.cli.search import search
+from gte_sdk.errors import GteError
+
+
+class _ReportingGroup(click.Group):
+    """Turns what can go wrong in the world into one line and exit code 1; our own mistakes keep their traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except GteError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=_ReportingGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every command says more with --help. Results go to standard output, everything else to standard error.",
+)
+@click.version_option(gte_sdk.__version__, prog_name="gte-sdk", message="%(prog)s %(version)s")
+@click.pass_context
+def gte(context: click.Context) -> None:
+    """Text embeddings on your own machine: search files by meaning, turn texts into vectors.
+
+    \b
+    Examples:
+      gte search "how are passages ranked?" docs/ README.md
+      gte embed reviews.csv --column review --output reviews.npy
+    """
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        context.color = False
+
+
+gte.add_command(embed)
+gte.add_command(search)

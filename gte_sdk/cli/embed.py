@@ -1,0 +1,148 @@
+"""`gte embed`: a table of texts in, a file of vectors out, as a stream."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import click
+
+from gte_sdk.cli.model import TextKind, embed_batch, model_options
+from gte_sdk.cli.terminal import progress_bar
+from gte_sdk.embedder import Embedder
+from gte_sdk.errors import InputError
+from gte_sdk.text_tables import FORMATS, Format, format_of, read_texts
+from gte_sdk.vector_files import (
+    VECTOR_FORMATS,
+    VectorFormat,
+    check_target,
+    open_writer,
+    replace_whole,
+    vector_format_of,
+)
+
+STANDARD_STREAM = "-"
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--column", metavar="NAME", help="The column of the texts; by default 'text', or the only one.")
+@click.option(
+    "--output", "-o", metavar="FILE", default=STANDARD_STREAM,
+    help="Where the vectors go: .npy, .jsonl or .parquet; by default JSONL on standard output.",
+)  # fmt: skip
+@click.option("--input-format", type=click.Choice(FORMATS), help="What INPUT is, where its suffix does not say it.")
+@click.option("--format", "output_format", type=click.Choice(VECTOR_FORMATS), help="What FILE is, likewise.")
+@click.option(
+    "--kind", type=click.Choice(["plain", "query", "document"]), default="plain", show_default=True,
+    help="Which of the model's prompts to put before each text; many models, gte-mini too, have none.",
+)  # fmt: skip
+@click.option(
+    "--vector-column", default="embedding", show_default=True, metavar="NAME",
+    help="What the vectors are called in JSONL and Parquet.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@model_options
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar, no summary; errors only.")
+def embed(
+    source: str,
+    column: str | None,
+    output: str,
+    input_format: Format | None,
+    output_format: VectorFormat | None,
+    kind: TextKind,
+    vector_column: str,
+    overwrite: bool,
+    model: str,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    """Turn texts into vectors.
+
+    INPUT holds one text a line (.txt, or - for standard input), or rows with a column of texts: JSONL, CSV, TSV or
+    Parquet. Each row gives one vector of unit length, in the same order. JSONL and Parquet keep the other columns.
+    The output file appears whole when all is done, or not at all.
+
+    \b
+    Examples:
+      gte embed sentences.txt --output sentences.npy
+      gte embed reviews.parquet --column review --output vectors.parquet
+      gte embed questions.jsonl --column question --kind query -o vectors.jsonl
+      echo "a line of text" | gte embed - > vectors.jsonl
+    """
+    source_format = input_format or _source_format(source)
+    target_format = output_format or _target_format(output)
+    if source == STANDARD_STREAM and source_format == "parquet":
+        raise click.UsageError("Parquet cannot be read from standard input; give a file")
+    if output == STANDARD_STREAM and target_format != "jsonl":
+        raise click.UsageError(f"{target_format} cannot be written to standard output; name a file with --output")
+    if output != STANDARD_STREAM:
+        check_target(Path(output), overwrite)
+
+    with _open_source(source) as source_file:
+        table = read_texts(
+            source_file, "standard input" if source == STANDARD_STREAM else source, source_format, column
+        )
+        embedder = Embedder(model, device=device, threads=threads)
+        metadata = {"gte_sdk.model": model, "gte_sdk.fingerprint": embedder.fingerprint, "gte_sdk.kind": kind}
+        started = time.perf_counter()
+        row_count = 0
+        first_cut: str | None = None
+        with (
+            _open_target(output, overwrite) as target_file,
+            open_writer(target_file, target_format, embedder.dim, vector_column, metadata) as write,
+            progress_bar("embedding", table.row_count, "texts", quiet) as bar,
+        ):
+            for batch in table.batches:
+                vectors_ND, was_cut = embed_batch(embedder, batch.texts, kind)
+                write(batch, vectors_ND)
+                row_count += len(batch.texts)
+                bar.update(len(batch.texts))
+                if was_cut and first_cut is None:
+                    first_cut = f"rows {batch.first_row} to {row_count}"
+    if quiet:
+        return
+    if first_cut:
+        limit = f"the {embedder.max_tokens} tokens that the model reads"
+        click.echo(f"gte: texts longer than {limit} were cut, the first of them in {first_cut}", err=True)
+    seconds = time.perf_counter() - started
+    click.echo(
+        f"gte: {row_count:,} texts, {embedder.dim} dimensions, {seconds:.1f} s ({row_count / seconds:,.0f} texts/s)",
+        err=True,
+    )
+
+
+def _source_format(source: str) -> Format:
+    try:
+        return "lines" if source == STANDARD_STREAM else format_of(Path(source))
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _target_format(output: str) -> VectorFormat:
+    try:
+        return "jsonl" if output == STANDARD_STREAM else vector_format_of(Path(output))
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _open_source(source: str) -> Iterator[IO[bytes]]:
+    if source == STANDARD_STREAM:
+        yield sys.stdin.buffer
+    else:
+        with Path(source).open("rb") as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _open_target(output: str, overwrite: bool) -> Iterator[IO[bytes]]:
+    if output == STANDARD_STREAM:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with replace_whole(Path(output), overwrite) as file:
+            yield file

@@ -1,0 +1,55 @@
+"""What the commands that run a model share: its options, opening it, and embedding one batch after the other."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.errors import TruncationWarning
+
+TextKind = Literal["query", "document", "plain"]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Embedded(NamedTuple):
+    vectors: NDArray[np.float32]
+    """(n, dim), rows of unit length."""
+    was_cut: bool
+    """Whether a text was longer than the model reads."""
+
+
+def model_options(command: Command) -> Command:
+    """Adds --model, --device and --threads."""
+    options = (
+        click.option(
+            "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL",
+            help="A bundled model, a model directory, or a Hub name such as thenlper/gte-small.",
+        ),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--threads", type=click.IntRange(min=1), metavar="N",
+            help="Threads to use; by default as many as this process may.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def embed_batch(embedder: Embedder, texts: Sequence[str], kind: TextKind) -> Embedded:
+    """The vectors of some texts with the model's prompt for their kind; a cut text is reported, not warned about."""
+    embed = {"query": embedder.embed_query, "document": embedder.embed_documents, "plain": embedder.embed}[kind]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruncationWarning)
+        vectors_ND = embed(texts)
+    was_cut = False
+    for warning in caught:
+        if issubclass(warning.category, TruncationWarning):
+            was_cut = True
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return Embedded(vectors_ND, was_cut)

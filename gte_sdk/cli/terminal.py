@@ -1,0 +1,42 @@
+"""What a command says beside its result, all of it on standard error: notices, a progress bar, a last line."""
+
+import re
+import sys
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+# The first notices show what kind of thing is going on; a thousand would hide the result.
+MAX_NOTICES = 10
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Notices:
+    """Says the first MAX_NOTICES notices and counts the rest."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.count = 0
+        self._quiet = quiet
+
+    def __call__(self, message: str) -> None:
+        self.count += 1
+        if not self._quiet and self.count <= MAX_NOTICES:
+            click.echo(f"gte: {printable(message)}", err=True)
+
+    def close(self) -> None:
+        if not self._quiet and self.count > MAX_NOTICES:
+            click.echo(f"gte: and {self.count - MAX_NOTICES} more", err=True)
+
+
+def progress_bar(description: str, total: int | None, unit: str, quiet: bool) -> Any:
+    """A tqdm bar on standard error with the rate; silent where that is no terminal."""
+    return tqdm(
+        desc=description, total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False,
+        disable=quiet or not sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """A line that cannot steer the terminal it is printed on, whatever a file holds."""
+    return _CONTROL_CHARACTERS.sub("\ufffd", text.expandtabs(4))

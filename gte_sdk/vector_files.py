@@ -1,0 +1,220 @@
+"""Vectors into files: .npy, JSONL and Parquet, written as a stream and put in place whole or not at all.
+
+A writer is a context manager that gives a function `write(batch, vectors)`. Nothing is held but the batch at hand (and
+one row group for Parquet). The bytes go to a temporary file beside the target, which replaces the target at the end:
+a full disk, a bad row or Ctrl-C leave what was there before.
+"""
+
+import base64
+import contextlib
+import datetime
+import decimal
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.errors import InputError
+from gte_sdk.text_tables import TextBatch, import_parquet
+
+VectorFormat = Literal["npy", "jsonl", "parquet"]
+VECTOR_FORMATS: tuple[VectorFormat, ...] = ("npy", "jsonl", "parquet")
+Write = Callable[[TextBatch, NDArray[np.float32]], None]
+
+# Parquet readers work a row group at a time; 8,192 rows of 384 dimensions are 12 MiB.
+ROW_GROUP_ROWS = 8192
+_FORMAT_OF_SUFFIX: dict[str, VectorFormat] = {
+    ".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+
+
+def vector_format_of(path: Path) -> VectorFormat:
+    """The format that an output's suffix stands for; InputError for one that is not known."""
+    if path.suffix.lower() not in _FORMAT_OF_SUFFIX:
+        known = " ".join(_FORMAT_OF_SUFFIX)
+        raise InputError(f"{path}: the suffix {path.suffix!r} says no format (known: {known}); give --format")
+    return _FORMAT_OF_SUFFIX[path.suffix.lower()]
+
+
+@contextlib.contextmanager
+def replace_whole(path: Path, overwrite: bool) -> Iterator[IO[bytes]]:
+    """Gives a file to write that takes the place of `path` when the block ends without an error, else vanishes.
+
+    Raises InputError for a target that exists unless overwrite is given, and where its folder does not.
+    """
+    target = Path(os.path.realpath(path))
+    check_target(path, overwrite)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("xb+") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        check_target(path, overwrite)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raises InputError where `path` cannot become an output."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give --overwrite to replace it")
+
+
+@contextlib.contextmanager
+def open_writer(
+    file: IO[bytes], vector_format: VectorFormat, dim: int, vector_column: str, metadata: Mapping[str, str]
+) -> Iterator[Write]:
+    """Gives the function that writes a batch with its (n, dim) vectors to `file`.
+
+    npy: one float32 array (rows, dim); the file must be seekable. jsonl: each row with its vector under vector_column,
+    numbers with the nine digits that give back the same float32. parquet: the input's columns and vector_column as
+    fixed_size_list<float>[dim], with `metadata` in the schema.
+    """
+    if vector_format == "npy":
+        with _npy_writer(file, dim) as write:
+            yield write
+    elif vector_format == "jsonl":
+        yield lambda batch, vectors_ND: _write_jsonl(file, vector_column, batch, vectors_ND)
+    else:
+        with _parquet_writer(file, dim, vector_column, metadata) as write:
+            yield write
+
+
+@contextlib.contextmanager
+def _npy_writer(file: IO[bytes], dim: int) -> Iterator[Write]:
+    row_count = 0
+
+    def header(rows: int) -> None:
+        description = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
+        np.lib.format.write_array_header_1_0(file, description)
+
+    def write(batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
+        nonlocal row_count
+        file.write(np.ascontiguousarray(vectors_ND, dtype="<f4").data)
+        row_count += len(vectors_ND)
+
+    start = file.tell()
+    header(0)
+    data_start = file.tell()
+    yield write
+    # numpy leaves room in the header for the first axis to grow, so the final header has the same length.
+    file.seek(start)
+    header(row_count)
+    assert file.tell() == data_start
+    file.seek(0, os.SEEK_END)
+
+
+def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
+    rows = batch.rows
+    if rows is None:
+        rows = [{name: _json_value(value) for name, value in row.items()} for row in batch.record_batch.to_pylist()]
+    lines = []
+    for row, vector in zip(rows, vectors_ND.tolist(), strict=True):
+        _check_vector_column(vector_column, row)
+        head = json.dumps(row, ensure_ascii=False)[:-1]
+        try:
+            head.encode("utf-8")
+        except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
+            head = json.dumps(row)[:-1]
+        separator = ", " if row else ""
+        numbers = ", ".join(map("{:.9g}".format, vector))
+        lines.append(f"{head}{separator}{json.dumps(vector_column)}: [{numbers}]}}\n")
+    file.write("".join(lines).encode("utf-8"))
+
+
+def _json_value(value: object) -> object:
+    """What JSON can say of a Parquet value: times in ISO 8601, decimals as text, bytes in base64, NaN as null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal | datetime.timedelta):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _json_value(item) for name, item in value.items()}
+    return value
+
+
+@contextlib.contextmanager
+def _parquet_writer(file: IO[bytes], dim: int, vector_column: str, metadata: Mapping[str, str]) -> Iterator[Write]:
+    pyarrow, parquet = import_parquet()
+    vector_type = pyarrow.list_(pyarrow.float32(), dim)
+    writer: Any = None
+    pending: list[Any] = []
+    input_schema: Any = None
+
+    def write(batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
+        nonlocal input_schema
+        columns = batch.record_batch
+        if columns is None:
+            columns = _record_batch(pyarrow, batch, input_schema)
+        input_schema = columns.schema
+        _check_vector_column(vector_column, input_schema.names)
+        flat = pyarrow.array(np.ascontiguousarray(vectors_ND).reshape(-1))
+        vectors = pyarrow.FixedSizeListArray.from_arrays(flat, type=vector_type)
+        schema = input_schema.append(pyarrow.field(vector_column, vector_type, nullable=False))
+        pending.append(pyarrow.record_batch([*columns.columns, vectors], schema=schema))
+        if sum(len(part) for part in pending) >= ROW_GROUP_ROWS:
+            flush()
+
+    def flush() -> None:
+        nonlocal writer
+        table = pyarrow.Table.from_batches(pending)
+        if writer is None:
+            described = {**(table.schema.metadata or {}), **metadata}
+            schema = table.schema.with_metadata(described)
+            others = [name for name in schema.names if name != vector_column]
+            writer = parquet.ParquetWriter(file, schema, use_dictionary=others, compression="zstd")
+        writer.write_table(table.replace_schema_metadata(writer.schema.metadata))
+        pending.clear()
+
+    try:
+        yield write
+        if pending:
+            flush()
+    except BaseException:
+        if writer is not None:
+            with contextlib.suppress(OSError):  # what broke the writing breaks the closing too, and says less
+                writer.close()
+        raise
+    if writer is None:
+        raise InputError("the input has no rows; a Parquet file needs one to know its columns; use --format npy")
+    writer.close()
+
+
+def _record_batch(pyarrow: Any, batch: TextBatch, schema: Any) -> Any:
+    """Rows as Arrow columns, of the types that the first batch was found to have."""
+    rows: Sequence[dict[str, Any]] = batch.rows or []
+    try:
+        if schema is None:
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            return pyarrow.RecordBatch.from_pydict({name: [row.get(name) for row in rows] for name in names})
+        if unknown := next((name for row in rows for name in row if name not in schema.names), None):
+            raise InputError(f"the column {unknown!r} is new")
+        return pyarrow.RecordBatch.from_pylist(rows, schema=schema)
+    except (pyarrow.ArrowException, InputError, TypeError, UnicodeError) as error:
+        raise InputError(
+            f"rows {batch.first_row} to {batch.first_row + len(rows) - 1}: {error}; the columns of a Parquet file have "
+            "one type each, taken from the first rows; --format jsonl keeps rows as they are"
+        ) from error
+
+
+def _check_vector_column(vector_column: str, columns: Sequence[str] | Mapping[str, Any]) -> None:
+    if vector_column in columns:
+        raise InputError(f"the input has a column {vector_column!r} already; name another with --vector-column")

@@ -1,0 +1,188 @@
+"""Passages: whole lines, right numbers, headings and definitions as context, sizes for a model."""
+
+import textwrap
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gte_sdk.passages import MAX_WORDS, Passage, count_words, split_passages, text_to_embed
+from gte_sdk.text_files import Kind
+
+
+def passages_of(text: str, kind: Kind) -> list[Passage]:
+    return list(split_passages("file", textwrap.dedent(text), kind))
+
+
+def places(passages: list[Passage]) -> list[tuple[int, str, str]]:
+    return [(passage.line, passage.context, passage.text.split("\n")[0]) for passage in passages]
+
+
+def test_markdown_sections_become_passages_under_their_headings() -> None:
+    passages = passages_of(
+        """\
+        # Guide
+
+        Opening words.
+
+        ## Install
+
+        Use pip.
+
+        ## Use ##
+        Call it.
+
+        Other
+        =====
+        Last words.
+        """,
+        "markdown",
+    )
+    assert places(passages) == [
+        (1, "", "# Guide"),
+        (5, "Guide", "## Install"),
+        (9, "Guide", "## Use ##"),
+        (12, "", "Other"),
+    ]
+    assert passages[2].text == "## Use ##\nCall it."
+    assert text_to_embed(passages[1]) == "Guide\n## Install\n\nUse pip."
+    assert text_to_embed(passages[0]) == "# Guide\n\nOpening words."
+
+
+def test_a_long_markdown_section_is_cut_at_paragraphs_and_keeps_its_heading_as_context() -> None:
+    paragraph = "\n".join(["one two three four five six seven eight nine ten"] * 6)
+    passages = passages_of("# Title\n\n## Part\n\n" + "\n\n".join([paragraph] * 6), "markdown")
+    # The empty section of the title introduces the part; 364 words make three passages.
+    assert places(passages) == [
+        (1, "", "# Title"),
+        (19, "Title > Part", "one two three four five six seven eight nine ten"),
+        (33, "Title > Part", "one two three four five six seven eight nine ten"),
+    ]
+    assert [count_words(passage.text) for passage in passages] == [122, 120, 120]
+
+
+def test_fenced_code_is_no_heading_and_stays_together() -> None:
+    text = "# Real\n\n```python\n# not a heading\n\nx = 1\n~~~\n```\n\nAfter.\n"
+    assert places(passages_of(text, "markdown")) == [(1, "", "# Real")]
+    assert places(passages_of("~~~\n# inside, never closed\n", "markdown")) == [(1, "", "~~~")]
+
+
+@pytest.mark.parametrize("line", ["#nothing", "####### seven", "    # indented code", "a # b"])
+def test_what_only_looks_like_a_markdown_heading(line: str) -> None:
+    passages = passages_of(f"{line}\n\n# Real\n\nWords.", "markdown")
+    assert places(passages) == [(1, "", line), (3, "", "# Real")]
+
+
+def test_restructuredtext_levels_follow_the_order_of_their_adornments() -> None:
+    passages = passages_of(
+        """\
+        =====
+        Title
+        =====
+
+        Words.
+
+        Part
+        ====
+        Words right below.
+
+        Detail
+        ------
+
+        More.
+
+        Second part
+        ===========
+
+        End.
+
+        | not a title
+        -
+        """,
+        "restructuredtext",
+    )
+    assert places(passages) == [
+        (1, "", "====="),
+        (7, "Title", "Part"),
+        (11, "Title > Part", "Detail"),
+        (16, "Title", "Second part"),
+    ]
+    assert passages[1].text == "Part\n====\nWords right below."
+
+
+def test_code_is_cut_at_definitions_and_says_what_encloses_a_piece() -> None:
+    method = "    def method_{0}(self, value: int) -> int:\n" + "        value = value + {0} * other\n" * 14
+    source = "import this\n\n\ndef first(\n    argument,\n) -> None:\n" + "    call(argument, argument)\n" * 12
+    source += "\n\nclass Thing:\n" + "\n".join(method.format(number) for number in range(4))
+    passages = passages_of(source, "code")
+    assert places(passages) == [
+        (1, "", "import this"),
+        (21, "", "class Thing:"),
+        (54, "class Thing:", "    def method_2(self, value: int) -> int:"),
+    ]
+
+
+def test_a_closing_line_does_not_become_the_context() -> None:
+    body = "    call(some, words, to, count)\n" * 20
+    source = f"def first(\n    argument,\n) -> None:\n{body}\n    # a remark\n{body}"
+    passages = passages_of(source, "code")
+    assert [passage.context for passage in passages] == ["", "def first("]
+
+
+def test_plain_text_is_packed_by_paragraphs() -> None:
+    text = "\n\n".join(f"{name} " + "word " * 69 for name in ["alpha", "beta", "gamma", "delta"])
+    assert [(p.line, p.context, count_words(p.text)) for p in passages_of(text, "text")] == [(1, "", 140), (5, "", 140)]
+
+
+def test_a_long_paragraph_is_cut_between_lines_into_equal_parts_but_a_line_never() -> None:
+    lines = [f"line {number} has six words here" for number in range(40)]
+    passages = passages_of("\n".join(lines), "text")
+    assert [count_words(passage.text) for passage in passages] == [120, 120]
+    assert passages[1].line == 21
+    assert passages[1].text.startswith("line 20 ")
+    long_line = "word " * 1000
+    assert [passage.text for passage in passages_of(f"a\n{long_line}\nb", "text")] == ["a", long_line, "b"]
+
+
+def test_words_of_scripts_without_spaces_and_of_long_runs_count() -> None:
+    assert count_words("two words") == 2
+    assert count_words("東京は日本の首都です") == 10
+    assert count_words("a" * 1200) == 100
+    assert count_words("don't—stop, ¿qué?") == 4
+    assert count_words("") == 0
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("text", ["", "\n", " \t\n\n", "\ufeff"])
+def test_blank_files_have_no_passages_worth_reading(text: str, kind: Kind) -> None:
+    assert [passage.text.strip("\ufeff") for passage in passages_of(text, kind) if passage.text.strip("\ufeff")] == []
+
+
+LINES = st.one_of(
+    st.sampled_from(
+        ["", "", "# A", "## B", "### C", "Title", "=====", "-----", "```", "~~~~", "def f():", "    return 1", "}", ")",
+         "class X {", "\tindented", "* item", "| a | b |", "word " * 80, "word " * 200, "\x0b\x0c\u2028 odd", "   "]
+    ),
+    st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=30),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(LINES, max_size=40),
+    st.sampled_from(get_args(Kind)),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_every_line_that_is_not_blank_is_in_exactly_one_passage(lines: list[str], kind: Kind, end: str) -> None:
+    numbers: list[int] = []
+    for passage in split_passages("file", end.join(lines), kind):
+        text = passage.text.split("\n")
+        assert text == lines[passage.line - 1 : passage.line - 1 + len(text)]
+        assert text[0].strip()
+        assert text[-1].strip()
+        numbers += [passage.line + offset for offset, line in enumerate(text) if line.strip()]
+        largest_line = max(count_words(line) for line in text)
+        headings = sum(count_words(line) for line in text if len(line) < 40)
+        assert count_words(passage.text) <= max(MAX_WORDS, largest_line) + headings
+    assert numbers == [number for number, line in enumerate(lines, 1) if line.strip()]
