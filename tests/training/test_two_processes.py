@@ -1,0 +1,79 @@
+"""Two gloo processes with half the batch each are one process with the whole: same loss, same gradients."""
+
+import copy
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.multiprocessing.spawn import spawn
+from torch.nn.functional import normalize
+from torch.nn.parallel import DistributedDataParallel
+
+from training.encoder import Encoder
+from training.gather import first_row, gather_rows
+from training.grad_cache import backward_through_chunks
+from training.loss import contrastive_loss
+
+QUERIES = [[2, *range(5, 5 + length), 3] for length in (1, 9, 4, 4, 17, 2)]
+DOCUMENTS = [[2, *range(40, 40 + length), 3] for length in (8, 3, 3, 30, 6, 12)]
+# One hard negative for the first half of the pairs, three for the second: processes hold different counts.
+NEGATIVES = [[[2, 90, 3]], [], [], [[2, 91, 92, 3]], [[2, 93, 3], [2, 94, 95, 96, 3]], []]
+
+
+def step(model: torch.nn.Module, rows: slice, kept_tokens: int) -> Tensor:
+    queries, documents = QUERIES[rows], DOCUMENTS[rows]
+    negatives = [ids for of_pair in NEGATIVES[rows] for ids in of_pair]
+
+    def loss_of(vectors_ND: Tensor) -> Tensor:
+        queries_ND, documents_ND, negatives_MD = torch.split(vectors_ND, [len(queries), len(documents), len(negatives)])
+        return contrastive_loss(queries_ND, documents_ND, negatives_MD, temperature=0.1, block_rows=2)
+
+    return backward_through_chunks(
+        model,
+        queries + documents + negatives,
+        loss_of,
+        chunk_tokens=40,
+        kept_tokens=kept_tokens,
+        no_sync=model.no_sync if isinstance(model, DistributedDataParallel) else torch.enable_grad,
+    )
+
+
+def in_process(rank: int, port: int, encoder: Encoder, kept_tokens: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    model = DistributedDataParallel(encoder)
+    loss = step(model, slice(rank * 3, rank * 3 + 3), kept_tokens)
+    dist.all_reduce(loss)
+    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    torch.save({"loss": loss / 2, "gradients": gradients}, directory / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("kept_tokens", [0, 10_000])
+def test_two_processes_are_one(tiny_encoder: Encoder, kept_tokens: int, tmp_path: Path) -> None:
+    single = tiny_encoder.double().eval()
+    arguments = (free_port(), copy.deepcopy(single), kept_tokens, tmp_path)
+    spawn(in_process, arguments, nprocs=2)  # type: ignore[no-untyped-call]
+    expected = step(single, slice(None), kept_tokens)
+    for rank in range(2):
+        result = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(result["loss"], expected, rtol=0, atol=1e-9)
+        for name, parameter in single.named_parameters():
+            assert parameter.grad is not None
+            torch.testing.assert_close(result["gradients"][name], parameter.grad, rtol=0, atol=1e-9)
+
+
+def test_alone_rows_are_gathered_from_nobody() -> None:
+    rows_ND = normalize(torch.randn(3, 4), dim=1)
+    assert gather_rows(rows_ND) is rows_ND
+    assert first_row(rows_ND) == 0
