@@ -1,0 +1,37 @@
+// Which instruction sets this CPU and its operating system offer, found at run time.
+//
+// The extension is compiled for the baseline of its architecture; a function that uses more carries GTE_TARGET and is
+// only reached through a table (dot.hpp) that was chosen by this probe.
+#pragma once
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define GTE_X86 1
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define GTE_ARM 1
+#endif
+
+// MSVC emits every intrinsic without being asked; GCC and Clang want the function marked.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define GTE_TARGET(features)
+#define GTE_INLINE __forceinline
+#else
+#define GTE_TARGET(features) __attribute__((target(features)))
+#define GTE_INLINE inline __attribute__((always_inline))
+#endif
+
+#define GTE_AVX2 GTE_TARGET("avx2,fma,f16c")
+#define GTE_AVX512 GTE_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#define GTE_AVX512VNNI GTE_TARGET("avx512vnni,avx512vpopcntdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+
+namespace gte {
+
+struct CpuFeatures {
+    bool avx2;        // AVX2, FMA and F16C
+    bool avx512;      // AVX-512 F, BW, DQ and VL
+    bool avx512vnni;  // the above with VNNI and VPOPCNTDQ
+    bool neon_dot;    // the dot product of ARMv8.2
+};
+
+const CpuFeatures& cpu_features();
+
+}  // namespace gte

@@ -1,0 +1,135 @@
+#include "panel.hpp"
+
+#include <cstring>
+
+#include "cpu.hpp"
+
+#if defined(GTE_X86)
+#include <immintrin.h>
+#elif defined(GTE_ARM)
+#include <arm_neon.h>
+#endif
+
+namespace gte {
+namespace {
+
+void pack_words(const char* const* rows, size_t first_word, size_t word_count, uint32_t* panel) {
+    for (size_t word = first_word; word < word_count; ++word) {
+        for (size_t row = 0; row < panel_rows; ++row) {
+            std::memcpy(panel + word * panel_rows + row, rows[row] + word * sizeof(uint32_t), sizeof(uint32_t));
+        }
+    }
+}
+
+}  // namespace
+
+void pack_panel_scalar(const char* const* rows, size_t word_count, uint32_t* panel) {
+    pack_words(rows, 0, word_count, panel);
+}
+
+#if defined(GTE_X86)
+
+GTE_AVX2 void pack_panel_avx2(const char* const* rows, size_t word_count, uint32_t* panel) {
+    const size_t whole = word_count / 8 * 8;
+    for (size_t word = 0; word < whole; word += 8) {
+        for (size_t first = 0; first < panel_rows; first += 8) {
+            __m256 r[8], t[8];
+            for (int i = 0; i < 8; ++i) {
+                r[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[first + i]) + word);
+            }
+            for (int i = 0; i < 4; ++i) {
+                t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            for (int i = 0; i < 2; ++i) {
+                r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+                r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+                r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+                r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+            }
+            float* out = reinterpret_cast<float*>(panel) + word * panel_rows + first;
+            for (int i = 0; i < 4; ++i) {
+                _mm256_storeu_ps(out + i * panel_rows, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+                _mm256_storeu_ps(out + (i + 4) * panel_rows, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+            }
+        }
+    }
+    pack_words(rows, whole, word_count, panel);
+}
+
+GTE_AVX512 void pack_panel_avx512(const char* const* rows, size_t word_count, uint32_t* panel) {
+    for (size_t word = 0; word < word_count; word += 16) {
+        const size_t left = word_count - word < 16 ? word_count - word : 16;
+        const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
+        for (size_t first = 0; first < panel_rows; first += 16) {
+            __m512i r[16], t[16];
+            for (int i = 0; i < 16; ++i) {
+                r[i] = _mm512_maskz_loadu_epi32(mask, reinterpret_cast<const uint32_t*>(rows[first + i]) + word);
+            }
+            for (int i = 0; i < 8; ++i) {
+                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            }
+            // Now 64-bit pairs: r[4i + j] has word j of rows 4i .. 4i+3 in its lane for words 0-3, 4-7, 8-11, 12-15.
+            for (int i = 0; i < 4; ++i) {
+                r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+                r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+                r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+                r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+            }
+            for (int j = 0; j < 4; ++j) {
+                t[j] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0x88);
+                t[j + 4] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0xdd);
+                t[j + 8] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0x88);
+                t[j + 12] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0xdd);
+            }
+            __m512i column[16];
+            for (int j = 0; j < 4; ++j) {
+                column[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
+                column[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
+                column[j + 4] = _mm512_shuffle_i32x4(t[j + 4], t[j + 12], 0x88);
+                column[j + 12] = _mm512_shuffle_i32x4(t[j + 4], t[j + 12], 0xdd);
+            }
+            uint32_t* out = panel + word * panel_rows + first;
+            if (left == 16) {
+                for (int i = 0; i < 16; ++i) {
+                    _mm512_storeu_si512(out + i * panel_rows, column[i]);
+                }
+            } else {
+                for (size_t i = 0; i < left; ++i) {
+                    _mm512_storeu_si512(out + i * panel_rows, column[i]);
+                }
+            }
+        }
+    }
+}
+
+#elif defined(GTE_ARM)
+
+void pack_panel_neon(const char* const* rows, size_t word_count, uint32_t* panel) {
+    const size_t whole = word_count / 4 * 4;
+    for (size_t word = 0; word < whole; word += 4) {
+        for (size_t first = 0; first < panel_rows; first += 4) {
+            uint32x4_t r[4];
+            for (int i = 0; i < 4; ++i) {
+                // Through bytes, because a row need not be aligned to words.
+                r[i] = vreinterpretq_u32_u8(
+                    vld1q_u8(reinterpret_cast<const uint8_t*>(rows[first + i]) + word * sizeof(uint32_t)));
+            }
+            const uint64x2_t low01 = vreinterpretq_u64_u32(vtrn1q_u32(r[0], r[1]));
+            const uint64x2_t high01 = vreinterpretq_u64_u32(vtrn2q_u32(r[0], r[1]));
+            const uint64x2_t low23 = vreinterpretq_u64_u32(vtrn1q_u32(r[2], r[3]));
+            const uint64x2_t high23 = vreinterpretq_u64_u32(vtrn2q_u32(r[2], r[3]));
+            uint32_t* out = panel + word * panel_rows + first;
+            vst1q_u32(out, vreinterpretq_u32_u64(vtrn1q_u64(low01, low23)));
+            vst1q_u32(out + panel_rows, vreinterpretq_u32_u64(vtrn1q_u64(high01, high23)));
+            vst1q_u32(out + 2 * panel_rows, vreinterpretq_u32_u64(vtrn2q_u64(low01, low23)));
+            vst1q_u32(out + 3 * panel_rows, vreinterpretq_u32_u64(vtrn2q_u64(high01, high23)));
+        }
+    }
+    pack_words(rows, whole, word_count, panel);
+}
+
+#endif
+
+}  // namespace gte

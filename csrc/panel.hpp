@@ -1,0 +1,24 @@
+// A panel: 32 rows turned on their side, so that one SIMD register holds the same position of many rows.
+//
+// A row is a run of 32-bit words (one float, two halves, four int8 or 32 bits), a panel is [word][row]. Every score is
+// then summed along the row in one fixed order, word by word, whatever the width of the registers, the place of the row
+// or the number of queries: equal rows tie exactly, and all instruction sets with a fused multiply-add agree to the bit.
+// The turn costs four shuffles for a register of 16 words, less than the memory that it reads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gte {
+
+constexpr size_t panel_rows = 32;
+
+// rows: panel_rows pointers to word_count words each, any alignment. panel: word_count * panel_rows words.
+using PackPanel = void (*)(const char* const* rows, size_t word_count, uint32_t* panel);
+
+void pack_panel_scalar(const char* const* rows, size_t word_count, uint32_t* panel);
+void pack_panel_avx2(const char* const* rows, size_t word_count, uint32_t* panel);
+void pack_panel_avx512(const char* const* rows, size_t word_count, uint32_t* panel);
+void pack_panel_neon(const char* const* rows, size_t word_count, uint32_t* panel);
+
+}  // namespace gte
