@@ -167,7 +167,7 @@ def _read_parquet(file: IO[bytes], name: str, column: str | None) -> TextTable:
                 yield TextBatch(first_row, texts, None, record_batch)
                 first_row += len(texts)
             if first_row == 1:
-                yield TextBatch(1, [], None, schema.empty_table().combine_chunks().to_batches()[0])
+                yield TextBatch(1, [], None, pyarrow.RecordBatch.from_pylist([], schema))
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{name}, after row {first_row - 1}: {error}") from error
 
