@@ -23,8 +23,8 @@ from gte_sdk.text_files import find_text_files, kind_of, read_text
 FROM_STANDARD_INPUT = "-"
 # Enough for batches of like lengths, few enough for a bar that moves.
 _BATCH_PASSAGES = 256
-# Where there is no terminal to ask, and for lines on a very wide one.
-_TEXT_WIDTH = 100
+# Longer lines are hard to read on a wide terminal too. Most lines of prose and code in files are shorter.
+_TEXT_WIDTH = 120
 
 
 @click.command()
@@ -158,8 +158,8 @@ def _print_json(question: str, rank: int, score: float, passage: Passage) -> Non
 
 def _print_passage(score: float, passage: Passage, line_count: int) -> None:
     place = click.style(f"{printable(passage.path)}:{passage.line}", fg="magenta")
-    context = click.style(printable(passage.context), fg="cyan")
-    click.echo(f"{place}  {score:.3f}  {context}".rstrip())
+    context = f"  {click.style(printable(passage.context), fg='cyan')}" if passage.context else ""
+    click.echo(f"{place}  {score:.3f}{context}")
     for line in _excerpt(passage.text, line_count):
         click.echo(f"    {line}")
     if line_count:
