@@ -20,7 +20,8 @@ from gte_sdk.errors import InputError, InputTypeError, ModelFormatError, Truncat
 from gte_sdk.threads import available_threads
 
 DEFAULT_MODEL = "gte-mini"
-DEFAULT_MAX_BATCH_TOKENS = 4096
+# Measured on 2 cores: 1,024 to 8,192 are equally fast, and resident memory grows with the budget (190 to 530 MB).
+DEFAULT_MAX_BATCH_TOKENS = 2048
 # Texts that are tokenized and sorted together. Larger windows pad less; the gain is gone beyond a few thousand.
 WINDOW_TEXTS = 2048
 TRUNCATION_MODES = ("warn", "error", "ignore")
@@ -77,10 +78,16 @@ class Embedder:
         self._device, self._variant, self._graph_name = _choose_graph(self._model_dir, device, variant)
         graph_path = model_dir.checked_file(self._model_dir, self._graph_name)
         self._tokenizer = tokens.load_tokenizer(model_dir.checked_file(self._model_dir, model_dir.TOKENIZER_JSON))
+        self._pad_id = tokens.pad_token_id(self._tokenizer)
         self._special_tokens = self._tokenizer.num_special_tokens_to_add(False)
         self._max_tokens = self._check_token_limit(max_tokens, self._model_dir.max_tokens)
         self._graph = session.open_graph(graph_path, self._device, threads)
         self._dim = self._graph.dim or self._model_dir.dim
+        if self._model_dir.files and self._dim != self._model_dir.dim:
+            raise ModelFormatError(
+                f"{graph_path} gives vectors of {self._dim} numbers where {model_dir.GTE_JSON} records "
+                f"dim={self._model_dir.dim}; export the model again"
+            )
 
     @property
     def dim(self) -> int:
@@ -209,7 +216,8 @@ class Embedder:
         self, texts: str | Iterable[str], prompt: str, max_rows: int | None = None, show_progress_bar: bool = False
     ) -> NDArray[np.float32]:
         if isinstance(texts, str):
-            return self._embed_window([texts], prompt, 0, max_rows)[0]
+            vector_D: NDArray[np.float32] = self._embed_window([texts], prompt, 0, max_rows)[0]
+            return vector_D
         checked = _check_texts(list(_check_iterable(texts)), 0)
         vectors_ND = np.empty((len(checked), self._dim), dtype=np.float32)
         windows: Iterable[int] = range(0, len(checked), WINDOW_TEXTS)

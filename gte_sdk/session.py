@@ -95,7 +95,13 @@ def run_graph(graph: Graph, batch: TokenBatch, pooling: str, normalized: bool) -
     vectors have unit length already.
     """
     inputs = {name: array for name, array in batch._asdict().items() if name in graph.input_names}
-    (output,) = graph.session.run([graph.output_name], inputs)
+    try:
+        (output,) = graph.session.run([graph.output_name], inputs)
+    except Exception as error:  # onnxruntime's own exceptions share no narrower base
+        raise ModelFormatError(
+            f"the graph failed on token ids up to {batch.input_ids.max()} in shape {batch.input_ids.shape}: {error}; "
+            "graph and tokenizer.json belong to different models, or memory ran out (lower max_batch_tokens)"
+        ) from error
     output = output.astype(np.float32, copy=False)
     if output.ndim == 2 and normalized:
         return output  # type: ignore[no-any-return]
@@ -110,7 +116,8 @@ def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: 
         return np.ascontiguousarray(hidden_NTD[:, 0])
     assert pooling == "lasttoken", pooling
     last_N = np.maximum(mask_NT.sum(axis=1) - 1, 0)
-    return hidden_NTD[np.arange(len(hidden_NTD)), last_N]
+    pooled_ND: NDArray[np.float32] = hidden_NTD[np.arange(len(hidden_NTD)), last_N]
+    return pooled_ND
 
 
 def _output(path: Path, session: Any) -> Any:

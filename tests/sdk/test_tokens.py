@@ -1,0 +1,133 @@
+"""Tokenization against the tokenizers library's own truncation, and the arithmetic of batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from gte_sdk import model_dir, tokens
+from gte_sdk.errors import ModelFormatError
+
+TOKENIZER_JSON = model_dir.bundled_model_path("gte-mini") / model_dir.TOKENIZER_JSON
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokens.load_tokenizer(TOKENIZER_JSON)
+
+
+def reference_ids(text: str, max_tokens: int) -> list[int]:
+    """What the tokenizers library gives when it truncates itself."""
+    reference: Tokenizer = Tokenizer.from_file(str(TOKENIZER_JSON))
+    reference.no_padding()
+    reference.enable_truncation(max_tokens)
+    ids: list[int] = reference.encode(text).ids
+    return ids
+
+
+@given(st.lists(st.text(max_size=300), max_size=8), st.integers(3, 40))
+@settings(deadline=None, max_examples=60)
+def test_ids_equal_the_librarys_own_truncation(texts: list[str], max_tokens: int) -> None:
+    tokenized = tokens.tokenize(tokens.load_tokenizer(TOKENIZER_JSON), texts, max_tokens)
+    assert tokenized.ids == [reference_ids(text, max_tokens) for text in texts]
+
+
+def test_left_out_counts_the_tokens_beyond_the_limit(tokenizer: Tokenizer) -> None:
+    # "one two three four" is four tokens; [CLS] and [SEP] take two of the limit.
+    tokenized = tokens.tokenize(tokenizer, ["one two three four", "one"], 5)
+    assert tokenized.left_out == [1, 0]
+    assert [tokenizer.id_to_token(token) for token in tokenized.ids[0]] == ["[CLS]", "one", "two", "three", "[SEP]"]
+
+
+def test_prompt_stands_before_the_text(tokenizer: Tokenizer) -> None:
+    assert tokens.tokenize(tokenizer, ["b"], 9, "query: ").ids == tokens.tokenize(tokenizer, ["query: b"], 9).ids
+
+
+@pytest.mark.parametrize("characters", ["word ", "a-b, c\n", "\u6f22 ", "x"])
+def test_a_long_text_in_pieces_equals_the_whole(tokenizer: Tokenizer, characters: str) -> None:
+    text = characters * (3 * tokens.PIECE_CHARACTERS // len(characters))
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    room = 100_000
+    tokenized = tokens.tokenize(tokenizer, [text], room)
+    expected = tokenizer.encode(text).ids
+    if len(whole) > room - 2:
+        expected = [*expected[: room - 1], expected[-1]]
+    assert tokenized.ids[0] == expected
+    assert tokenized.left_out == [max(0, len(whole) - (room - 2))]
+
+
+def test_lone_surrogate_is_the_replacement_character_and_a_pair_is_its_character(tokenizer: Tokenizer) -> None:
+    assert tokens.encodable("a\ud800b") == "a\ufffdb"
+    assert tokens.encodable("\ud83d\ude00") == "\U0001f600"
+    assert tokens.encodable("plain \u00e9") == "plain \u00e9"
+    assert tokens.tokenize(tokenizer, ["a\ud800b"], 9).ids == tokens.tokenize(tokenizer, ["a\ufffdb"], 9).ids
+
+
+@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 512), st.one_of(st.none(), st.integers(1, 9)))
+def test_batches_cover_every_row_once_within_the_budget(lengths: list[int], budget: int, max_rows: int | None) -> None:
+    batches = list(tokens.batches_by_tokens(lengths, budget, max_rows))
+    assert sorted(int(row) for batch in batches for row in batch) == list(range(len(lengths)))
+    flat = [lengths[row] for batch in batches for row in batch]
+    assert flat == sorted(lengths, reverse=True)
+    for batch in batches:
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) * longest <= budget or len(batch) == 1
+        assert max_rows is None or len(batch) <= max_rows
+
+
+def test_equal_lengths_keep_the_callers_order() -> None:
+    (batch,) = tokens.batches_by_tokens([5] * 100, 10_000)
+    assert batch.tolist() == list(range(100))
+
+
+def test_pad_batch_pads_on_the_right_and_masks() -> None:
+    batch = tokens.pad_batch([[7, 8, 9], [7]], pad_id=1)
+    np.testing.assert_array_equal(batch.input_ids, [[7, 8, 9], [7, 1, 1]])
+    np.testing.assert_array_equal(batch.attention_mask, [[1, 1, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(batch.token_type_ids, np.zeros((2, 3)))
+    assert {array.dtype for array in batch} == {np.dtype(np.int64)}
+
+
+@given(
+    st.lists(st.sampled_from(["one", "two-three", "unbelievableness", "x.y", "\n\n", "42"]), max_size=80),
+    st.integers(6, 20),
+    st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=60)
+def test_chunks_cover_the_text_and_keep_to_the_limit(words: list[str], room: int, overlap: int) -> None:
+    tokenizer = tokens.load_tokenizer(TOKENIZER_JSON)
+    text = " ".join(words)
+    spans = tokens.chunk_spans(tokenizer, text, room, overlap)
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    pieces = [tokenizer.encode(text[start:end], add_special_tokens=False).ids for start, end in spans]
+    assert all(0 < len(piece) <= room for piece in pieces)
+    assert [start for start, _ in spans] == sorted({start for start, _ in spans})
+    if overlap == 0:
+        assert [token for piece in pieces for token in piece] == whole
+    covered = {position for start, end in spans for position in range(start, end)}
+    assert {position for position, character in enumerate(text) if not character.isspace()} <= covered
+
+
+def test_chunks_of_a_word_longer_than_a_piece(tokenizer: Tokenizer) -> None:
+    text = "antidisestablishmentarianism" * 3
+    spans = tokens.chunk_spans(tokenizer, text, 4, 0)
+    assert "".join(text[start:end] for start, end in spans) == text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"version": "1.0", "model": {"type": "Unknown"}}'])
+def test_a_damaged_tokenizer_is_an_error_with_its_path(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"tokenizer\.json is not a readable"):
+        tokens.load_tokenizer(path)
+    with pytest.raises(ModelFormatError, match="is missing"):
+        tokens.load_tokenizer(tmp_path / "absent.json")
+
+
+def test_pad_token_id_by_name(tokenizer: Tokenizer) -> None:
+    assert tokens.pad_token_id(tokenizer) == 0
+    assert tokens.pad_token_id(Tokenizer(WordLevel({"a": 0, "<pad>": 1}, unk_token="a"))) == 1
