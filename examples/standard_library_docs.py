@@ -9,6 +9,7 @@ the language reference that `help()` knows. It gives `gte search` something real
 import argparse
 import importlib
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,14 @@ def main() -> None:
     output_dir: Path = parser.parse_args().output_dir
 
     (output_dir / "language").mkdir(parents=True, exist_ok=True)
+    written: set[int] = set()
     for name in MODULES:
         try:
             module = importlib.import_module(name)
         except ImportError as error:  # such as sqlite3 where Python was built without it
             print(f"{name} is left out: {error}")
             continue
-        text = "\n\n".join(module_sections(module, name))
+        text = "\n\n".join(module_sections(module, name, written))
         (output_dir / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     for name, text in topics.items():
         # The topics underline their headings, as reStructuredText does.
@@ -48,14 +50,17 @@ def main() -> None:
     print(f"{len(list(output_dir.rglob('*.*')))} files in {output_dir}")
 
 
-def module_sections(module: types.ModuleType, name: str) -> Iterator[str]:
-    """Yields the module, its functions and its classes, each with its docstring under a heading."""
+def module_sections(module: types.ModuleType, name: str, written: set[int]) -> Iterator[str]:
+    """Yields the module, its functions and its classes, each with its docstring under a heading.
+
+    written: ids of what has its section already, so that array.ArrayType does not repeat array.array.
+    """
     yield section(1, name, module)
     for member_name, member in public_members(module, getattr(module, "__all__", None)):
-        if inspect.isclass(member) or inspect.isroutine(member):
+        if id(member) not in written and (inspect.isclass(member) or inspect.isroutine(member)):
+            written.add(id(member))
             yield section(2, f"{name}.{member_name}{signature(member)}", member)
-        if inspect.isclass(member):
-            for method_name, method in public_members(member, list(vars(member))):
+            for method_name, method in public_members(member, list(vars(member))) if inspect.isclass(member) else ():
                 if inspect.isroutine(method) or isinstance(method, property):
                     yield section(3, f"{name}.{member_name}.{method_name}{signature(method)}", method)
 
@@ -71,6 +76,8 @@ def public_members(owner: Any, names: list[str] | None) -> Iterator[tuple[str, A
 
 def section(level: int, title: str, documented: Any) -> str:
     text = inspect.cleandoc(documented.__doc__) if isinstance(documented.__doc__, str) else ""
+    # A line below the words of a docstring would make a heading of them, above the one they belong to.
+    text = re.sub(r"^[=-]{3,}$", "", text, flags=re.MULTILINE)
     return f"{'#' * level} {title}\n\n{text}".rstrip()
 
 

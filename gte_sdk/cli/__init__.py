@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 failed or nothing found, 2 wrong usage, 130 Ctrl-C, 141 the reader of a pipe went away.
 """
 
-import errno
-import os
 import signal
 import sys
 from typing import NoReturn
@@ -32,10 +30,4 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.EPIPE:
-            raise
-        # Python flushes stdout once more at exit, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     sys.exit(code if isinstance(code, int) else 0)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from typing import Any
 
 import click
@@ -22,7 +23,9 @@ class _ReportingGroup(click.Group):
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise
+                # Python flushes standard output once more at exit, which must not fail again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(141)
             raise click.ClickException(str(error)) from error
 
 
