@@ -12,28 +12,20 @@ namespace gte {
 // Two roundings for each step where the others have one: plain C++ has no fused multiply-add that is fast without the
 // instruction. The compiler vectorizes the loops over rows with what the baseline has.
 void sum_of_squares_scalar(const float* panel, size_t dim, float* sums) {
-    float sum[panel_rows] = {};
     for (size_t i = 0; i < dim; ++i, panel += panel_rows) {
         for (size_t row = 0; row < panel_rows; ++row) {
-            sum[row] += panel[row] * panel[row];
+            sums[row] += panel[row] * panel[row];
         }
-    }
-    for (size_t row = 0; row < panel_rows; ++row) {
-        sums[row] = sum[row];
     }
 }
 
 void dot_float_scalar(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots) {
-    for (size_t query = 0; query < query_count; ++query) {
-        float sum[panel_rows] = {};
+    for (size_t query = 0; query < query_count; ++query, dots += panel_rows) {
         for (size_t i = 0; i < dim; ++i) {
             const float value = queries[i * tile_queries + query];
             for (size_t row = 0; row < panel_rows; ++row) {
-                sum[row] += panel[i * panel_rows + row] * value;
+                dots[row] += panel[i * panel_rows + row] * value;
             }
-        }
-        for (size_t row = 0; row < panel_rows; ++row) {
-            dots[query * panel_rows + row] = sum[row];
         }
     }
 }
@@ -41,7 +33,10 @@ void dot_float_scalar(const float* panel, const float* queries, size_t dim, size
 #if defined(GTE_X86)
 
 GTE_AVX2 void sum_of_squares_avx2(const float* panel, size_t dim, float* sums) {
-    __m256 sum_f32x8[4] = {};
+    __m256 sum_f32x8[4];
+    for (int part = 0; part < 4; ++part) {
+        sum_f32x8[part] = _mm256_loadu_ps(sums + 8 * part);
+    }
     for (size_t i = 0; i < dim; ++i, panel += panel_rows) {
         for (int part = 0; part < 4; ++part) {
             const __m256 rows_f32x8 = _mm256_loadu_ps(panel + 8 * part);
@@ -54,7 +49,7 @@ GTE_AVX2 void sum_of_squares_avx2(const float* panel, size_t dim, float* sums) {
 }
 
 GTE_AVX512 void sum_of_squares_avx512(const float* panel, size_t dim, float* sums) {
-    __m512 low_f32x16 = _mm512_setzero_ps(), high_f32x16 = _mm512_setzero_ps();
+    __m512 low_f32x16 = _mm512_loadu_ps(sums), high_f32x16 = _mm512_loadu_ps(sums + 16);
     for (size_t i = 0; i < dim; ++i, panel += panel_rows) {
         const __m512 rows_low = _mm512_loadu_ps(panel), rows_high = _mm512_loadu_ps(panel + 16);
         low_f32x16 = _mm512_fmadd_ps(rows_low, rows_low, low_f32x16);
@@ -70,7 +65,12 @@ namespace {
 template <int query_count>
 GTE_AVX2 void tile_avx2(const float* panel, const float* queries, size_t dim, float* dots) {
     for (size_t half = 0; half < panel_rows; half += 16) {
-        __m256 sum_f32x8[query_count][2] = {};
+        __m256 sum_f32x8[query_count][2];
+#pragma GCC unroll 6
+        for (int q = 0; q < query_count; ++q) {
+            sum_f32x8[q][0] = _mm256_loadu_ps(dots + q * panel_rows + half);
+            sum_f32x8[q][1] = _mm256_loadu_ps(dots + q * panel_rows + half + 8);
+        }
         const float* rows = panel + half;
         const float* query = queries;
         for (size_t i = 0; i < dim; ++i, rows += panel_rows, query += tile_queries) {
@@ -93,7 +93,12 @@ GTE_AVX2 void tile_avx2(const float* panel, const float* queries, size_t dim, fl
 // 32 registers: 2 of rows, 1 broadcast, 24 sums.
 template <int query_count>
 GTE_AVX512 void tile_avx512(const float* panel, const float* queries, size_t dim, float* dots) {
-    __m512 sum_f32x16[query_count][2] = {};
+    __m512 sum_f32x16[query_count][2];
+#pragma GCC unroll 12
+    for (int q = 0; q < query_count; ++q) {
+        sum_f32x16[q][0] = _mm512_loadu_ps(dots + q * panel_rows);
+        sum_f32x16[q][1] = _mm512_loadu_ps(dots + q * panel_rows + 16);
+    }
     for (size_t i = 0; i < dim; ++i, panel += panel_rows, queries += tile_queries) {
         const __m512 low_f32x16 = _mm512_loadu_ps(panel), high_f32x16 = _mm512_loadu_ps(panel + 16);
 #pragma GCC unroll 12
@@ -157,7 +162,10 @@ void dot_float_avx512(const float* panel, const float* queries, size_t dim, size
 #elif defined(GTE_ARM)
 
 void sum_of_squares_neon(const float* panel, size_t dim, float* sums) {
-    float32x4_t sum_f32x4[8] = {};
+    float32x4_t sum_f32x4[8];
+    for (int part = 0; part < 8; ++part) {
+        sum_f32x4[part] = vld1q_f32(sums + 4 * part);
+    }
     for (size_t i = 0; i < dim; ++i, panel += panel_rows) {
         for (int part = 0; part < 8; ++part) {
             const float32x4_t rows_f32x4 = vld1q_f32(panel + 4 * part);
@@ -175,7 +183,12 @@ namespace {
 template <int query_count>
 void tile_neon(const float* panel, const float* queries, size_t dim, float* dots) {
     for (size_t half = 0; half < panel_rows; half += 16) {
-        float32x4_t sum_f32x4[query_count][4] = {};
+        float32x4_t sum_f32x4[query_count][4];
+        for (int q = 0; q < query_count; ++q) {
+            for (int part = 0; part < 4; ++part) {
+                sum_f32x4[q][part] = vld1q_f32(dots + q * panel_rows + half + 4 * part);
+            }
+        }
         const float* rows = panel + half;
         const float* query = queries;
         for (size_t i = 0; i < dim; ++i, rows += panel_rows, query += tile_queries) {

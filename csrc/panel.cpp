@@ -13,29 +13,36 @@
 namespace gte {
 namespace {
 
+constexpr size_t word_bytes = sizeof(uint32_t);
+
 void pack_words(const char* const* rows, size_t first_word, size_t word_count, uint32_t* panel) {
-    for (size_t word = first_word; word < word_count; ++word) {
+    for (size_t word = 0; word < word_count; ++word) {
         for (size_t row = 0; row < panel_rows; ++row) {
-            std::memcpy(panel + word * panel_rows + row, rows[row] + word * sizeof(uint32_t), sizeof(uint32_t));
+            std::memcpy(panel + word * panel_rows + row, rows[row] + (first_word + word) * word_bytes, word_bytes);
         }
     }
 }
 
 }  // namespace
 
-void pack_panel_scalar(const char* const* rows, size_t word_count, uint32_t* panel) {
-    pack_words(rows, 0, word_count, panel);
+void pack_panel_scalar(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                       uint32_t* panel) {
+    static_cast<void>(next_rows);
+    pack_words(rows, first_word, word_count, panel);
 }
 
 #if defined(GTE_X86)
 
-GTE_AVX2 void pack_panel_avx2(const char* const* rows, size_t word_count, uint32_t* panel) {
+GTE_AVX2 void pack_panel_avx2(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                              uint32_t* panel) {
     const size_t whole = word_count / 8 * 8;
     for (size_t word = 0; word < whole; word += 8) {
         for (size_t first = 0; first < panel_rows; first += 8) {
             __m256 r[8], t[8];
             for (int i = 0; i < 8; ++i) {
-                r[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[first + i]) + word);
+                const size_t offset = (first_word + word) * word_bytes;
+                _mm_prefetch(next_rows[first + i] + offset, _MM_HINT_T0);
+                r[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[first + i] + offset));
             }
             for (int i = 0; i < 4; ++i) {
                 t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
@@ -54,17 +61,20 @@ GTE_AVX2 void pack_panel_avx2(const char* const* rows, size_t word_count, uint32
             }
         }
     }
-    pack_words(rows, whole, word_count, panel);
+    pack_words(rows, first_word + whole, word_count - whole, panel + whole * panel_rows);
 }
 
-GTE_AVX512 void pack_panel_avx512(const char* const* rows, size_t word_count, uint32_t* panel) {
+GTE_AVX512 void pack_panel_avx512(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                                  uint32_t* panel) {
     for (size_t word = 0; word < word_count; word += 16) {
         const size_t left = word_count - word < 16 ? word_count - word : 16;
         const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
         for (size_t first = 0; first < panel_rows; first += 16) {
             __m512i r[16], t[16];
             for (int i = 0; i < 16; ++i) {
-                r[i] = _mm512_maskz_loadu_epi32(mask, reinterpret_cast<const uint32_t*>(rows[first + i]) + word);
+                const size_t offset = (first_word + word) * word_bytes;
+                _mm_prefetch(next_rows[first + i] + offset, _MM_HINT_T0);
+                r[i] = _mm512_maskz_loadu_epi32(mask, rows[first + i] + offset);
             }
             for (int i = 0; i < 8; ++i) {
                 t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -106,15 +116,17 @@ GTE_AVX512 void pack_panel_avx512(const char* const* rows, size_t word_count, ui
 
 #elif defined(GTE_ARM)
 
-void pack_panel_neon(const char* const* rows, size_t word_count, uint32_t* panel) {
+void pack_panel_neon(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                     uint32_t* panel) {
     const size_t whole = word_count / 4 * 4;
     for (size_t word = 0; word < whole; word += 4) {
         for (size_t first = 0; first < panel_rows; first += 4) {
             uint32x4_t r[4];
             for (int i = 0; i < 4; ++i) {
+                const size_t offset = (first_word + word) * word_bytes;
+                __builtin_prefetch(next_rows[first + i] + offset);
                 // Through bytes, because a row need not be aligned to words.
-                r[i] = vreinterpretq_u32_u8(
-                    vld1q_u8(reinterpret_cast<const uint8_t*>(rows[first + i]) + word * sizeof(uint32_t)));
+                r[i] = vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const uint8_t*>(rows[first + i]) + offset));
             }
             const uint64x2_t low01 = vreinterpretq_u64_u32(vtrn1q_u32(r[0], r[1]));
             const uint64x2_t high01 = vreinterpretq_u64_u32(vtrn2q_u32(r[0], r[1]));
@@ -127,7 +139,7 @@ void pack_panel_neon(const char* const* rows, size_t word_count, uint32_t* panel
             vst1q_u32(out + 3 * panel_rows, vreinterpretq_u32_u64(vtrn2q_u64(high01, high23)));
         }
     }
-    pack_words(rows, whole, word_count, panel);
+    pack_words(rows, first_word + whole, word_count - whole, panel + whole * panel_rows);
 }
 
 #endif

@@ -13,12 +13,18 @@ namespace gte {
 
 constexpr size_t panel_rows = 32;
 
-// rows: panel_rows pointers to word_count words each, any alignment. panel: word_count * panel_rows words.
-using PackPanel = void (*)(const char* const* rows, size_t word_count, uint32_t* panel);
+// Packs words first_word .. first_word + word_count of each row. rows: panel_rows pointers to whole rows, any alignment.
+// next_rows: the rows that will be packed next; their words are called into the cache meanwhile. panel: [word_count][rows].
+using PackPanel = void (*)(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                           uint32_t* panel);
 
-void pack_panel_scalar(const char* const* rows, size_t word_count, uint32_t* panel);
-void pack_panel_avx2(const char* const* rows, size_t word_count, uint32_t* panel);
-void pack_panel_avx512(const char* const* rows, size_t word_count, uint32_t* panel);
-void pack_panel_neon(const char* const* rows, size_t word_count, uint32_t* panel);
+void pack_panel_scalar(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                       uint32_t* panel);
+void pack_panel_avx2(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                     uint32_t* panel);
+void pack_panel_avx512(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                       uint32_t* panel);
+void pack_panel_neon(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
+                     uint32_t* panel);
 
 }  // namespace gte

@@ -11,8 +11,10 @@
 namespace gte {
 namespace {
 
-// Packed rows of one block: what half of a small second-level cache holds, with the raw rows and queries in the rest.
-constexpr size_t block_bytes = 256 * 1024;
+// Words of a row that are packed and used at a time: 32 rows of them stay in the first-level cache.
+constexpr size_t segment_words = 64;
+// Queries that share one pass over the rows: their vectors stay in the second-level cache at usual dimensions.
+constexpr size_t group_queries = 22 * tile_queries;
 // A thread that has less than this many multiply-adds to do costs more to wake than it saves.
 constexpr size_t least_work_for_thread = 1 << 18;
 
@@ -32,23 +34,16 @@ double norm_in_double(const float* values, size_t dim) {
     return std::sqrt(sum);
 }
 
-// A run of the searched rows, by position among them.
-struct Block {
-    size_t first;
-    size_t row_count;
-};
-
 // A row whose squares leave the range of float; it is scored in double.
 struct IrregularRow {
-    size_t position;  // in the block
-    double scale;     // 1 / |row|
+    size_t place;  // in the panel
+    const float* values;
+    double scale;  // 1 / |row|
 };
 
 // What one thread keeps through a search.
 struct Worker {
-    std::vector<float> panels;
-    std::vector<float> scales;  // 1 / |row| for each row of the block
-    std::vector<IrregularRow> irregular_rows;
+    std::vector<float> scores;  // [tile][tile_queries][panel_rows]
     std::vector<uint64_t> keys;
     std::vector<Reservoir> best;  // one for each query
 };
@@ -56,14 +51,20 @@ struct Worker {
 struct Search {
     const Kernels& kernels;
     const Rows& rows;
-    const float* unit_queries;   // [query_count][dim]
-    const float* query_tiles;    // [tile][dim][tile_queries]
+    const float* unit_queries;  // [query_count][dim]
+    const float* query_tiles;   // [tile][dim][tile_queries]
     size_t query_count;
-    size_t rows_in_block;
-    size_t blocks_in_chunk = 1;
+    size_t panels_in_chunk;
     std::atomic<size_t> next_chunk{0};
     std::atomic<int64_t> bad_row{INT64_MAX};
     std::vector<Worker> workers{};
+};
+
+// Up to panel_rows neighbours among the searched rows.
+struct Panel {
+    size_t first;
+    size_t row_count;
+    const char* rows[panel_rows];
 };
 
 size_t row_at(const Rows& rows, size_t position) {
@@ -81,107 +82,114 @@ void note_bad_row(Search& search, size_t row) {
     }
 }
 
-// 1 / |row| for a row whose sum of squares float cannot be trusted with: huge, tiny, zero, or not finite.
-float irregular_scale(Search& search, Worker& worker, const Block& block, size_t position) {
-    const size_t row = row_at(search.rows, block.first + position);
-    const double norm = norm_in_double(row_values(search.rows, row), search.rows.dim);
-    if (!std::isfinite(norm)) {
-        note_bad_row(search, row);
-    } else if (norm > 0) {
-        worker.irregular_rows.push_back({position, 1.0 / norm});
+// A panel that is not full repeats its last row; select() leaves the repetitions out.
+void point_to_rows(const Rows& rows, size_t first, Panel& panel) {
+    panel.first = first;
+    panel.row_count = std::min(panel_rows, rows.count - first);
+    for (size_t i = 0; i < panel_rows; ++i) {
+        const size_t row = row_at(rows, first + std::min(i, panel.row_count - 1));
+        panel.rows[i] = reinterpret_cast<const char*>(row_values(rows, row));
     }
-    return 0.0f;
 }
 
-void pack_block(Search& search, Worker& worker, const Block& block) {
+// Raw dot products of a panel with all queries into worker.scores, and its rows' sums of squares.
+void score_panel(const Search& search, Worker& worker, const Panel& panel, const Panel& next, float* squares) {
     const size_t dim = search.rows.dim;
-    worker.irregular_rows.clear();
-    for (size_t first = 0; first < block.row_count; first += panel_rows) {
-        const char* pointers[panel_rows];
-        for (size_t i = 0; i < panel_rows; ++i) {
-            // A last panel that is not full repeats its last row; select() leaves the repetitions out.
-            const size_t row = row_at(search.rows, block.first + std::min(first + i, block.row_count - 1));
-            pointers[i] = reinterpret_cast<const char*>(row_values(search.rows, row));
-        }
-        float* panel = worker.panels.data() + first * dim;
-        search.kernels.pack_panel(pointers, dim, reinterpret_cast<uint32_t*>(panel));
-        float squares[panel_rows];
-        search.kernels.sum_of_squares(panel, dim, squares);
-        for (size_t i = 0; i < std::min(panel_rows, block.row_count - first); ++i) {
-            const bool regular = squares[i] >= least_regular_square && squares[i] <= largest_regular_square;
-            worker.scales[first + i] =
-                regular ? 1.0f / std::sqrt(squares[i]) : irregular_scale(search, worker, block, first + i);
+    alignas(64) uint32_t packed[segment_words * panel_rows];
+    std::fill(worker.scores.begin(), worker.scores.end(), 0.0f);
+    std::fill(squares, squares + panel_rows, 0.0f);
+    for (size_t first = 0; first < dim; first += segment_words) {
+        const size_t count = std::min(segment_words, dim - first);
+        search.kernels.pack_panel(panel.rows, next.rows, first, count, packed);
+        const float* values = reinterpret_cast<const float*>(packed);
+        search.kernels.sum_of_squares(values, count, squares);
+        for (size_t query = 0; query < search.query_count; query += tile_queries) {
+            search.kernels.dot_float(values, search.query_tiles + query * dim + first * tile_queries, count,
+                                     std::min(tile_queries, search.query_count - query),
+                                     worker.scores.data() + query * panel_rows);
         }
     }
 }
 
-void score_in_double(const Search& search, const Block& block, const IrregularRow& irregular, size_t first_query,
-                     size_t query_count, float* scores) {
-    const size_t dim = search.rows.dim;
-    const float* values = row_values(search.rows, row_at(search.rows, block.first + irregular.position));
-    for (size_t query = 0; query < query_count; ++query) {
-        const float* unit_query = search.unit_queries + (first_query + query) * dim;
-        double dot = 0;
-        for (size_t i = 0; i < dim; ++i) {
-            dot += static_cast<double>(unit_query[i]) * values[i];
+// 1 / |row| for each row of a panel from its sum of squares. Returns how many rows float is not enough for.
+size_t scales_of(Search& search, const Panel& panel, const float* squares, float* scales, IrregularRow* irregular) {
+    size_t irregular_count = 0;
+    for (size_t i = 0; i < panel.row_count; ++i) {
+        if (squares[i] >= least_regular_square && squares[i] <= largest_regular_square) {
+            scales[i] = 1.0f / std::sqrt(squares[i]);
+            continue;
         }
-        scores[query * panel_rows] = static_cast<float>(dot * irregular.scale);
+        scales[i] = 0.0f;
+        const size_t row = row_at(search.rows, panel.first + i);
+        const float* values = row_values(search.rows, row);
+        const double norm = norm_in_double(values, search.rows.dim);
+        if (!std::isfinite(norm)) {
+            note_bad_row(search, row);
+        } else if (norm > 0) {
+            irregular[irregular_count++] = {i, values, 1.0 / norm};
+        }
     }
+    std::fill(scales + panel.row_count, scales + panel_rows, 0.0f);
+    return irregular_count;
+}
+
+float score_in_double(const IrregularRow& row, const float* unit_query, size_t dim) {
+    double dot = 0;
+    for (size_t i = 0; i < dim; ++i) {
+        dot += static_cast<double>(unit_query[i]) * row.values[i];
+    }
+    return static_cast<float>(dot * row.scale);
 }
 
 // scores: [panel_rows] of one query.
-void select(const float* scores, const Rows& rows, size_t first, size_t row_count, Reservoir& best) {
+void select(const float* scores, const Rows& rows, const Panel& panel, Reservoir& best) {
     const float threshold = best.threshold();
     int above = 0;
     for (size_t i = 0; i < panel_rows; ++i) {
         above |= scores[i] > threshold;
     }
     if (above) {
-        for (size_t i = 0; i < row_count; ++i) {
-            best.push(scores[i], static_cast<uint32_t>(row_at(rows, first + i)));
+        for (size_t i = 0; i < panel.row_count; ++i) {
+            best.push(scores[i], static_cast<uint32_t>(row_at(rows, panel.first + i)));
         }
     }
 }
 
-void score_block(Search& search, Worker& worker, const Block& block) {
-    const size_t dim = search.rows.dim;
-    pack_block(search, worker, block);
-    float scores[tile_queries * panel_rows];
-    for (size_t first_query = 0; first_query < search.query_count; first_query += tile_queries) {
-        const size_t query_count = std::min(tile_queries, search.query_count - first_query);
-        const float* tile = search.query_tiles + first_query * dim;
-        auto irregular = worker.irregular_rows.begin();
-        for (size_t first = 0; first < block.row_count; first += panel_rows) {
-            search.kernels.dot_float(worker.panels.data() + first * dim, tile, dim, query_count, scores);
-            for (size_t query = 0; query < query_count; ++query) {
-                for (size_t i = 0; i < panel_rows; ++i) {
-                    scores[query * panel_rows + i] *= worker.scales[first + i];
-                }
-            }
-            for (; irregular != worker.irregular_rows.end() && irregular->position < first + panel_rows; ++irregular) {
-                score_in_double(search, block, *irregular, first_query, query_count,
-                                scores + irregular->position - first);
-            }
-            for (size_t query = 0; query < query_count; ++query) {
-                select(scores + query * panel_rows, search.rows, block.first + first,
-                       std::min(panel_rows, block.row_count - first), worker.best[first_query + query]);
-            }
+void search_panel(Search& search, Worker& worker, const Panel& panel, const Panel& next) {
+    float squares[panel_rows], scales[panel_rows];
+    IrregularRow irregular[panel_rows];
+    score_panel(search, worker, panel, next, squares);
+    const size_t irregular_count = scales_of(search, panel, squares, scales, irregular);
+    for (size_t query = 0; query < search.query_count; ++query) {
+        float* scores = worker.scores.data() + query * panel_rows;
+        for (size_t i = 0; i < panel_rows; ++i) {
+            scores[i] *= scales[i];
         }
+        for (size_t i = 0; i < irregular_count; ++i) {
+            const float* unit_query = search.unit_queries + query * search.rows.dim;
+            scores[irregular[i].place] = score_in_double(irregular[i], unit_query, search.rows.dim);
+        }
+        select(scores, search.rows, panel, worker.best[query]);
     }
 }
 
 void work_on_search(void* context, size_t slot) {
     Search& search = *static_cast<Search*>(context);
     Worker& worker = search.workers[slot];
-    const size_t rows_in_chunk = search.rows_in_block * search.blocks_in_chunk;
+    const size_t rows_in_chunk = search.panels_in_chunk * panel_rows;
     for (;;) {
-        const size_t chunk_start = search.next_chunk.fetch_add(1) * rows_in_chunk;
-        if (chunk_start >= search.rows.count) {
+        const size_t start = search.next_chunk.fetch_add(1) * rows_in_chunk;
+        if (start >= search.rows.count) {
             return;
         }
-        const size_t chunk_end = std::min(chunk_start + rows_in_chunk, search.rows.count);
-        for (size_t first = chunk_start; first < chunk_end; first += search.rows_in_block) {
-            score_block(search, worker, {first, std::min(search.rows_in_block, chunk_end - first)});
+        const size_t end = std::min(start + rows_in_chunk, search.rows.count);
+        Panel panels[2];
+        point_to_rows(search.rows, start, panels[0]);
+        size_t current = 0;
+        for (size_t first = start; first < end; first += panel_rows, current ^= 1) {
+            // The last panel of a chunk has no successor to call into the cache; it names itself.
+            point_to_rows(search.rows, first + panel_rows < end ? first + panel_rows : first, panels[current ^ 1]);
+            search_panel(search, worker, panels[current], panels[current ^ 1]);
         }
     }
 }
@@ -227,31 +235,20 @@ void write_results(const Search& search, size_t k, float* scores, int64_t* indic
     }
 }
 
-}  // namespace
-
-int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count, size_t k,
-               size_t thread_count, float* scores, int64_t* indices) {
-    if (query_count == 0) {
-        return -1;
-    }
+int64_t search_group(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count, size_t k,
+                     size_t thread_count, float* scores, int64_t* indices) {
     const std::vector<float> unit_queries = unit_rows(queries, query_count, rows.dim);
     const std::vector<float> query_tiles = tile_up(unit_queries, query_count, rows.dim);
-    const size_t panel_bytes = panel_rows * rows.dim * sizeof(float);
-    const size_t panels_in_block = query_count <= tile_queries ? 1 : std::max<size_t>(1, block_bytes / panel_bytes);
-
     const double work = static_cast<double>(rows.count) * static_cast<double>(rows.dim * query_count);
     const size_t useful_threads = static_cast<size_t>(std::min(work / least_work_for_thread, 1e4)) + 1;
     const size_t slots = std::min(std::max<size_t>(thread_count, 1), useful_threads);
-
-    Search search{kernels, rows, unit_queries.data(), query_tiles.data(), query_count, panels_in_block * panel_rows};
-    const size_t block_count = (rows.count + search.rows_in_block - 1) / search.rows_in_block;
     // Long runs of memory for each thread, and enough of them that a slow thread holds up the others by little.
-    search.blocks_in_chunk = std::max<size_t>(1, block_count / (slots * 16));
+    const size_t panels_in_chunk = std::max<size_t>(1, rows.count / panel_rows / (slots * 16));
+
+    Search search{kernels, rows, unit_queries.data(), query_tiles.data(), query_count, panels_in_chunk};
     search.workers.resize(slots);
     for (Worker& worker : search.workers) {
-        worker.panels.resize(search.rows_in_block * rows.dim);
-        worker.scales.resize(search.rows_in_block);
-        worker.irregular_rows.reserve(search.rows_in_block);
+        worker.scores.resize(round_up(query_count, tile_queries) * panel_rows);
         worker.keys.resize(query_count * Reservoir::capacity(k));
         for (size_t query = 0; query < query_count; ++query) {
             worker.best.emplace_back(worker.keys.data() + query * Reservoir::capacity(k), k);
@@ -262,6 +259,21 @@ int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, s
         return search.bad_row;
     }
     write_results(search, k, scores, indices);
+    return -1;
+}
+
+}  // namespace
+
+int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count, size_t k,
+               size_t thread_count, float* scores, int64_t* indices) {
+    for (size_t first = 0; first < query_count; first += group_queries) {
+        const int64_t bad_row = search_group(kernels, rows, queries + first * rows.dim,
+                                             std::min(group_queries, query_count - first), k, thread_count,
+                                             scores + first * k, indices + first * k);
+        if (bad_row >= 0) {
+            return bad_row;
+        }
+    }
     return -1;
 }
 
