@@ -13,7 +13,6 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from .tiny_models import DIM, WORDS, tiny_vector, write_tiny_model
 
 import gte_sdk
 from gte_sdk import (
@@ -26,6 +25,8 @@ from gte_sdk import (
     embedder,
     tokens,
 )
+
+from .tiny_models import DIM, WORDS, tiny_vector, write_tiny_model
 
 
 @pytest.fixture(scope="module")
