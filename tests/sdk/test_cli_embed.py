@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from pyarrow import parquet
-from tiny_models import DIM, write_tiny_model
 
 from gte_sdk import Embedder
 from gte_sdk.cli.commands import gte
+
+from .tiny_models import DIM, write_tiny_model
 
 TEXTS = ["red", "", "green blue", 'slow, "quoted" red', "Über 東京", "fast " * 10]
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from tiny_models import write_tiny_model
 
 from gte_sdk import Embedder
 from gte_sdk.cli.commands import gte
 from gte_sdk.cli.terminal import MAX_NOTICES
+
+from .tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="module")
