@@ -76,8 +76,8 @@ def public_members(owner: Any, names: list[str] | None) -> Iterator[tuple[str, A
 
 def section(level: int, title: str, documented: Any) -> str:
     text = inspect.cleandoc(documented.__doc__) if isinstance(documented.__doc__, str) else ""
-    # A line below the words of a docstring would make a heading of them, above the one they belong to.
-    text = re.sub(r"^[=-]{3,}$", "", text, flags=re.MULTILINE)
+    # What looks like a heading inside a docstring would come between its text and the name that it documents.
+    text = re.sub(r"^[=-]{3,}$|^#+", "", text, flags=re.MULTILINE)
     return f"{'#' * level} {title}\n\n{text}".rstrip()
 
 

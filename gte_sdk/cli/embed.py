@@ -10,7 +10,7 @@ from typing import IO
 import click
 
 from gte_sdk.cli.model import TextKind, embed_batch, model_options
-from gte_sdk.cli.terminal import progress_bar
+from gte_sdk.cli.terminal import counted, progress_bar
 from gte_sdk.embedder import Embedder
 from gte_sdk.errors import InputError
 from gte_sdk.text_tables import FORMATS, Format, format_of, read_texts
@@ -109,10 +109,8 @@ def embed(
         limit = f"the {embedder.max_tokens} tokens that the model reads"
         click.echo(f"gte: texts longer than {limit} were cut, the first of them in {first_cut}", err=True)
     seconds = time.perf_counter() - started
-    click.echo(
-        f"gte: {row_count:,} texts, {embedder.dim} dimensions, {seconds:.1f} s ({row_count / seconds:,.0f} texts/s)",
-        err=True,
-    )
+    rate = f"{row_count / seconds:,.0f} texts/s"
+    click.echo(f"gte: {counted(row_count, 'text')}, {embedder.dim} dimensions, {seconds:.1f} s ({rate})", err=True)
 
 
 def _source_format(source: str) -> Format:

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.cli.model import embed_batch, model_options
-from gte_sdk.cli.terminal import Notices, printable, progress_bar
+from gte_sdk.cli.terminal import Notices, counted, printable, progress_bar
 from gte_sdk.embedder import Embedder
 from gte_sdk.index import top_k_cosine
 from gte_sdk.passages import Passage, split_passages, text_to_embed
 from gte_sdk.text_files import find_text_files, kind_of, read_text
 
 FROM_STANDARD_INPUT = "-"
-# Enough for batches of like lengths, few enough for a bar that moves.
-_BATCH_PASSAGES = 256
+# Enough to fill the model's batches, few enough for a bar that moves.
+_BATCH_PASSAGES = 128
 # Longer lines are hard to read on a wide terminal too. Most lines of prose and code in files are shorter.
 _TEXT_WIDTH = 120
 
@@ -83,8 +83,8 @@ def search(
         any_question = True
         query_vector, _ = embed_batch(embedder, [text], "query")
         scores, indices = top_k_cosine(query_vector, vectors_ND, min(count, len(passages)))
-        if question == FROM_STANDARD_INPUT and not as_json:
-            click.echo(click.style(f"{printable(text)}\n", bold=True))
+        if question == FROM_STANDARD_INPUT and not as_json and not sys.stdin.isatty():
+            click.echo(f"{click.style(printable(text), bold=True)}\n")
         for rank, (score, index) in enumerate(zip(scores[0].tolist(), indices[0].tolist(), strict=True), 1):
             if as_json:
                 _print_json(text, rank, score, passages[index])
@@ -111,22 +111,24 @@ def _read_passages(
             ", ..." if len(paths) > 3 else ""
         )
         skipped = f"; {notices.count} skipped" if notices.count else ""
-        found = f"{file_count} files without any text" if file_count else "no text files"
+        found = f"{counted(file_count, 'file')} without any text" if file_count else "no text files"
         raise click.ClickException(f"{found} in {where}{skipped}")
     if not quiet:
-        click.echo(f"gte: {len(passages):,} passages of {file_count:,} files", err=True)
+        click.echo(f"gte: {counted(len(passages), 'passage')} of {counted(file_count, 'file')}", err=True)
     return passages
 
 
 def _embed_passages(embedder: Embedder, passages: list[Passage], quiet: bool) -> NDArray[np.float32]:
+    texts = [text_to_embed(passage) for passage in passages]
+    # Passages of like length share a batch, so that little of it is padding; the longest show first if memory suffices.
+    by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
     vectors_ND = np.empty((len(passages), embedder.dim), dtype=np.float32)
     any_cut = False
     started = time.perf_counter()
     with progress_bar("embedding", len(passages), "passages", quiet) as bar:
         for start in range(0, len(passages), _BATCH_PASSAGES):
-            batch = passages[start : start + _BATCH_PASSAGES]
-            vectors, was_cut = embed_batch(embedder, [text_to_embed(passage) for passage in batch], "document")
-            vectors_ND[start : start + len(batch)] = vectors
+            batch = by_length[start : start + _BATCH_PASSAGES]
+            vectors_ND[batch], was_cut = embed_batch(embedder, [texts[index] for index in batch], "document")
             any_cut = any_cut or was_cut
             bar.update(len(batch))
     if not quiet:

@@ -37,6 +37,10 @@ def progress_bar(description: str, total: int | None, unit: str, quiet: bool) ->
     )  # fmt: skip
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def printable(text: str) -> str:
     """A line that cannot steer the terminal it is printed on, whatever a file holds."""
     return _CONTROL_CHARACTERS.sub("\ufffd", text.expandtabs(4))

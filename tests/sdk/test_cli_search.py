@@ -165,7 +165,7 @@ def test_nothing_to_search(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "bad.txt").write_bytes(b"\xff")
     assert (result := search(model, "blue", tmp_path)).exit_code == 1
-    assert f"Error: 1 files without any text in {tmp_path}; 1 skipped" in result.stderr
+    assert f"Error: 1 file without any text in {tmp_path}; 1 skipped" in result.stderr
 
 
 def test_no_question_on_standard_input(model: Path, folder: Path) -> None:
