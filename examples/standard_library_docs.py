@@ -35,14 +35,13 @@ def main() -> None:
     output_dir: Path = parser.parse_args().output_dir
 
     (output_dir / "language").mkdir(parents=True, exist_ok=True)
-    written: set[int] = set()
     for name in MODULES:
         try:
             module = importlib.import_module(name)
         except ImportError as error:  # such as sqlite3 where Python was built without it
             print(f"{name} is left out: {error}")
             continue
-        text = "\n\n".join(module_sections(module, name, written))
+        text = "\n\n".join(module_sections(module, name))
         (output_dir / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     for name, text in topics.items():
         # The topics underline their headings, as reStructuredText does.
@@ -50,15 +49,11 @@ def main() -> None:
     print(f"{len(list(output_dir.rglob('*.*')))} files in {output_dir}")
 
 
-def module_sections(module: types.ModuleType, name: str, written: set[int]) -> Iterator[str]:
-    """Yields the module, its functions and its classes, each with its docstring under a heading.
-
-    written: ids of what has its section already, so that array.ArrayType does not repeat array.array.
-    """
+def module_sections(module: types.ModuleType, name: str) -> Iterator[str]:
+    """Yields the module, its functions and its classes, each with its docstring under a heading."""
     yield section(1, name, module)
     for member_name, member in public_members(module, getattr(module, "__all__", None)):
-        if id(member) not in written and (inspect.isclass(member) or inspect.isroutine(member)):
-            written.add(id(member))
+        if inspect.isclass(member) or inspect.isroutine(member):
             yield section(2, f"{name}.{member_name}{signature(member)}", member)
             for method_name, method in public_members(member, list(vars(member))) if inspect.isclass(member) else ():
                 if inspect.isroutine(method) or isinstance(method, property):
@@ -66,10 +61,11 @@ def module_sections(module: types.ModuleType, name: str, written: set[int]) -> I
 
 
 def public_members(owner: Any, names: list[str] | None) -> Iterator[tuple[str, Any]]:
-    """The documented members that the owner lists or, for a module without such a list, defines itself."""
+    """The documented members that the owner lists or, for a module without such a list, defines itself; no aliases."""
     for name in names or sorted(vars(owner)):
         member = getattr(owner, name, None)
         at_home = names is not None or getattr(member, "__module__", None) == owner.__name__
+        at_home = at_home and getattr(member, "__name__", name) == name  # array.ArrayType is array.array
         if at_home and not name.startswith("_") and getattr(member, "__doc__", None):
             yield name, member
 
@@ -77,11 +73,13 @@ def public_members(owner: Any, names: list[str] | None) -> Iterator[tuple[str, A
 def section(level: int, title: str, documented: Any) -> str:
     text = inspect.cleandoc(documented.__doc__) if isinstance(documented.__doc__, str) else ""
     # What looks like a heading inside a docstring would come between its text and the name that it documents.
-    text = re.sub(r"^[=-]{3,}$|^#+", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[=-]{3,}$|^ {0,3}#+", "", text, flags=re.MULTILINE)
     return f"{'#' * level} {title}\n\n{text}".rstrip()
 
 
 def signature(member: Any) -> str:
+    if inspect.isclass(member):
+        return ""  # it can be longer than the documentation, and would stand above every method
     try:
         return str(inspect.signature(member))
     except (TypeError, ValueError):  # many built-in functions state none
