@@ -1,0 +1,112 @@
+"""Sources: what is read, what is refused with file and row, what the evaluation filter leaves out."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.pairs import ROWS_A_BATCH, Pair, PairsError, comparable, open_source, write_pairs
+from training.sources import describe, open_sources
+
+PAIRS = [Pair("open a file", "open(path)", ("close(file)",)), Pair("sort", "sorted(xs)"), Pair("naïve ✓", "x\ny")]
+
+
+def test_parquet_and_json_lines_give_the_same_pairs(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a__one.parquet", PAIRS)
+    lines = [json.dumps(pair._asdict()) for pair in PAIRS]
+    lines[1] = json.dumps({"query": "sort", "document": "sorted(xs)"})
+    (tmp_path / "b__two.jsonl").write_text("\n".join(lines))
+    for name in ("a__one.parquet", "b__two.jsonl"):
+        source = open_source(tmp_path / name, tmp_path / "cache")
+        assert [source[index] for index in range(len(source))] == PAIRS
+        assert source.category == name[0]
+
+
+def test_a_source_longer_than_a_batch_is_read_by_row_from_the_cached_file(tmp_path: Path) -> None:
+    count = ROWS_A_BATCH + 3
+    write_pairs(tmp_path / "long.parquet", [Pair(f"q{row}", f"d{row}") for row in range(count)])
+    open_source(tmp_path / "long.parquet", tmp_path / "cache")
+    source = open_source(tmp_path / "long.parquet", tmp_path / "cache")
+    assert len(source) == count
+    assert source[ROWS_A_BATCH + 1] == Pair(f"q{ROWS_A_BATCH + 1}", f"d{ROWS_A_BATCH + 1}")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("not json", r"row 2: 'not json' is malformed"),
+        ('["a", "b"]', r"row 2: .* is malformed"),
+        ('{"query": "a"}', r"row 2: document is None"),
+        ('{"query": " ", "document": "b"}', r"row 2: query is ' '"),
+        ('{"query": "a", "document": 3}', r"row 2: .* is malformed"),
+        ('{"query": "a", "document": "b", "negatives": "c"}', r"row 2: .* is malformed"),
+        ('{"query": "a", "document": "b", "negatives": [null]}', r"row 2: a negative is null"),
+    ],
+)
+def test_a_malformed_row_is_named_with_its_file(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"query": "fine", "document": "fine"}\n' + line + "\n")
+    with pytest.raises(PairsError, match=f"bad\\.jsonl, {message}"):
+        open_source(path, tmp_path / "cache")
+
+
+def test_what_is_no_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PairsError, match=r"gone\.parquet is missing"):
+        open_source(tmp_path / "gone.parquet", tmp_path / "cache")
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(PairsError, match=r"empty\.jsonl is empty"):
+        open_source(tmp_path / "empty.jsonl", tmp_path / "cache")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PairsError, match="not a readable Parquet file"):
+        open_source(tmp_path / "broken.parquet", tmp_path / "cache")
+    pq.write_table(pa.table({"question": ["a"], "document": ["b"]}), tmp_path / "other.parquet")
+    with pytest.raises(PairsError, match="has no column query but question, document"):
+        open_source(tmp_path / "other.parquet", tmp_path / "cache")
+    pq.write_table(pa.table({"query": ["a"], "document": ["b"], "negatives": [1]}), tmp_path / "typed.parquet")
+    with pytest.raises(PairsError, match="are not"):
+        open_source(tmp_path / "typed.parquet", tmp_path / "cache")
+
+
+def test_texts_of_an_evaluation_set_are_refused_and_counted(tmp_path: Path) -> None:
+    pairs = [*PAIRS, Pair("How to  OPEN, a file?", "other"), Pair("clean", "document", ("Sorted: XS!",))]
+    write_pairs(tmp_path / "a__one.parquet", pairs)
+    forbidden = {comparable("how to open a file"), comparable("sorted xs")}
+    source = open_source(tmp_path / "a__one.parquet", tmp_path / "cache", forbidden)
+    assert [source[index] for index in range(len(source))] == [PAIRS[0], PAIRS[2]]
+    assert describe([source])[0]["refused"] == 3
+    with pytest.raises(PairsError, match="has no pair left"):
+        open_source(tmp_path / "a__one.parquet", tmp_path / "cache", {comparable(pair.query) for pair in pairs})
+
+
+def test_patterns_exclusions_and_the_manifest_choose_sources(tmp_path: Path) -> None:
+    for folder, name in (("stage1", "code__a"), ("stage1", "kb__b"), ("stage1", "kb__c"), ("stage2", "nli__d")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_pairs(tmp_path / folder / f"{name}.parquet", [Pair(name, "document")])
+    manifest = "stage,category,name,commercial\nstage1,code,a,yes\nstage1,kb,b,no\nstage1,kb,c,unknown\n"
+    (tmp_path / "manifest.csv").write_text(manifest)
+    cache = tmp_path / "cache"
+
+    def names(*patterns: str, exclude: tuple[str, ...] = (), commercial: tuple[str, ...] = ()) -> list[str]:
+        sources = open_sources(patterns, tmp_path, exclude=exclude, commercial=commercial, cache=cache)
+        return [source.name for source in sources]
+
+    assert names("stage1/*") == ["code__a", "kb__b", "kb__c"]
+    assert names("stage2/nli__d", "stage1/kb__*") == ["nli__d", "kb__b", "kb__c"]
+    assert names("stage1/*", "stage1/kb__b.parquet", exclude=("kb__c",)) == ["code__a", "kb__b"]
+    assert names("stage1/*", commercial=("yes", "unknown")) == ["code__a", "kb__c"]
+    assert names(str(tmp_path / "stage1" / "kb__b.parquet")) == ["kb__b"]
+    with pytest.raises(PairsError, match=r"'stage3/\*' matches no"):
+        names("stage1/*", "stage3/*")
+    with pytest.raises(PairsError, match="no source is left"):
+        names("stage1/kb__b", commercial=("yes",))
+    with pytest.raises(PairsError, match="--data DIR"):
+        open_sources(["stage1/*"], None, cache=cache)
+    with pytest.raises(PairsError, match="hub:OWNER/NAME/FILE"):
+        names("hub:owner/name")
+    (tmp_path / "other").mkdir()
+    write_pairs(tmp_path / "other" / "kb__b.parquet", PAIRS)
+    with pytest.raises(PairsError, match="two sources are called kb__b"):
+        names("stage1/*", "other/*")
