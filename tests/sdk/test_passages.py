@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gte_sdk.passages import MAX_WORDS, Passage, count_words, split_passages, text_to_embed
+from gte_sdk.passages import MAX_ROUGH_TOKENS, Passage, count_rough_tokens, split_passages, text_to_embed
 from gte_sdk.text_files import Kind
 
 
@@ -53,13 +53,12 @@ def test_markdown_sections_become_passages_under_their_headings() -> None:
 def test_a_long_markdown_section_is_cut_at_paragraphs_and_keeps_its_heading_as_context() -> None:
     paragraph = "\n".join(["one two three four five six seven eight nine ten"] * 6)
     passages = passages_of("# Title\n\n## Part\n\n" + "\n\n".join([paragraph] * 6), "markdown")
-    # The empty section of the title introduces the part; 364 words make three passages.
+    # The empty section of the title introduces the part; 365 rough tokens make two passages.
     assert places(passages) == [
         (1, "", "# Title"),
-        (19, "Title > Part", "one two three four five six seven eight nine ten"),
-        (33, "Title > Part", "one two three four five six seven eight nine ten"),
+        (26, "Title > Part", "one two three four five six seven eight nine ten"),
     ]
-    assert [count_words(passage.text) for passage in passages] == [122, 120, 120]
+    assert [count_rough_tokens(passage.text) for passage in passages] == [185, 180]
 
 
 def test_fenced_code_is_no_heading_and_stays_together() -> None:
@@ -119,38 +118,46 @@ def test_code_is_cut_at_definitions_and_says_what_encloses_a_piece() -> None:
     assert places(passages) == [
         (1, "", "import this"),
         (21, "", "class Thing:"),
+        (38, "class Thing:", "    def method_1(self, value: int) -> int:"),
         (54, "class Thing:", "    def method_2(self, value: int) -> int:"),
+        (70, "class Thing:", "    def method_3(self, value: int) -> int:"),
     ]
 
 
 def test_a_closing_line_does_not_become_the_context() -> None:
-    body = "    call(some, words, to, count)\n" * 20
+    body = "    call(some, words, to, count)\n" * 25
     source = f"def first(\n    argument,\n) -> None:\n{body}\n    # a remark\n{body}"
     passages = passages_of(source, "code")
-    assert [passage.context for passage in passages] == ["", "def first("]
+    assert [passage.context for passage in passages] == ["", "def first(", "def first(", "def first("]
 
 
 def test_plain_text_is_packed_by_paragraphs() -> None:
-    text = "\n\n".join(f"{name} " + "word " * 69 for name in ["alpha", "beta", "gamma", "delta"])
-    assert [(p.line, p.context, count_words(p.text)) for p in passages_of(text, "text")] == [(1, "", 140), (5, "", 140)]
+    text = "\n\n".join(f"{name} " + "word " * 89 for name in ["alpha", "beta", "gamma", "delta"])
+    sizes = [(p.line, p.context, count_rough_tokens(p.text)) for p in passages_of(text, "text")]
+    assert sizes == [
+        (1, "", 180),
+        (5, "", 180),
+    ]
 
 
 def test_a_long_paragraph_is_cut_between_lines_into_equal_parts_but_a_line_never() -> None:
-    lines = [f"line {number} has six words here" for number in range(40)]
+    lines = [f"line {number} has six words here" for number in range(60)]
     passages = passages_of("\n".join(lines), "text")
-    assert [count_words(passage.text) for passage in passages] == [120, 120]
-    assert passages[1].line == 21
-    assert passages[1].text.startswith("line 20 ")
+    assert [count_rough_tokens(passage.text) for passage in passages] == [180, 180]
+    assert passages[1].line == 31
+    assert passages[1].text.startswith("line 30 ")
     long_line = "word " * 1000
     assert [passage.text for passage in passages_of(f"a\n{long_line}\nb", "text")] == ["a", long_line, "b"]
 
 
-def test_words_of_scripts_without_spaces_and_of_long_runs_count() -> None:
-    assert count_words("two words") == 2
-    assert count_words("東京は日本の首都です") == 10
-    assert count_words("a" * 1200) == 100
-    assert count_words("don't—stop, ¿qué?") == 4
-    assert count_words("") == 0
+def test_rough_tokens_count_words_marks_and_ideographs() -> None:
+    assert count_rough_tokens("two words") == 2
+    assert count_rough_tokens("tokenization") == 2
+    assert count_rough_tokens("東京は日本の首都です") == 10
+    assert count_rough_tokens("a" * 1200) == 200
+    assert count_rough_tokens("f(a_b, c)") == 8
+    assert count_rough_tokens("don't—stop, ¿qué?") == 9
+    assert count_rough_tokens("") == 0
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
@@ -182,7 +189,7 @@ def test_every_line_that_is_not_blank_is_in_exactly_one_passage(lines: list[str]
         assert text[0].strip()
         assert text[-1].strip()
         numbers += [passage.line + offset for offset, line in enumerate(text) if line.strip()]
-        largest_line = max(count_words(line) for line in text)
-        headings = sum(count_words(line) for line in text if len(line) < 40)
-        assert count_words(passage.text) <= max(MAX_WORDS, largest_line) + headings
+        largest_line = max(count_rough_tokens(line) for line in text)
+        headings = sum(count_rough_tokens(line) for line in text if len(line) < 40)
+        assert count_rough_tokens(passage.text) <= max(MAX_ROUGH_TOKENS, largest_line) + headings
     assert numbers == [number for number, line in enumerate(lines, 1) if line.strip()]
