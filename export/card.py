@@ -1,0 +1,126 @@
+"""The model card, README.md of a model directory: what it is, where it comes from, how good it is, what it cannot."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Origin(NamedTuple):
+    """Where the weights come from."""
+
+    source: str
+    """A Hub name or another public description; never a path of this machine."""
+    licence: str
+    """An SPDX expression, or NOASSERTION where nothing is known."""
+    command: str
+    """The command that made the directory, to be run from the checkout's root."""
+    note: str
+    """Markdown that the person exporting adds to the card; may be empty."""
+
+
+class Shape(NamedTuple):
+    """What a user must know of the model."""
+
+    name: str
+    architecture: str
+    layers: int
+    dim: int
+    max_tokens: int
+    pooling: str
+    prompts: Mapping[str, str]
+
+
+def model_card(shape: Shape, origin: Origin, report: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """The card's text. `report` is parity.json's content, `files` maps each precision that was kept to its file."""
+    return "\n".join(
+        [
+            *_front_matter(shape, origin),
+            f"# {shape.name}",
+            "",
+            f"Text embeddings: {_layers(shape)}{shape.dim} dimensions, unit length, at most {shape.max_tokens} tokens, "
+            f"{shape.pooling} pooling. Exported to ONNX by [gte-sdk](https://pypi.org/project/gte-sdk/).",
+            "",
+            *([origin.note.strip(), ""] if origin.note.strip() else []),
+            *_usage(shape),
+            *_parity(report, files),
+            *_limits(shape),
+            "## Provenance and licence",
+            "",
+            f"Weights: {origin.source}. Licence: {origin.licence}. Made by",
+            "",
+            "```sh",
+            origin.command,
+            "```",
+            "",
+            "with " + ", ".join(f"{name} {number}" for name, number in report["versions"].items()) + ". "
+            "`gte.json` records the SHA-256 of every file.",
+            "",
+        ]
+    )
+
+
+def _front_matter(shape: Shape, origin: Origin) -> list[str]:
+    licence = origin.licence.lower() if origin.licence != "NOASSERTION" else "unknown"
+    base_model = [f"base_model: {origin.source.split()[0].rstrip(',')}"] if "/" in origin.source.split()[0] else []
+    return [
+        "---",
+        f"license: {licence}",
+        "library_name: sentence-transformers",
+        "pipeline_tag: sentence-similarity",
+        "tags: [sentence-similarity, feature-extraction, onnx, gte-sdk]",
+        *base_model,
+        "---",
+        "",
+    ]
+
+
+def _layers(shape: Shape) -> str:
+    return f"{shape.architecture}, {shape.layers} layers, " if shape.layers else f"{shape.architecture}, "
+
+
+def _usage(shape: Shape) -> list[str]:
+    lines = [
+        "```python",
+        "import gte_sdk",
+        "",
+        f'embedder = gte_sdk.Embedder("{shape.name}")  # or the path of this directory',
+    ]
+    lines += ['vectors = embedder.embed(["a text", "another"])', "```", ""]
+    if shape.prompts:
+        lines += ["Prompts, put before a text by `embed_query` and `embed_documents`:", ""]
+        lines += [f"- {name}: `{prompt}`" for name, prompt in shape.prompts.items()]
+        lines += [""]
+    return lines
+
+
+def _parity(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    """Speed is left to parity.json: it says more of the machine that exported than of the model."""
+    lines = [
+        "## Parity",
+        "",
+        f"Over {report['texts']} mixed texts; the fp32 graph differs from PyTorch by at most "
+        f"{report['fp32_against_pytorch']['maximum_difference']:.1e}. Everything below is against fp32; the whole "
+        "report, with speed and the machine it was measured on, is in `parity.json`.",
+        "",
+        "| file | MB | cosine mean | minimum | recall@10 | rank correlation | alone against in a batch |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for precision, file in files.items():
+        measured = report["precisions"][precision]
+        lines.append(
+            f"| `{file}` ({precision}) | {measured['bytes'] / 1e6:.1f} | {measured['cosine']['mean']:.4f} "
+            f"| {measured['cosine']['minimum']:.4f} | {measured['recall_at_10']:.3f} "
+            f"| {measured['rank_correlation']:.4f} "
+            f"| {measured['alone_against_in_batch']['maximum_difference']:.1e} |"
+        )
+    return [*lines, ""]
+
+
+def _limits(shape: Shape) -> list[str]:
+    return [
+        "## Limits",
+        "",
+        f"What is beyond {shape.max_tokens} tokens is not read (the SDK warns, and says how much). Vectors can be "
+        "compared only with vectors of the same fingerprint (`gte.json`). Similarity is what the training texts "
+        "taught, biases included; it is no statement of fact.",
+        "",
+    ]

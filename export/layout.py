@@ -1,0 +1,91 @@
+"""The files of a model directory beside its graphs: configuration, tokenizer, sentence-transformers' modules.
+
+`training.encoder_files` writes the layout; here it is made fit to be published: without weights (they are in the
+graphs), without paths of this machine, and with one token limit that every reader of the directory obeys.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_dir import CONFIG_JSON, SPECIAL_TOKENS_JSON, TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, read_json
+from training.encoder import AnyEncoder, StaticEncoder
+from training.encoder_files import write_encoder
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
+
+
+def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
+    """Writes everything but graphs, parity.json, card and gte.json. `source` is where the tokenizer's files are."""
+    if not (source / TOKENIZER_JSON).is_file():
+        raise ModelFormatError(f"{source / TOKENIZER_JSON} is missing; save the fast tokenizer with save_pretrained")
+    write_encoder(encoder, source, directory)
+    for weights in directory.glob("*.safetensors*"):
+        weights.unlink()
+    if not isinstance(encoder, StaticEncoder):
+        # As the source has it: what transformers writes today is not always what its last version reads.
+        shutil.copyfile(_transformer_config(source), directory / CONFIG_JSON)
+    config = read_json(directory / CONFIG_JSON)
+    config.pop("_name_or_path", None)
+    write_json(directory / CONFIG_JSON, config)
+    _write_tokenizer(directory, encoder.max_tokens)
+
+
+def hash_weights(encoder: AnyEncoder) -> str:
+    """SHA-256 over the shapes and values of all weights, whatever their names and their order in the file."""
+    digests = sorted(
+        hashlib.sha256(f"{tuple(tensor.shape)}".encode() + tensor.detach().float().numpy().tobytes()).digest()
+        for tensor in encoder.parameters()
+    )
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def guess_licence(source: Path) -> str:
+    """The licence in the front matter of the source's card as an SPDX expression, else NOASSERTION."""
+    card = source / "README.md"
+    front_matter = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if card.is_file() else []
+    found = _LICENCE.search(front_matter[0]) if front_matter else None
+    if found is None or found[1].lower() in ("other", "unknown"):
+        return "NOASSERTION"
+    return {"apache-2.0": "Apache-2.0", "mit": "MIT"}.get(found[1].lower(), found[1])
+
+
+def public_source(source: str, source_name: str | None) -> str:
+    """What card and gte.json call the source: a Hub name as it is, of a directory only the last part."""
+    if source_name:
+        return source_name
+    path = Path(source).expanduser()
+    return path.resolve().name if path.exists() else source
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _transformer_config(source: Path) -> Path:
+    """config.json of the transformer, which old sentence-transformers directories keep in a folder of its own."""
+    if (source / CONFIG_JSON).is_file():
+        return source / CONFIG_JSON
+    return source / "0_Transformer" / CONFIG_JSON
+
+
+def _write_tokenizer(directory: Path, max_tokens: int) -> None:
+    """tokenizer.json without the padding and truncation of whoever saved it last; the limit where readers look."""
+    tokenizer = read_json(directory / TOKENIZER_JSON)
+    tokenizer["truncation"] = tokenizer["padding"] = None
+    compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
+    (directory / TOKENIZER_JSON).write_text(compact + "\n", encoding="utf-8")
+    (directory / "vocab.txt").unlink(missing_ok=True)  # tokenizer.json has it
+
+    file = directory / TOKENIZER_CONFIG_JSON
+    config: dict[str, Any] = read_json(file) if file.is_file() else {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config["model_max_length"] = max_tokens
+    config.pop("name_or_path", None)
+    write_json(file, config)
+    if not (directory / SPECIAL_TOKENS_JSON).is_file():
+        write_json(directory / SPECIAL_TOKENS_JSON, {key: config[key] for key in _SPECIAL_TOKENS if key in config})
