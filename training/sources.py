@@ -9,9 +9,11 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from training.docstrings import write_docstring_pairs
 from training.pairs import DEFAULT_CACHE, PairsError, Source, open_source
 
 HUB_PREFIX = "hub:"
+DOCSTRINGS = "docstrings"
 
 
 def open_sources(
@@ -27,12 +29,18 @@ def open_sources(
 
     A pattern is a path under `data` with or without suffix, in which * stands for anything (`stage1/*`,
     `stage2/nli__*`), an absolute path, or `hub:OWNER/NAME/FILE` with an optional `@REVISION` after NAME, downloaded
-    into the Hugging Face cache. `exclude` are patterns of file stems. With `commercial`, only files whose manifest
-    entry is one of its values are opened. Raises PairsError where a pattern matches no file, or two files share a stem.
+    into the Hugging Face cache; `docstrings` are pairs made of the Python standard library. `exclude` are patterns of
+    file stems. With `commercial`, only files whose manifest entry is one of its values are opened. Raises PairsError
+    where a pattern matches no file, or two files share a stem.
     """
     paths: dict[Path, None] = {}
     for pattern in patterns:
-        found = [_from_hub(pattern)] if pattern.startswith(HUB_PREFIX) else _matches(pattern, data)
+        if pattern == DOCSTRINGS:
+            found = [write_docstring_pairs(cache.expanduser())]
+        elif pattern.startswith(HUB_PREFIX):
+            found = [_from_hub(pattern)]
+        else:
+            found = _matches(pattern, data)
         if not found:
             raise PairsError(f"source {pattern!r} matches no .parquet or .jsonl file under {data}; see --data")
         paths.update(dict.fromkeys(found))
