@@ -172,7 +172,7 @@ def random_encoder(configuration: dict[str, Any], vocabulary_size: int, max_toke
     fields = dict(configuration)
     model_type = fields.pop("model_type", "bert")
     config = AutoConfig.for_model(model_type, **{**fields, "vocab_size": vocabulary_size})
-    backbone = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+    backbone = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     return Encoder(backbone, "mean", max_tokens)
 
 

@@ -107,7 +107,7 @@ def _read_backbone(path: Path) -> nn.Module:
             f"{path} has no model.safetensors; convert the weights with save_pretrained (pickled weights are not read)"
         )
     backbone: nn.Module = AutoModel.from_pretrained(
-        path, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, attn_implementation="sdpa"
+        path, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
     )
     return backbone
 
