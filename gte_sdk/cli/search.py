@@ -23,8 +23,8 @@ from gte_sdk.text_files import find_text_files, kind_of, read_text
 FROM_STANDARD_INPUT = "-"
 # Enough to fill the model's batches, few enough for a bar that moves.
 _BATCH_PASSAGES = 128
-# Longer lines are hard to read on a wide terminal too. Most lines of prose and code in files are shorter.
-_TEXT_WIDTH = 120
+# Room for the lines of 120 characters that many projects allow; longer ones are hard to read on a wide terminal too.
+_TEXT_WIDTH = 125
 
 
 @click.command()
