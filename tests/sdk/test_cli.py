@@ -124,3 +124,37 @@ def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
         result = subprocess.run(command, cwd=tmp_path, input="red\n", stdout=full, stderr=PIPE, text=True, timeout=60)
     assert result.returncode == 1
     assert result.stderr == f"Error: [Errno 28] {os.strerror(28)}\n"
+
+
+@posix_only
+def test_a_terminal_gets_a_progress_bar_and_a_dialogue(tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    (tmp_path / "a.md").write_text("red", encoding="utf-8")
+    command = [*GTE, "search", "-", "a.md", "--model", str(write_tiny_model(tmp_path / "model"))]
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+        with subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=PIPE, stderr=theirs, text=True) as process:
+            assert process.stdout is not None
+            shown = read_until(ours, "question> ")
+            os.write(ours, b"red\n")
+            assert process.stdout.readline().startswith("a.md:1  ")  # the question is on the screen already
+            shown += read_until(ours, "question> ")
+            os.write(ours, b"\x04")  # Ctrl-D
+            process.stdout.read()
+        assert process.returncode == 0
+        assert "embedding:   0%|" in shown
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def read_until(descriptor: int, end: str) -> str:
+    shown = ""
+    while not shown.endswith(end):
+        shown += os.read(descriptor, 4096).decode("utf-8", "replace")
+    return shown
