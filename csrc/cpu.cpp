@@ -51,6 +51,7 @@ bool has(uint32_t value, unsigned bit) {
 CpuFeatures probe() {
     CpuFeatures features{};
     const Registers one = cpuid(1, 0);
+    features.crc32c = has(one.ecx, 20);
     const bool os_saves_avx_state = has(one.ecx, 27);
     if (!os_saves_avx_state || cpuid(0, 0).eax < 7) {
         return features;
@@ -64,7 +65,9 @@ CpuFeatures probe() {
     const bool vnni = has(seven.ecx, 11), vpopcntdq = has(seven.ecx, 14);
     features.avx2 = ymm_saved && avx2 && fma && f16c;
     features.avx512 = features.avx2 && zmm_saved && avx512f && dq && bw && vl;
-    features.avx512vnni = features.avx512 && vnni && vpopcntdq;
+    features.avx512bytes = features.avx512 && vnni;
+    features.avx512vnni = features.avx512bytes && vpopcntdq;
+    features.avxvnni = features.avx2 && has(cpuid(7, 1).eax, 4);
     return features;
 }
 
@@ -74,9 +77,12 @@ CpuFeatures probe() {
     CpuFeatures features{};
 #if defined(__linux__)
     constexpr unsigned long hwcap_asimddp = 1UL << 20;
+    constexpr unsigned long hwcap_crc32 = 1UL << 7;
     features.neon_dot = (getauxval(AT_HWCAP) & hwcap_asimddp) != 0;
+    features.crc32c = (getauxval(AT_HWCAP) & hwcap_crc32) != 0;
 #elif defined(__APPLE__)
-    features.neon_dot = true;  // every Apple core that runs macOS has it
+    features.neon_dot = true;  // every Apple core that runs macOS has both
+    features.crc32c = true;
 #endif
     return features;
 }

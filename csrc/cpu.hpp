@@ -22,6 +22,13 @@
 #define GTE_AVX2 GTE_TARGET("avx2,fma,f16c")
 #define GTE_AVX512 GTE_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #define GTE_AVX512VNNI GTE_TARGET("avx512vnni,avx512vpopcntdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#if defined(__clang__)
+#define GTE_NEON_DOT GTE_TARGET("dotprod")
+#define GTE_ARM_CRC GTE_TARGET("crc")
+#else
+#define GTE_NEON_DOT GTE_TARGET("arch=armv8.2-a+dotprod")
+#define GTE_ARM_CRC GTE_TARGET("+crc")
+#endif
 
 namespace gte {
 
@@ -29,7 +36,10 @@ struct CpuFeatures {
     bool avx2;        // AVX2, FMA and F16C
     bool avx512;      // AVX-512 F, BW, DQ and VL
     bool avx512vnni;  // the above with VNNI and VPOPCNTDQ
+    bool avx512bytes; // avx512 with VNNI, which CPUs have that lack VPOPCNTDQ
+    bool avxvnni;     // avx2 with the VNNI of CPUs that have no AVX-512
     bool neon_dot;    // the dot product of ARMv8.2
+    bool crc32c;      // the CRC-32C instructions of SSE4.2 or ARMv8.1
 };
 
 const CpuFeatures& cpu_features();

@@ -1,7 +1,8 @@
 // Dot products of a panel of rows with a tile of queries: the innermost loops, one function for each instruction set.
 //
 // A panel is [word][panel_rows] (panel.hpp), a query tile is [word][tile_queries]: at each word a kernel loads some rows,
-// broadcasts some queries and keeps the sums of rows x queries in registers. All sums run along the words in order.
+// broadcasts some queries and keeps the sums of rows x queries in registers. Float sums run along the row in order and
+// are fused multiply-adds in every set but scalar; integer sums are exact, so all sets agree.
 #pragma once
 
 #include <cstddef>
@@ -13,33 +14,32 @@ namespace gte {
 
 constexpr size_t tile_queries = 12;
 
-// dots: [tile_queries][panel_rows], of which the first query_count rows are written. 1 <= query_count <= tile_queries.
+// In all of these dots is [tile_queries][panel_rows], of which the first query_count rows are added to, and
+// 1 <= query_count <= tile_queries. The rows of one search may be passed in segments of their words.
+
+// panel: [dim][panel_rows] floats. queries: [dim][tile_queries] floats.
 using DotFloat = void (*)(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);
-// sums: [panel_rows].
+// sums: [panel_rows], added to.
 using SumOfSquares = void (*)(const float* panel, size_t dim, float* sums);
+// A word is four int8 in -127 .. 127. The kernel may read a row's value v as v + Kernels::int8_row_offset.
+// A word is 32 bits, set where a value is negative: what is added is -2 x the number of bits that differ.
+using DotWords = void (*)(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,
+                          int32_t* dots);
 
-// One instruction set's kernels. A set without a faster way of its own for one of them holds the next lower set's.
-struct Kernels {
-    const char* name;
-    PackPanel pack_panel;
-    SumOfSquares sum_of_squares;
-    DotFloat dot_float;
-};
+#define GTE_DECLARE_DOTS(isa)                                                                                         \
+    void sum_of_squares_##isa(const float* panel, size_t dim, float* sums);                                           \
+    void dot_float_##isa(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);      \
+    void dot_int8_##isa(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,        \
+                        int32_t* dots);                                                                               \
+    void dot_binary_##isa(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,      \
+                          int32_t* dots);
 
-// The kernels called `name` ("scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"), the best ones of this CPU for
-// an empty name, nullptr where the CPU or the build does not have them.
-const Kernels* find_kernels(const char* name);
-// The name of the position-th set that this CPU has, worst first; nullptr past the end.
-const char* kernel_name(size_t position);
-
-void sum_of_squares_scalar(const float* panel, size_t dim, float* sums);
-void sum_of_squares_avx2(const float* panel, size_t dim, float* sums);
-void sum_of_squares_avx512(const float* panel, size_t dim, float* sums);
-void sum_of_squares_neon(const float* panel, size_t dim, float* sums);
-
-void dot_float_scalar(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);
-void dot_float_avx2(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);
-void dot_float_avx512(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);
-void dot_float_neon(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);
+GTE_DECLARE_DOTS(scalar)
+GTE_DECLARE_DOTS(avx2)
+GTE_DECLARE_DOTS(avx512)
+GTE_DECLARE_DOTS(avx512vnni)
+GTE_DECLARE_DOTS(neon)
+GTE_DECLARE_DOTS(neondot)
+#undef GTE_DECLARE_DOTS
 
 }  // namespace gte

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu.hpp"
+#include "encode.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
@@ -29,6 +30,15 @@ void pack_panel_scalar(const char* const* rows, const char* const* next_rows, si
                        uint32_t* panel) {
     static_cast<void>(next_rows);
     pack_words(rows, first_word, word_count, panel);
+}
+
+void widen_halves_scalar(const uint32_t* panel, size_t word_count, float* values) {
+    for (size_t word = 0; word < word_count; ++word, panel += panel_rows, values += 2 * panel_rows) {
+        for (size_t row = 0; row < panel_rows; ++row) {
+            values[row] = float_from_half(static_cast<uint16_t>(panel[row]));
+            values[row + panel_rows] = float_from_half(static_cast<uint16_t>(panel[row] >> 16));
+        }
+    }
 }
 
 #if defined(GTE_X86)
@@ -62,6 +72,32 @@ GTE_AVX2 void pack_panel_avx2(const char* const* rows, const char* const* next_r
         }
     }
     pack_words(rows, first_word + whole, word_count - whole, panel + whole * panel_rows);
+}
+
+GTE_AVX2 void widen_halves_avx2(const uint32_t* panel, size_t word_count, float* values) {
+    // The even bytes of each word, low halves first, for both lanes.
+    const __m256i low_then_high = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8,
+                                                   9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    for (size_t word = 0; word < word_count; ++word, panel += panel_rows, values += 2 * panel_rows) {
+        for (size_t row = 0; row < panel_rows; row += 8) {
+            const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + row));
+            const __m256i sorted = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(words, low_then_high), 0xd8);
+            _mm256_storeu_ps(values + row, _mm256_cvtph_ps(_mm256_castsi256_si128(sorted)));
+            _mm256_storeu_ps(values + row + panel_rows, _mm256_cvtph_ps(_mm256_extracti128_si256(sorted, 1)));
+        }
+    }
+}
+
+GTE_AVX512 void widen_halves_avx512(const uint32_t* panel, size_t word_count, float* values) {
+    for (size_t word = 0; word < word_count; ++word, panel += panel_rows, values += 2 * panel_rows) {
+        for (size_t row = 0; row < panel_rows; row += 16) {
+            const __m512i words = _mm512_loadu_si512(panel + row);
+            const __m512 low_f32x16 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+            const __m512 high_f32x16 = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
+            _mm512_storeu_ps(values + row, low_f32x16);
+            _mm512_storeu_ps(values + row + panel_rows, high_f32x16);
+        }
+    }
 }
 
 GTE_AVX512 void pack_panel_avx512(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
@@ -140,6 +176,16 @@ void pack_panel_neon(const char* const* rows, const char* const* next_rows, size
         }
     }
     pack_words(rows, first_word + whole, word_count - whole, panel + whole * panel_rows);
+}
+
+void widen_halves_neon(const uint32_t* panel, size_t word_count, float* values) {
+    for (size_t word = 0; word < word_count; ++word, panel += panel_rows, values += 2 * panel_rows) {
+        for (size_t row = 0; row < panel_rows; row += 4) {
+            const uint32x4_t words = vld1q_u32(panel + row);
+            vst1q_f32(values + row, vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(words))));
+            vst1q_f32(values + row + panel_rows, vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(words, 16))));
+        }
+    }
 }
 
 #endif

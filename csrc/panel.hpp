@@ -18,13 +18,18 @@ constexpr size_t panel_rows = 32;
 using PackPanel = void (*)(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
                            uint32_t* panel);
 
-void pack_panel_scalar(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
-                       uint32_t* panel);
-void pack_panel_avx2(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
-                     uint32_t* panel);
-void pack_panel_avx512(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
-                       uint32_t* panel);
-void pack_panel_neon(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
-                     uint32_t* panel);
+// Words of two halves to floats: in [word_count][panel_rows], out [2 * word_count][panel_rows], exact.
+using WidenHalves = void (*)(const uint32_t* panel, size_t word_count, float* values);
+
+#define GTE_DECLARE_PANEL(isa)                                                                                        \
+    void pack_panel_##isa(const char* const* rows, const char* const* next_rows, size_t first_word,                   \
+                          size_t word_count, uint32_t* panel);                                                        \
+    void widen_halves_##isa(const uint32_t* panel, size_t word_count, float* values);
+
+GTE_DECLARE_PANEL(scalar)
+GTE_DECLARE_PANEL(avx2)
+GTE_DECLARE_PANEL(avx512)
+GTE_DECLARE_PANEL(neon)
+#undef GTE_DECLARE_PANEL
 
 }  // namespace gte

@@ -1,31 +1,44 @@
 // Exact search: the k rows of highest cosine for each query, score and selection in one pass over the rows.
 //
-// Threads draw blocks of rows from a counter; each packs its block into panels and scores every query against them while
-// the panels are in the cache. Memory is O(threads x queries x k) and one block for each thread, never rows x queries.
+// Threads draw runs of rows from a counter, 32 rows at a time: pack a segment of them, multiply it with all queries while
+// it is in the first-level cache, then offer the scores to each query's reservoir. Queries are taken in groups that stay
+// in the second-level cache. Memory is O(threads x queries of a group x k), never rows x queries.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "dot.hpp"
+#include "encode.hpp"
+#include "kernels.hpp"
 
 namespace gte {
 
 constexpr size_t max_rows = UINT32_MAX;
+// Integer sums of int8 rows stay within 32 bits up to here.
+constexpr size_t max_dim = 65536;
 
 struct Rows {
-    const char* data;           // float32 rows
-    ptrdiff_t row_stride;       // bytes between rows; the values of one row are adjacent
-    size_t dim;
+    RowType type;
+    const char* data;
+    ptrdiff_t row_stride;       // bytes between rows; the words of one row are adjacent
+    size_t dim;                 // values, at most max_dim
+    const float* scales;        // int8 and binary: one factor for each stored row; not read for the float types
     const uint32_t* selected;   // the rows to search, ascending; nullptr for the first `count`
     size_t count;               // how many are searched, at most max_rows
 };
 
 // Writes scores [query_count][k] and indices [query_count][k], score descending, ties by lower index. A row's score is
-// q.d / (|q||d|), clamped to [-1, 1]; it is 0 for a row or query of zeros. It depends on that row and query only.
+// the cosine of what is stored of it and of the query, encoded likewise (float16 rows meet float32 queries), clamped to
+// [-1, 1]; it is 0 for a row or query of zeros. It depends on that row and query only.
 // Needs 1 <= k <= rows.count and finite queries. Returns the lowest row with a NaN or an infinity, or -1 (and then only
 // are the results valid). Throws std::bad_alloc and nothing else.
 int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count, size_t k,
                size_t thread_count, float* scores, int64_t* indices);
+
+// The same, but query i searches only rows candidates[i * candidate_count ..], ascending. rows.selected is not read.
+// Needs 1 <= k <= candidate_count.
+int64_t search_candidates(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count,
+                          const uint32_t* candidates, size_t candidate_count, size_t k, size_t thread_count,
+                          float* scores, int64_t* indices);
 
 }  // namespace gte

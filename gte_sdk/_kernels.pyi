@@ -2,21 +2,45 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 MAX_ROWS: int
+MAX_DIM: int
 
 def variants() -> list[str]:
     """Names of the instruction sets that this CPU and build have, slowest first: "scalar", "avx2", "neon", ..."""
 
+def encode(vectors: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Rows (n, stored bytes) of dtype "float32", "float16", "int8" or "binary" (csrc/encode.hpp), and scales (n,)."""
+
 def search(
     queries: NDArray[np.float32],
-    documents: NDArray[np.float32],
+    documents: NDArray[np.uint8],
     k: int,
+    dtype: str = "float32",
+    scales: NDArray[np.float32] | None = None,
     selected: NDArray[np.uint32] | None = None,
     threads: int = 1,
     variant: str = "",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
-    """Scores (q, k), rows (q, k), and the lowest row that is not finite or -1. An empty variant takes the fastest."""
+    """Scores (q, k), rows (q, k), and the lowest row that is not finite or -1. documents: rows as `encode` makes them.
+
+    scales: needed for int8 and binary. selected: the rows to search, ascending. An empty variant takes the fastest.
+    """
+
+def search_candidates(
+    queries: NDArray[np.float32],
+    documents: NDArray[np.uint8],
+    k: int,
+    dtype: str,
+    candidates: NDArray[np.uint32],
+    threads: int = 1,
+    variant: str = "",
+) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
+    """As `search`, each query among its own rows only: candidates (q, c), ascending. For float32 and float16."""
+
+def block_checksums(data: Buffer, block_bytes: int, threads: int = 1) -> NDArray[np.uint32]:
+    """CRC-32C of each block of the bytes; the last block may be shorter."""
 
 def mean_pool(last_hidden_state: NDArray[np.float32], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
     """Means (n, d) of the token vectors (n, t, d) where the mask (n, t) is not 0; zeros for a text without tokens."""

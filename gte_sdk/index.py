@@ -1,11 +1,12 @@
-"""An exact index of vectors under ids: add, remove, update, search with filters.
+"""An exact index of vectors under ids: add, remove, update, search with filters and rescoring, save and open.
 
-Rows are only ever appended: a removed row is left out of the searches until `compact`, an updated one is removed and
-appended. So a search needs no lock: it reads one `_State`, whose rows nobody changes any more, while others add. A
-filter becomes a list of rows, and the same kernel runs over fewer of them. Ties go to the row that was added first.
+A search takes one `IndexRows`, which nobody changes any more, and needs no lock while others add. A filter becomes a
+list of rows, and the same kernel runs over fewer of them. Ties go to the row that was added first.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
+from os import PathLike
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,12 +15,31 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import InputError, InputTypeError, ModelMismatchError
-from gte_sdk.top_k import TopK, check_finite, checked_k, checked_matrix, checked_queries, thread_count, top_k_cosine
+from gte_sdk.ids import Id, Ids, checked_ids, plain_id
+from gte_sdk.index_file import DTYPES, IndexContent, read_index, write_index
+from gte_sdk.index_rows import (
+    IndexRows,
+    appended,
+    compacted,
+    decoded_row,
+    empty_rows,
+    live_count,
+    live_rows,
+    without_rows,
+)
+from gte_sdk.top_k import (
+    TopK,
+    check_finite,
+    checked_k,
+    checked_matrix,
+    checked_queries,
+    not_finite,
+    thread_count,
+    top_k_cosine,
+)
 
 __all__ = ["Index", "SearchResult", "TopK", "top_k_cosine"]
 
-Id: TypeAlias = int | str
-Ids: TypeAlias = Sequence[int] | Sequence[str] | NDArray[Any]
 Where: TypeAlias = NDArray[np.bool_] | Collection[Any] | Callable[[Any], bool]
 
 
@@ -30,51 +50,98 @@ class SearchResult(NamedTuple):
     """(q, k): int64, or object that holds str where the ids of the index are str."""
 
 
-class _State(NamedTuple):
-    vectors: NDArray[np.float32]
-    """(capacity, dim); rows from row_count on are free."""
-    ids: NDArray[Any]
-    """(capacity,) int64, or object for str."""
-    row_count: int
-    live: NDArray[np.uint32] | None
-    """Rows that are not removed, ascending; None while that is all of them."""
-
-
 class Index:
     """Vectors under ids, searched exactly by cosine.
 
-    dim: of every vector. dtype: "float32". fingerprint: of the model that made the vectors (`Embedder.fingerprint`);
-    with it, `add` and `search` refuse vectors that name another.
+    dim: of every vector, 1 to 65536.
+    dtype: how a vector is stored and compared. "float32", 4 bytes a value: exact. "float16", 2 bytes: cosines to about
+    0.0005. "int8", 1 byte: to about 0.005; each row has a range of its own, so its codes depend on no other row.
+    "binary", 1 bit, the sign: a coarse cosine, for `rescore`.
+    keep_floats: keep the float32 vectors beside int8 or binary rows, for `search(rescore=...)`. In an index opened with
+    mmap=True they stay on the disk but for the rows that are rescored.
+    fingerprint: of the model that made the vectors (`Embedder.fingerprint`); vectors of another are refused. An empty
+    index without one takes that of the first vectors.
 
     Searches may run in many threads while others add and remove: each sees the index before or after a change.
     """
 
-    def __init__(self, dim: int, dtype: str = "float32", fingerprint: str | None = None) -> None:
-        if dim < 1:
-            raise InputError(f"dim={dim}; give the dimension of the vectors, at least 1")
-        if dtype != "float32":
-            raise InputError(f"dtype={dtype!r}; give 'float32'")
+    def __init__(
+        self, dim: int, dtype: str = "float32", fingerprint: str | None = None, *, keep_floats: bool = False
+    ) -> None:
+        if not 1 <= dim <= _kernels.MAX_DIM:
+            raise InputError(f"dim={dim}; give the dimension of the vectors, 1 to {_kernels.MAX_DIM}")
+        if dtype not in DTYPES:
+            raise InputError(f"dtype={dtype!r}; give one of {', '.join(DTYPES)}")
+        if keep_floats and dtype not in ("int8", "binary"):
+            raise InputError(f"keep_floats=True with dtype={dtype!r}; it is for int8 and binary")
         self.dim = dim
         self.dtype = dtype
         self.fingerprint = fingerprint
-        self._state = _State(np.empty((0, dim), np.float32), np.empty(0, np.int64), 0, None)
-        self._row_of: dict[Id, int] = {}
+        self._rows = empty_rows(dim, dtype, keep_floats)
+        self._row_of: dict[Id, int] | None = {}
+        """Of every live id. None after an open, until something asks for it."""
+        self._next_id = 0
         self._lock = Lock()
 
+    @classmethod
+    def open(
+        cls, path: str | PathLike[str], *, mmap: bool = True, fingerprint: str | None = None, verify: bool = True
+    ) -> "Index":
+        """Opens a saved index. With mmap, rows are read from the disk as searches need them, shared by all processes.
+
+        fingerprint: of the model that is in use; ModelMismatchError where the file's is another.
+        verify: compare every block with its checksum first (reads the whole file once). Raises ModelFormatError, which
+        names the block, for a file that is truncated, damaged, foreign or newer. Adding to a mapped index copies it
+        into memory. Replace the file by `save`; a program that changes it in place changes what is mapped.
+        """
+        content = read_index(Path(path), mmap=mmap, verify=verify)
+        index = cls(content.dim, content.dtype, content.fingerprint, keep_floats=content.floats is not None)
+        index._check_fingerprint("queries", fingerprint)
+        count = len(content.rows)
+        index._rows = IndexRows(content.rows, content.scales, content.floats, content.ids, count, None)
+        index._next_id = content.next_id
+        index._row_of = None
+        return index
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the index to one file (docs/index-format.md), without the removed rows, atomically.
+
+        Killed or out of disk at any moment, `path` is the old file or the new one. Others may search and add meanwhile;
+        what is saved is the index as it was when this began.
+        """
+        with self._lock:
+            state, next_id = self._rows, self._next_id
+        count = state.row_count
+        content = IndexContent(
+            dim=self.dim,
+            dtype=self.dtype,
+            fingerprint=self.fingerprint,
+            next_id=next_id,
+            rows=state.rows[:count],
+            scales=state.scales[:count],
+            floats=None if state.floats is None else state.floats[:count],
+            ids=state.ids[:count],
+        )
+        write_index(Path(path), content, state.live)
+
     def __len__(self) -> int:
-        return _live_count(self._state)
+        return live_count(self._rows)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._row_of
+        with self._lock:
+            return id in self._lookup()
 
     def __iter__(self) -> Iterator[tuple[Id, NDArray[np.float32]]]:
-        """Pairs (id, vector (dim,)) in the order in which they were added; later changes are not seen."""
-        state = self._state
-        for row in _live_rows(state):
-            yield _plain_id(state.ids[row]), state.vectors[row].copy()
+        """Pairs (id, vector (dim,)) in the order in which they were added; later changes are not seen.
+
+        The vector is the one added for float32 or with keep_floats, else the stored direction, of about unit length.
+        """
+        state = self._rows
+        for row in live_rows(state).tolist():
+            yield plain_id(state.ids[row]), decoded_row(state, row, self.dim, self.dtype)
 
     def add(self, vectors: NDArray[np.float32], ids: Ids | None = None, *, fingerprint: str | None = None) -> list[Id]:
-        """Adds vectors (n, dim) float32 of any length; an id that is here already gets the new one, as the newest row.
+        """Adds vectors (n, dim) float32 of any length. An id that is here already gets the new one, as the newest row.
 
         ids: n different int or str, one type for the whole index; None takes the integers after the highest so far.
         Returns the ids. Raises InputError for NaN, a wrong dimension or a repeated id, ModelMismatchError for vectors
@@ -85,40 +152,41 @@ class Index:
         check_finite("vectors", vectors_ND)
         self._check_fingerprint("vectors", fingerprint)
         with self._lock:
-            new_ids = self._next_ids(len(vectors_ND)) if ids is None else _checked_ids(ids, len(vectors_ND))
-            if new_ids and self._row_of and type(new_ids[0]) is not type(next(iter(self._row_of))):
-                raise InputTypeError(
-                    f"id {new_ids[0]!r} is no {type(next(iter(self._row_of))).__name__}, as the others are"
-                )
-            state = self._state
-            row_count = state.row_count + len(new_ids)
-            if row_count > _kernels.MAX_ROWS:
-                raise InputError(f"{row_count} rows exceed the {_kernels.MAX_ROWS} that one index holds; use two")
-            replaced = [self._row_of[id] for id in new_ids if id in self._row_of]
-            id_type = np.dtype(object if new_ids and isinstance(new_ids[0], str) else np.int64)
-            kept_ids = state.ids if new_ids == [] or state.ids.dtype == id_type else np.empty(0, id_type)
-            stored = _with_room(state.vectors, state.row_count, row_count)
-            stored_ids = _with_room(kept_ids, state.row_count if len(kept_ids) else 0, row_count)
-            stored[state.row_count : row_count] = vectors_ND
-            stored_ids[state.row_count : row_count] = new_ids
-            self._row_of.update(zip(new_ids, range(state.row_count, row_count), strict=True))
-            appended = state._replace(vectors=stored, ids=stored_ids, row_count=row_count)
-            if state.live is not None:
-                new_rows = np.arange(state.row_count, row_count, dtype=np.uint32)
-                appended = appended._replace(live=np.concatenate([state.live, new_rows]))
-            self._state = _without_rows(appended, replaced)
-            if self.fingerprint is None and len(new_ids) == row_count:
+            state = self._rows
+            new_ids = self._next_ids(len(vectors_ND)) if ids is None else checked_ids(ids, len(vectors_ND))
+            if not new_ids:
+                return new_ids
+            id_type = np.dtype(object if isinstance(new_ids[0], str) else np.int64)
+            if state.row_count == 0:
+                state = state._replace(ids=np.empty(len(state.rows), id_type))
+            elif id_type != state.ids.dtype:
+                own = "str" if state.ids.dtype == object else "int"
+                raise InputTypeError(f"id {new_ids[0]!r} is of another type than the {own} ids of this index")
+            row_of = self._lookup() if ids is not None else {}
+            replaced = [row_of[id] for id in new_ids if id in row_of]
+            state = self._with_room(without_rows(state, replaced), len(new_ids))
+            if self._row_of is not None:
+                self._row_of.update(zip(new_ids, range(state.row_count, state.row_count + len(new_ids)), strict=True))
+            self._rows = appended(state, vectors_ND, new_ids, self.dtype)
+            self._next_id = max([self._next_id, *(id + 1 for id in new_ids if isinstance(id, int))])
+            if self.fingerprint is None and live_count(self._rows) == len(new_ids):
                 self.fingerprint = fingerprint
         return new_ids
 
     def remove(self, ids: Ids) -> None:
         """Removes the rows of these ids. Raises InputError for an id that is not here; then nothing was removed."""
         with self._lock:
-            gone = _checked_ids(ids, len(ids))
+            gone = checked_ids(ids, len(ids))
             for id in gone:
-                if id not in self._row_of:
+                if id not in self._lookup():
                     raise InputError(f"id {id!r} is not in the index")
-            self._state = _without_rows(self._state, [self._row_of.pop(id) for id in gone])
+            self._rows = without_rows(self._rows, [self._lookup().pop(id) for id in gone])
+
+    def compact(self) -> None:
+        """Gives back the memory of removed and replaced rows at once; the growth of the index does so by and by."""
+        with self._lock:
+            self._rows = compacted(self._rows, 0)
+            self._row_of = None
 
     def search(
         self,
@@ -126,6 +194,7 @@ class Index:
         k: int,
         *,
         where: Where | None = None,
+        rescore: int | None = None,
         fingerprint: str | None = None,
         threads: int | None = None,
     ) -> SearchResult:
@@ -135,48 +204,79 @@ class Index:
         that many columns.
         where: a bool array (len(self),) in the order of iteration; or a collection of ids, of which unknown ones match
         nothing; or a function that is asked for each id (a Python call for each row).
+        rescore: take so many candidates from the int8 or binary rows, at least k, then order them by the float32 rows;
+        the scores are then theirs. Needs an index with keep_floats. Of 384 binary dimensions, 30 * k is a good start.
+        threads: at most so many; None takes what `available_threads` says. The result does not depend on it.
         """
         queries_QD = checked_queries(queries)
         self._check_dim("queries", queries_QD)
         self._check_fingerprint("queries", fingerprint)
         k = checked_k(k)
         state, selected = self._select(where)
-        k = min(k, state.row_count if selected is None else len(selected))
+        row_count = state.row_count if selected is None else len(selected)
+        k = min(k, row_count)
+        threads = thread_count(threads)
+        if rescore is not None and state.floats is None:
+            raise InputError(f"rescore={rescore} needs the float rows: make the index with keep_floats=True")
         if k == 0 or len(queries_QD) == 0:
             shape = (len(queries_QD), k)
             return SearchResult(np.zeros(shape, np.float32), np.zeros(shape, state.ids.dtype))
-        scores, rows, _ = _kernels.search(
-            queries_QD, state.vectors[: state.row_count], k, selected, thread_count(threads)
-        )
+        first_k = k if rescore is None else min(max(k, checked_k(rescore)), row_count)
+        stored, scales = state.rows[: state.row_count], state.scales if len(state.scales) else None
+        scores, rows, bad_row = _kernels.search(queries_QD, stored, first_k, self.dtype, scales, selected, threads)
+        if bad_row < 0 and rescore is not None and state.floats is not None:
+            candidates = np.sort(rows, axis=1).astype(np.uint32)
+            floats = state.floats[: state.row_count]
+            scores, rows, bad_row = _kernels.search_candidates(queries_QD, floats, k, "float32", candidates, threads)
+        if bad_row >= 0:
+            # `add` lets no such row in: it is from a file that was opened with verify=False or made by another program.
+            raise not_finite("index", bad_row)
         return SearchResult(scores, state.ids[rows])
 
-    def _select(self, where: Where | None) -> tuple[_State, NDArray[np.uint32] | None]:
+    def _select(self, where: Where | None) -> tuple[IndexRows, NDArray[np.uint32] | None]:
         """A state and the rows of it to search, ascending; None for all of them."""
         if where is None:
-            return self._state, self._state.live
+            return self._rows, self._rows.live
         if callable(where):
-            state = self._state
-            live = _live_rows(state)
-            mask = np.fromiter((bool(where(_plain_id(id))) for id in state.ids[live]), np.bool_, len(live))
+            state = self._rows
+            live = live_rows(state)
+            mask = np.fromiter((bool(where(plain_id(id))) for id in state.ids[live]), np.bool_, len(live))
             return state, live[mask]
         if isinstance(where, np.ndarray) and where.dtype == np.bool_:
-            state = self._state
-            live = _live_rows(state)
-            if where.shape != live.shape:
-                raise InputError(f"where has shape {where.shape}; a mask of this index has shape {live.shape}")
-            return state, live[where]
+            state = self._rows
+            if where.shape != (live_count(state),):
+                raise InputError(
+                    f"where has shape {where.shape}; a mask of this index has shape ({live_count(state)},)"
+                )
+            return state, np.flatnonzero(where).astype(np.uint32) if state.live is None else state.live[where]
         with self._lock:
             wanted = where.tolist() if isinstance(where, np.ndarray) else where
-            rows = {self._row_of[id] for id in wanted if id in self._row_of}
-            return self._state, np.array(sorted(rows), dtype=np.uint32)
+            row_of = self._lookup()
+            rows = {row_of[id] for id in wanted if id in row_of}
+            return self._rows, np.array(sorted(rows), dtype=np.uint32)
+
+    def _lookup(self) -> dict[Id, int]:
+        """The row of every live id. Call it under the lock."""
+        if self._row_of is None:
+            live = live_rows(self._rows)
+            self._row_of = dict(zip(self._rows.ids[live].tolist(), live.tolist(), strict=True))
+        return self._row_of
+
+    def _with_room(self, state: IndexRows, count: int) -> IndexRows:
+        needed = state.row_count + count
+        if needed > _kernels.MAX_ROWS:
+            raise InputError(f"{needed} rows exceed the {_kernels.MAX_ROWS} that one index holds; use two")
+        if needed <= len(state.rows):
+            return state
+        if state.live is not None:
+            self._row_of = None
+        grown = live_count(state) + count
+        return compacted(state, max(grown, min(2 * live_count(state), _kernels.MAX_ROWS)))
 
     def _next_ids(self, count: int) -> list[Id]:
-        highest = -1
-        for id in self._row_of:
-            if isinstance(id, str):
-                raise InputTypeError("the ids of this index are str; give ids for the new vectors too")
-            highest = max(highest, id)
-        return list(range(highest + 1, highest + 1 + count))
+        if self._rows.ids.dtype == object and self._rows.row_count:
+            raise InputTypeError("the ids of this index are str; give ids for the new vectors too")
+        return list(range(self._next_id, self._next_id + count))
 
     def _check_dim(self, name: str, vectors_ND: NDArray[np.float32]) -> None:
         if vectors_ND.shape[1] != self.dim:
@@ -191,51 +291,3 @@ class Index:
         raise ModelMismatchError(
             f"{name} come from model {fingerprint}, the index holds vectors of {own}; embed both with one model"
         )
-
-
-def _checked_ids(ids: Ids, count: int) -> list[Id]:
-    """`ids` as `count` different plain int or str, all of one type."""
-    plain: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    if len(plain) != count:
-        raise InputError(f"{len(plain)} ids for {count} vectors")
-    seen: set[Id] = set()
-    for position, id in enumerate(plain):
-        if type(id) not in (int, str) or type(id) is not type(plain[0]):
-            raise InputTypeError(f"ids[{position}] is {id!r}; give all ids as int, or all as str")
-        if isinstance(id, int) and not -(2**63) <= id < 2**63:
-            raise InputError(f"ids[{position}] is {id}; an int id has 64 bits")
-        if id in seen:
-            raise InputError(f"ids[{position}] is {id!r} for the second time")
-        seen.add(id)
-    return plain
-
-
-def _plain_id(id: Any) -> Id:
-    plain: Id = id if isinstance(id, str) else int(id)
-    return plain
-
-
-def _with_room(array: NDArray[Any], used: int, wanted: int) -> NDArray[Any]:
-    """`array` if it has `wanted` rows, else a copy of its first `used` rows with room for at least twice as many.
-
-    A search that still reads the old array keeps it alive.
-    """
-    if wanted <= len(array):
-        return array
-    larger = np.empty((max(wanted, 2 * len(array)), *array.shape[1:]), array.dtype)
-    larger[:used] = array[:used]
-    return larger
-
-
-def _live_count(state: _State) -> int:
-    return state.row_count if state.live is None else len(state.live)
-
-
-def _live_rows(state: _State) -> NDArray[np.uint32]:
-    return np.arange(state.row_count, dtype=np.uint32) if state.live is None else state.live
-
-
-def _without_rows(state: _State, rows: Sequence[int]) -> _State:
-    if not rows:
-        return state
-    return state._replace(live=np.setdiff1d(_live_rows(state), np.array(rows, np.uint32), assume_unique=True))

@@ -40,6 +40,8 @@ def top_k_cosine(
     queries_QD = checked_queries(queries)
     documents_ND = checked_matrix("documents", documents)
     query_dim, dim = queries_QD.shape[1], documents_ND.shape[1]
+    if dim > _kernels.MAX_DIM:
+        raise InputError(f"vectors of dimension {dim} exceed {_kernels.MAX_DIM}")
     if query_dim != dim:
         raise InputError(f"queries have dimension {query_dim}, documents {dim}; embed both with one model")
     k = checked_k(k)
@@ -47,7 +49,9 @@ def top_k_cosine(
         raise InputError(f"k={k} exceeds {len(documents_ND)} documents")
     if k == 0 or len(queries_QD) == 0:
         return TopK(np.zeros((len(queries_QD), k), np.float32), np.zeros((len(queries_QD), k), np.int64))
-    scores, indices, bad_row = _kernels.search(queries_QD, documents_ND, k, threads=thread_count(threads))
+    scores, indices, bad_row = _kernels.search(
+        queries_QD, documents_ND.view(np.uint8), k, threads=thread_count(threads)
+    )
     if bad_row >= 0:
         raise not_finite("documents", bad_row)
     return TopK(scores, indices)

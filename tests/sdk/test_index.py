@@ -43,8 +43,8 @@ def test_ids_default_to_the_next_integers() -> None:
     assert index.add(VECTORS[:3]) == [0, 1, 2]
     assert index.add(VECTORS[3:4], [40]) == [40]
     index.remove([40])
-    assert index.add(VECTORS[4:6]) == [3, 4]
-    assert [id for id, _ in index] == [0, 1, 2, 3, 4]
+    assert index.add(VECTORS[4:6]) == [41, 42]
+    assert [id for id, _ in index] == [0, 1, 2, 41, 42]
 
 
 def test_iteration_gives_ids_and_the_vectors_that_were_added() -> None:
@@ -129,7 +129,7 @@ def test_fewer_rows_than_k_give_fewer_columns() -> None:
         (VECTORS[:2], [1, "a"], InputTypeError, r"ids\[1\] is 'a'"),
         (VECTORS[:2], [1, True], InputTypeError, r"ids\[1\] is True"),
         (VECTORS[:2], [1.0, 2.0], InputTypeError, r"ids\[0\] is 1.0"),
-        (VECTORS[:2], ["a", "b"], InputTypeError, "id 'a' is no int"),
+        (VECTORS[:2], ["a", "b"], InputTypeError, "id 'a' is of another type than the int ids"),
         (VECTORS[:2], [1, 2**63], InputError, "an int id has 64 bits"),
     ],
 )
@@ -145,7 +145,7 @@ def test_strings_need_ids_for_the_next_rows_too() -> None:
     index = index_of(VECTORS[:1], ["a"])
     with pytest.raises(InputTypeError, match="the ids of this index are str; give ids"):
         index.add(VECTORS[1:2])
-    with pytest.raises(InputTypeError, match="id 1 is no str"):
+    with pytest.raises(InputTypeError, match="id 1 is of another type than the str ids"):
         index.add(VECTORS[1:2], [1])
 
 

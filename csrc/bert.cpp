@@ -1,0 +1,140 @@
+#include "bert.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "cpu.hpp"
+#include "thread_pool.hpp"
+
+namespace gte {
+namespace {
+
+template <typename T>
+void grow(std::vector<T>& buffer, size_t count) {
+    if (buffer.size() < count) {
+        buffer.resize(count);
+    }
+}
+
+struct Batches {
+    const Encoder& encoder;
+    const BertVariant& variant;
+    const int32_t* token_ids;
+    const int64_t* starts;
+    std::vector<size_t> first_texts;
+    float* out;
+    std::atomic<size_t> next{0};
+    std::atomic<bool> out_of_memory{false};
+};
+
+void work_on_batches(void* context, size_t) {
+    Batches& batches = *static_cast<Batches*>(context);
+    const size_t batch_count = batches.first_texts.size() - 1;
+    try {
+        Workspace space;
+        for (size_t batch; (batch = batches.next.fetch_add(1)) < batch_count;) {
+            const size_t first = batches.first_texts[batch], text_count = batches.first_texts[batch + 1] - first;
+            const int64_t* starts = batches.starts + first;
+            size_t longest = 0;
+            for (size_t text = 0; text < text_count; ++text) {
+                longest = std::max(longest, static_cast<size_t>(starts[text + 1] - starts[text]));
+            }
+            space.make_room(batches.encoder, static_cast<size_t>(starts[text_count] - starts[0]), longest);
+            batches.variant.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count,
+                                         batches.out + first * batches.encoder.hidden);
+        }
+    } catch (const std::bad_alloc&) {
+        batches.out_of_memory = true;
+    }
+}
+
+}  // namespace
+
+void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longest_text) {
+    const size_t width = encoder.hidden;
+    const size_t wide_width = encoder.layers.empty() ? 0 : encoder.layers[0].intermediate.output_count;
+    const size_t wide_rows = std::min(row_count, feed_forward_rows);
+    const size_t key_stride = (longest_text + lanes - 1) / lanes * lanes;
+    grow(hidden, row_count * width);
+    grow(query_key_value, row_count * 3 * width);
+    grow(context, row_count * width);
+    grow(wide, wide_rows * wide_width);
+    grow(row_scales, row_count);
+    grow(attention, (width / encoder.heads + most_attention_rows) * key_stride);
+    grow(steps, std::max(row_count * width, wide_rows * wide_width));
+}
+
+Linear make_linear(const int8_t* weights, const float* scales, const float* bias, const float* level, size_t input_count,
+                   size_t output_count, bool raised) {
+    Linear linear;
+    linear.input_count = input_count;
+    linear.output_count = output_count;
+    linear.raised = raised;
+    linear.scales.assign(scales, scales + output_count);
+    linear.bias.assign(bias, bias + output_count);
+    linear.level.assign(level, level + input_count);
+    linear.weights.resize(input_count * output_count);
+    linear.weight_sums.assign(output_count, 0);
+    for (size_t input = 0; input < input_count; ++input) {
+        const int8_t* row = weights + input * output_count;
+        for (size_t output = 0; output < output_count; ++output) {
+            const size_t block = output / lanes * lanes * input_count, step = input / inputs_per_step * inputs_per_step * lanes;
+            linear.weights[block + step + output % lanes * inputs_per_step + input % inputs_per_step] = row[output];
+            linear.weight_sums[output] += row[output];
+        }
+    }
+    return linear;
+}
+
+void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
+            size_t text_count, size_t batch_tokens, size_t threads, float* out) {
+    Batches batches{encoder, variant, token_ids, starts, {0}, out};
+    for (size_t text = 1; text < text_count; ++text) {
+        const int64_t token_count = starts[text + 1] - starts[batches.first_texts.back()];
+        if (static_cast<size_t>(token_count) > batch_tokens) {
+            batches.first_texts.push_back(text);
+        }
+    }
+    batches.first_texts.push_back(text_count);
+    run_on_pool(std::min(threads, batches.first_texts.size() - 1), work_on_batches, &batches);
+    if (batches.out_of_memory) {
+        throw std::bad_alloc();
+    }
+}
+
+#if defined(GTE_X86)
+extern const EncodeBatch bert_avx512vnni, bert_avxvnni, bert_avx2;
+#elif defined(GTE_ARM)
+extern const EncodeBatch bert_neon;
+#endif
+extern const EncodeBatch bert_scalar;
+
+const BertVariant* bert_variants() {
+    static const std::vector<BertVariant> variants = [] {
+        std::vector<BertVariant> found;
+        [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
+#if defined(GTE_X86)
+        if (cpu.avx512bytes) {
+            found.push_back({"avx512vnni", bert_avx512vnni});
+        }
+        if (cpu.avxvnni) {
+            found.push_back({"avxvnni", bert_avxvnni});
+        }
+        if (cpu.avx2) {
+            found.push_back({"avx2", bert_avx2});
+        }
+#elif defined(GTE_ARM)
+        if (cpu.neon_dot) {
+            found.push_back({"neon", bert_neon});
+        }
+#endif
+        found.push_back({"scalar", bert_scalar});
+        found.push_back({nullptr, nullptr});
+        return found;
+    }();
+    return variants.data();
+}
+
+}  // namespace gte

@@ -1,0 +1,87 @@
+// A BERT encoder on int8 weights: token ids in, one unit vector a text out.
+//
+// Texts are laid one after another without padding, so a text's vector cannot depend on what else is in the batch. Products of
+// integers are exact in any order; every float operation has one fixed order of 16 lanes (bert_forward.hpp) and is rounded
+// as IEEE 754 says, fused multiply-adds included. So all variants below give the same bits, on every CPU and thread count.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace gte {
+
+enum class Pooling { mean, cls, last_token };
+
+// y = x W + bias. x is quantized when it is known: one scale a row, after each of its columns was multiplied by `level`.
+struct Linear {
+    size_t input_count = 0, output_count = 0;
+    // Whether x is a GELU's output raised by gelu_minimum, which is never negative: 0 .. 255 instead of -127 .. 127.
+    bool raised = false;
+    std::vector<int8_t> weights;          // [output / 16][input / 4][16][4]
+    std::vector<int32_t> weight_sums;     // of each output's column
+    std::vector<float> scales, bias;      // of each output
+    std::vector<float> level;             // of each input
+};
+
+struct Norm {
+    std::vector<float> weight, bias;
+};
+
+struct Layer {
+    Linear query_key_value, attention_output, intermediate, output;
+    Norm attention_norm, output_norm;
+};
+
+struct Encoder {
+    size_t hidden = 0, heads = 0, vocabulary = 0, position_count = 0;
+    float epsilon = 0;
+    Pooling pooling = Pooling::mean;
+    const int8_t* words = nullptr;        // (vocabulary, hidden), borrowed
+    std::vector<float> word_scales;       // (vocabulary)
+    std::vector<float> positions;         // (position_count, hidden), the row of token type 0 added
+    Norm embedding_norm;
+    std::vector<Layer> layers;
+};
+
+constexpr float gelu_minimum = 0.17004f;  // as export/quantize.py has it
+constexpr size_t lanes = 16, inputs_per_step = 4;
+// Every width has to be a multiple of this, and that of a head of `lanes`.
+constexpr size_t width_step = 64;
+
+// Takes (input_count, output_count) row-major weights; the caller has checked the widths.
+Linear make_linear(const int8_t* weights, const float* scales, const float* bias, const float* level, size_t input_count,
+                   size_t output_count, bool raised);
+
+// How many rows go through the feed-forward pair together: their float intermediate stays in the second cache.
+constexpr size_t feed_forward_rows = 96;
+// At most so many rows of a text attend together.
+constexpr size_t most_attention_rows = 8;
+
+// Buffers for the tokens of one batch; they only grow.
+struct Workspace {
+    std::vector<float> hidden, query_key_value, context, wide, row_scales, attention;
+    std::vector<uint8_t> steps;
+
+    void make_room(const Encoder& encoder, size_t row_count, size_t longest_text);
+};
+
+// Text i has the token_ids at [starts[i], starts[i + 1]); its unit row goes to out (text_count, hidden).
+using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids, const int64_t* starts,
+                             size_t text_count, float* out);
+
+struct BertVariant {
+    const char* name;
+    EncodeBatch encode_batch;
+};
+
+// The variants that this CPU runs, the fastest first, ending with {nullptr, nullptr}.
+const BertVariant* bert_variants();
+
+// Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. Each text has 1 to
+// position_count tokens, each token is below the vocabulary; the caller has checked it.
+void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
+            size_t text_count, size_t batch_tokens, size_t threads, float* out);
+
+}  // namespace gte

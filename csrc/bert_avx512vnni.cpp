@@ -1,0 +1,86 @@
+// The encoder on AVX-512 with VNNI: 64 products in one instruction.
+#include "cpu.hpp"
+#include "bert.hpp"
+
+#if defined(GTE_X86)
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "target_region.hpp"
+GTE_REGION_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+#define GTE_BERT_VARIANT avx512vnni
+
+namespace gte {
+namespace {
+
+using Floats = __m512;
+using Sums = __m512i;
+
+constexpr size_t tile_rows = 6, tile_columns = 4, attention_rows = 8;
+// VNNI multiplies unsigned steps by signed weights, so the steps are stored as they are.
+constexpr int activation_bias = 0;
+
+GTE_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }
+GTE_INLINE void store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
+GTE_INLINE Floats zero_floats() { return _mm512_setzero_ps(); }
+GTE_INLINE Floats set(float v) { return _mm512_set1_ps(v); }
+GTE_INLINE Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+GTE_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+GTE_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+GTE_INLINE Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+GTE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+GTE_INLINE Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+GTE_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+GTE_INLINE Floats absolute(Floats a) { return _mm512_abs_ps(a); }
+GTE_INLINE Floats nearest(Floats a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+GTE_INLINE Floats power_of_two(Floats n) {
+    const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+}
+GTE_INLINE Floats load_int8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
+    const __m512i steps = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(steps));
+}
+GTE_INLINE Floats to_floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
+
+template <size_t R>
+GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t b_stride, size_t input_count,
+                         const int32_t* weight_sums, int factor, Sums (&sums)[R][tile_columns]) {
+    for (size_t c = 0; c < tile_columns; ++c) {
+        const __m512i start = _mm512_mullo_epi32(_mm512_loadu_si512(weight_sums + c * lanes), _mm512_set1_epi32(factor));
+        for (size_t r = 0; r < R; ++r) {
+            sums[r][c] = start;
+        }
+    }
+    for (size_t i = 0; i < input_count; i += inputs_per_step) {
+        __m512i weights[tile_columns];
+        for (size_t c = 0; c < tile_columns; ++c) {
+            weights[c] = _mm512_loadu_si512(b + c * b_stride + i * lanes);
+        }
+        for (size_t r = 0; r < R; ++r) {
+            int32_t four;
+            std::memcpy(&four, a + r * a_stride + i, sizeof four);
+            const __m512i steps = _mm512_set1_epi32(four);
+            for (size_t c = 0; c < tile_columns; ++c) {
+                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], steps, weights[c]);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace gte
+
+#include "bert_forward.hpp"
+
+namespace gte {
+extern const EncodeBatch bert_avx512vnni;
+const EncodeBatch bert_avx512vnni = encode_batch;
+}  // namespace gte
+GTE_REGION_END
+#endif

@@ -1,0 +1,152 @@
+#include "bert_bindings.hpp"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "bert.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+using Bytes = py::array_t<int8_t, py::array::c_style>;
+using TokenIds = py::array_t<int32_t, py::array::c_style>;
+using Starts = py::array_t<int64_t, py::array::c_style>;
+
+void require(bool condition, const char* message) {
+    if (!condition) {
+        throw py::value_error(message);
+    }
+}
+
+std::vector<float> vector_of(const Floats& values, size_t count) {
+    require(static_cast<size_t>(values.size()) == count, "a vector of weights has another length");
+    return {values.data(), values.data() + count};
+}
+
+gte::Linear linear_of(const Bytes& weights, const Floats& scales, const Floats& bias, const Floats& level, bool raised,
+                      size_t inputs, size_t outputs) {
+    require(weights.ndim() == 2 && static_cast<size_t>(weights.shape(0)) == inputs &&
+                static_cast<size_t>(weights.shape(1)) == outputs,
+            "a matrix of weights has another shape");
+    require(static_cast<size_t>(scales.size()) == outputs && static_cast<size_t>(bias.size()) == outputs &&
+                static_cast<size_t>(level.size()) == inputs,
+            "scales, bias or level do not belong to their weights");
+    return gte::make_linear(weights.data(), scales.data(), bias.data(), level.data(), inputs, outputs, raised);
+}
+
+using LinearArrays = std::tuple<Bytes, Floats, Floats, Floats, bool>;
+
+gte::Linear linear_of(const LinearArrays& arrays, size_t inputs, size_t outputs) {
+    const auto& [weights, scales, bias, level, raised] = arrays;
+    return linear_of(weights, scales, bias, level, raised, inputs, outputs);
+}
+
+class Bert {
+  public:
+    Bert(Bytes words, const Floats& word_scales, const Floats& positions, const Floats& norm_weight, const Floats& norm_bias,
+         size_t heads, float epsilon, const std::string& pooling)
+        : words_(std::move(words)) {
+        require(words_.ndim() == 2 && positions.ndim() == 2, "tables must be matrices");
+        encoder_.vocabulary = static_cast<size_t>(words_.shape(0));
+        encoder_.hidden = static_cast<size_t>(words_.shape(1));
+        encoder_.position_count = static_cast<size_t>(positions.shape(0));
+        encoder_.heads = heads;
+        encoder_.epsilon = epsilon;
+        require(encoder_.hidden > 0 && encoder_.hidden % gte::width_step == 0 && heads > 0 &&
+                    encoder_.hidden % (heads * gte::lanes) == 0,
+                "widths must be multiples of 64, those of heads of 16");
+        require(pooling == "mean" || pooling == "cls" || pooling == "lasttoken", "unknown pooling");
+        encoder_.pooling = pooling == "mean"  ? gte::Pooling::mean
+                           : pooling == "cls" ? gte::Pooling::cls
+                                              : gte::Pooling::last_token;
+        encoder_.words = words_.data();
+        encoder_.word_scales = vector_of(word_scales, encoder_.vocabulary);
+        encoder_.positions = vector_of(positions, encoder_.position_count * encoder_.hidden);
+        encoder_.embedding_norm = {vector_of(norm_weight, encoder_.hidden), vector_of(norm_bias, encoder_.hidden)};
+    }
+
+    void add_layer(const LinearArrays& query_key_value, const LinearArrays& attention_output, const LinearArrays& intermediate,
+                   const LinearArrays& output, const std::vector<Floats>& norms) {
+        const size_t hidden = encoder_.hidden, wide = static_cast<size_t>(std::get<0>(output).shape(0));
+        require(wide > 0 && wide % gte::width_step == 0, "widths must be multiples of 64");
+        require(encoder_.layers.empty() || encoder_.layers[0].intermediate.output_count == wide, "layers must be equally wide");
+        require(norms.size() == 4, "a layer has two norms");
+        gte::Layer layer;
+        layer.query_key_value = linear_of(query_key_value, hidden, 3 * hidden);
+        layer.attention_output = linear_of(attention_output, hidden, hidden);
+        layer.intermediate = linear_of(intermediate, hidden, wide);
+        layer.output = linear_of(output, wide, hidden);
+        layer.attention_norm = {vector_of(norms[0], hidden), vector_of(norms[1], hidden)};
+        layer.output_norm = {vector_of(norms[2], hidden), vector_of(norms[3], hidden)};
+        encoder_.layers.push_back(std::move(layer));
+    }
+
+    // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written.
+    void encode(const TokenIds& token_ids, const Starts& starts, Floats& out, size_t batch_tokens, size_t threads,
+                const std::string& variant_name) const {
+        require(token_ids.ndim() == 1 && starts.ndim() == 1 && starts.size() >= 1, "token_ids and starts must be vectors");
+        const size_t text_count = static_cast<size_t>(starts.size()) - 1;
+        const int64_t* start_data = starts.data();
+        require(start_data[0] == 0 && start_data[text_count] == token_ids.size(), "starts must cover token_ids");
+        for (size_t text = 0; text < text_count; ++text) {
+            const int64_t length = start_data[text + 1] - start_data[text];
+            require(length >= 1 && length <= static_cast<int64_t>(encoder_.position_count), "a text has too few or many tokens");
+        }
+        const int32_t* id_data = token_ids.data();
+        for (py::ssize_t i = 0; i < token_ids.size(); ++i) {
+            require(id_data[i] >= 0 && static_cast<size_t>(id_data[i]) < encoder_.vocabulary, "a token id is not in the table");
+        }
+        require(out.ndim() == 2 && static_cast<size_t>(out.shape(0)) == text_count &&
+                    static_cast<size_t>(out.shape(1)) == encoder_.hidden,
+                "out must be (texts, hidden)");
+        const gte::BertVariant& variant = variant_named(variant_name);
+        float* out_data = out.mutable_data();
+        if (text_count == 0) {
+            return;
+        }
+        const py::gil_scoped_release release;
+        gte::encode(encoder_, variant, id_data, start_data, text_count, batch_tokens, threads, out_data);
+    }
+
+  private:
+    static const gte::BertVariant& variant_named(const std::string& name) {
+        const gte::BertVariant* variant = gte::bert_variants();
+        while (variant->name != nullptr && !name.empty() && name != variant->name) {
+            ++variant;
+        }
+        if (variant->name == nullptr) {
+            throw py::value_error("no encoder called " + name + " on this CPU");
+        }
+        return *variant;
+    }
+
+    gte::Encoder encoder_;
+    Bytes words_;
+};
+
+std::vector<std::string> variants() {
+    std::vector<std::string> names;
+    for (const gte::BertVariant* variant = gte::bert_variants(); variant->name != nullptr; ++variant) {
+        names.emplace_back(variant->name);
+    }
+    return names;
+}
+
+}  // namespace
+
+void bind_bert(py::module_& module) {
+    module.def("bert_variants", &variants);
+    py::class_<Bert>(module, "Bert")
+        .def(py::init<Bytes, const Floats&, const Floats&, const Floats&, const Floats&, size_t, float, const std::string&>(),
+             py::arg("words"), py::arg("word_scales"), py::arg("positions"), py::arg("norm_weight"), py::arg("norm_bias"),
+             py::arg("heads"), py::arg("epsilon"), py::arg("pooling"))
+        .def("add_layer", &Bert::add_layer, py::arg("query_key_value"), py::arg("attention_output"), py::arg("intermediate"),
+             py::arg("output"), py::arg("norms"))
+        .def("encode", &Bert::encode, py::arg("token_ids").noconvert(), py::arg("starts").noconvert(),
+             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("variant") = "");
+}

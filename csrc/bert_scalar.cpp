@@ -1,0 +1,82 @@
+// The encoder on any CPU: the same lanes, one after another. Slow where there is no fused multiply-add.
+#include <cmath>
+#include <cstring>
+
+#include "bert.hpp"
+#include "cpu.hpp"
+#define GTE_BERT_VARIANT scalar
+
+namespace gte {
+namespace {
+
+struct Floats {
+    float lane[lanes];
+};
+struct Sums {
+    int32_t lane[lanes];
+};
+
+constexpr size_t tile_rows = 2, tile_columns = 1, attention_rows = 2;
+constexpr int activation_bias = 0;
+
+template <typename Operation>
+GTE_INLINE Floats each_lane(Operation operation) {
+    Floats result;
+    for (size_t i = 0; i < lanes; ++i) {
+        result.lane[i] = operation(i);
+    }
+    return result;
+}
+
+Floats load(const float* p) { return each_lane([=](size_t i) { return p[i]; }); }
+void store(float* p, const Floats& v) { std::memcpy(p, v.lane, sizeof v.lane); }
+Floats set(float v) { return each_lane([=](size_t) { return v; }); }
+Floats zero_floats() { return set(0.0f); }
+Floats add(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] + b.lane[i]; }); }
+Floats sub(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] - b.lane[i]; }); }
+Floats mul(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] * b.lane[i]; }); }
+Floats div(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] / b.lane[i]; }); }
+Floats fma(const Floats& a, const Floats& b, const Floats& c) {
+    return each_lane([&](size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
+Floats min(const Floats& a, const Floats& b) {
+    return each_lane([&](size_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+Floats max(const Floats& a, const Floats& b) {
+    return each_lane([&](size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+Floats absolute(const Floats& a) { return each_lane([&](size_t i) { return std::fabs(a.lane[i]); }); }
+Floats nearest(const Floats& a) { return each_lane([&](size_t i) { return std::nearbyint(a.lane[i]); }); }
+Floats power_of_two(const Floats& n) { return each_lane([&](size_t i) { return std::ldexp(1.0f, static_cast<int>(n.lane[i])); }); }
+Floats load_int8(const int8_t* p) { return each_lane([=](size_t i) { return static_cast<float>(p[i]); }); }
+void store_uint8(uint8_t* p, const Floats& v, int zero) {
+    for (size_t i = 0; i < lanes; ++i) {
+        p[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(v.lane[i])) + zero);
+    }
+}
+Floats to_floats(const Sums& sums) { return each_lane([&](size_t i) { return static_cast<float>(sums.lane[i]); }); }
+
+template <size_t R>
+void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count, const int32_t* weight_sums,
+              int factor, Sums (&sums)[R][tile_columns]) {
+    for (size_t r = 0; r < R; ++r) {
+        for (size_t column = 0; column < lanes; ++column) {
+            int32_t sum = weight_sums[column] * factor;
+            for (size_t i = 0; i < input_count; ++i) {
+                const size_t step = i / inputs_per_step * inputs_per_step;
+                sum += a[r * a_stride + i] * b[step * lanes + column * inputs_per_step + i % inputs_per_step];
+            }
+            sums[r][0].lane[column] = sum;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace gte
+
+#include "bert_forward.hpp"
+
+namespace gte {
+extern const EncodeBatch bert_scalar;
+const EncodeBatch bert_scalar = encode_batch;
+}  // namespace gte
