@@ -37,7 +37,7 @@ def model_card(shape: Shape, origin: Origin, report: Mapping[str, Any], files: M
             f"# {shape.name}",
             "",
             f"Text embeddings: {_layers(shape)}{shape.dim} dimensions, unit length, at most {shape.max_tokens} tokens, "
-            f"{shape.pooling} pooling. Exported to ONNX by [gte-sdk](https://pypi.org/project/gte-sdk/).",
+            f"{shape.pooling} pooling. Exported to ONNX by gte-sdk.",
             "",
             *([origin.note.strip(), ""] if origin.note.strip() else []),
             *_usage(shape),
