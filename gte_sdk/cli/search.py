@@ -25,6 +25,10 @@ FROM_STANDARD_INPUT = "-"
 _BATCH_PASSAGES = 128
 # Room for the lines of 120 characters that many projects allow; longer ones are hard to read on a wide terminal too.
 _TEXT_WIDTH = 125
+# A shorter line of prose was ended by its writer, a longer one perhaps by the width of the page.
+_WRAPPED_LENGTH = 60
+# How headings, tables, lists, quotations and code begin in the markups that are read as prose.
+_NO_PROSE = ("#", "|", "+", "-", "*", ">", "=", "~", ":", "..", "```")
 
 
 @click.command()
@@ -162,17 +166,17 @@ def _print_passage(score: float, passage: Passage, line_count: int) -> None:
     place = click.style(f"{printable(passage.path)}:{passage.line}", fg="magenta")
     context = f"  {click.style(printable(passage.context), fg='cyan')}" if passage.context else ""
     click.echo(f"{place}  {score:.3f}{context}")
-    for line in _excerpt(passage.text, line_count):
+    for line in _excerpt(passage, line_count):
         click.echo(f"    {line}")
     if line_count:
         click.echo()
 
 
-def _excerpt(text: str, line_count: int) -> list[str]:
+def _excerpt(passage: Passage, line_count: int) -> list[str]:
     """The first lines as they fit the terminal, blank ones left out, with a mark where there is more."""
     width = max(20, min(_TEXT_WIDTH, shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns) - 5)
     rows: list[str] = []
-    for line in text.split("\n"):
+    for line in _unwrapped(passage):
         shown = printable(line)
         indent = shown[: len(shown) - len(shown.lstrip())][: width // 2]
         rows += textwrap.wrap(shown.strip(), width, initial_indent=indent, subsequent_indent=indent)
@@ -182,3 +186,20 @@ def _excerpt(text: str, line_count: int) -> list[str]:
     if excerpt and len(rows) > line_count:
         excerpt[-1] += " …"
     return excerpt
+
+
+def _unwrapped(passage: Passage) -> Iterator[str]:
+    """The lines of a passage; those of prose that were broken for their length alone are joined again."""
+    is_prose = kind_of(Path(passage.path)) != "code"
+    line = previous = ""
+    in_fence = False
+    for following in passage.text.split("\n"):
+        in_fence ^= following.startswith("```")
+        may_join = is_prose and not in_fence and len(previous) >= _WRAPPED_LENGTH and not previous.startswith(_NO_PROSE)
+        if may_join and following and not following.startswith((" ", "\t", *_NO_PROSE)) and not following[0].isdigit():
+            line += " " + following
+        else:
+            yield line
+            line = following
+        previous = following
+    yield line

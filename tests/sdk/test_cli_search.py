@@ -79,6 +79,22 @@ def test_lines_of_the_excerpt(model: Path, folder: Path) -> None:
     assert len(search(model, "blue", folder, "-k", "2", "--lines", "0").stdout.splitlines()) == 2
 
 
+def test_prose_is_shown_in_the_width_of_the_terminal_and_code_line_by_line(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "45")
+    first, second = "red " + "word " * 12 + "end", "blue of the same paragraph"
+    (tmp_path / "a.md").write_text(f"# Title\n\n{first}\n{second}\n- item\n- item\n", encoding="utf-8")
+    (tmp_path / "a.py").write_text(f"{first}\n{second}\n", encoding="utf-8")
+    assert search(model, "red", tmp_path / "a.md", "--lines", "9").stdout.splitlines()[1:] == [
+        "    # Title", "    red word word word word word word word", "    word word word word word end blue of the",
+        "    same paragraph", "    - item", "    - item", "",
+    ]  # fmt: skip
+    assert search(model, "red", tmp_path / "a.py").stdout.splitlines()[1:] == [
+        "    red word word word word word word word", "    word word word word word end", f"    {second}", "",
+    ]  # fmt: skip
+
+
 def test_quiet_leaves_results_only(model: Path, folder: Path) -> None:
     (folder / "bad.txt").write_bytes(b"\xff\xfe\xff")
     assert "not UTF-16" in search(model, "blue", folder).stderr
