@@ -134,6 +134,8 @@ def test_an_existing_output_is_replaced_only_when_asked(model: Path, tmp_path: P
     assert result.exit_code == 1
     assert "out.npy exists; give --overwrite to replace it" in result.stderr
     assert output.read_bytes() == b"mine"
+    result = CliRunner().invoke(gte, ["embed", "-", "-o", str(output), "--model", "no such"], input=b"red\n")
+    assert "exists" in result.stderr  # said before the model is opened and hours are spent
     assert embed(model, "-", "-o", output, "--overwrite", standard_input=b"red\n").exit_code == 0
     assert np.load(output).shape == (1, DIM)
 

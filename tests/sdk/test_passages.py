@@ -140,6 +140,15 @@ def test_plain_text_is_packed_by_paragraphs() -> None:
     ]
 
 
+def test_passages_of_one_section_are_of_like_size() -> None:
+    text = "\n\n".join(["word " * 30] * 7)
+    assert [count_rough_tokens(passage.text) for passage in passages_of(text, "text")] == [120, 90]
+
+
+def test_blank_lines_around_a_passage_do_not_belong_to_it() -> None:
+    assert [passage.text for passage in passages_of("\n~~~\nnever closed\n\n\n", "markdown")] == ["~~~\nnever closed"]
+
+
 def test_a_long_paragraph_is_cut_between_lines_into_equal_parts_but_a_line_never() -> None:
     lines = [f"line {number} has six words here" for number in range(60)]
     passages = passages_of("\n".join(lines), "text")
