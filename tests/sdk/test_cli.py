@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from subprocess import PIPE
 
@@ -28,6 +29,8 @@ def run(command: Sequence[str], folder: Path, standard_input: str = "") -> subpr
 
 
 def test_version_and_help() -> None:
+    (script,) = entry_points(group="console_scripts", name="gte")
+    assert script.value == "gte_sdk.cli:main"
     runner = CliRunner()
     assert runner.invoke(gte, ["--version"]).stdout == f"gte-sdk {__version__}\n"
     for command in ([], ["embed"], ["search"]):
