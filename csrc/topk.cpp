@@ -2,32 +2,23 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <new>
 #include <vector>
 
-#include "queries.hpp"
-#include "reservoir.hpp"
+#include "panel_search.hpp"
 #include "thread_pool.hpp"
 
 namespace gte {
 namespace {
 
-// Values of a float row (words of another) that are packed and used at a time: 32 rows of them take 8 KB.
-constexpr size_t segment_length = 64;
 // Queries that share one pass over the rows.
 constexpr size_t group_queries = 22 * tile_queries;
 // A thread that has less than this many bytes of rows x queries to read costs more to wake than it saves.
 constexpr size_t least_bytes_for_thread = 1 << 19;
 
-// Sums of squares outside of these bounds may have lost digits, or their root, to overflow or underflow.
-constexpr float least_regular_square = 1e-30f;
-constexpr float largest_regular_square = 1e30f;
-
 // What one thread keeps through a search.
 struct Worker {
-    std::vector<float> float_dots;  // [tile][tile_queries][panel_rows], of the kind that the rows have
-    std::vector<int32_t> int_dots;
+    PanelDots dots;
     std::vector<uint64_t> keys;
     std::vector<Reservoir> best;  // one for each query
 };
@@ -42,148 +33,9 @@ struct Search {
     std::vector<Worker> workers{};
 };
 
-// Up to panel_rows neighbours among the searched rows.
-struct Panel {
-    size_t row_count;
-    uint32_t numbers[panel_rows];
-    const char* rows[panel_rows];
-};
-
-// A row whose squares leave the range of float; it is scored in double.
-struct IrregularRow {
-    size_t place;  // in the panel
-    const float* values;
-    double scale;  // 1 / |row|
-};
-
-// A panel that is not full repeats its last row; offer() leaves the repetitions out.
-void point_to_rows(const Rows& rows, size_t first, Panel& panel) {
-    panel.row_count = std::min(panel_rows, rows.count - first);
-    for (size_t i = 0; i < panel_rows; ++i) {
-        const size_t position = first + std::min(i, panel.row_count - 1);
-        const size_t row = rows.selected == nullptr ? position : rows.selected[position];
-        panel.numbers[i] = static_cast<uint32_t>(row);
-        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(row) * rows.row_stride;
-    }
-}
-
 void note_bad_row(Search& search, int64_t row) {
     int64_t lowest = search.bad_row.load();
     while (row < lowest && !search.bad_row.compare_exchange_weak(lowest, row)) {
-    }
-}
-
-// Dot products of a panel of float32 or float16 rows with all queries, and the rows' sums of squares.
-void multiply_floats(const Search& search, Worker& worker, const Panel& panel, const Panel& next, float* squares) {
-    const bool halves = search.rows.type == RowType::float16;
-    const size_t values_in_word = halves ? 2 : 1;
-    const size_t words = row_words(search.rows.type, search.rows.dim);
-    const size_t segment_words = segment_length / values_in_word;
-    alignas(64) uint32_t packed[segment_length * panel_rows];
-    alignas(64) float widened[segment_length * panel_rows];
-    std::fill(worker.float_dots.begin(), worker.float_dots.end(), 0.0f);
-    std::fill(squares, squares + panel_rows, 0.0f);
-    for (size_t first = 0; first < words; first += segment_words) {
-        const size_t word_count = std::min(segment_words, words - first);
-        search.kernels.pack_panel(panel.rows, next.rows, first, word_count, packed);
-        const float* values = reinterpret_cast<const float*>(packed);
-        if (halves) {
-            search.kernels.widen_halves(packed, word_count, widened);
-            values = widened;
-        }
-        const size_t value_count = word_count * values_in_word;
-        search.kernels.sum_of_squares(values, value_count, squares);
-        for (size_t query = 0; query < search.queries.count; query += tile_queries) {
-            const float* tile = search.queries.float_tiles.data() + query * words * values_in_word;
-            search.kernels.dot_float(values, tile + first * values_in_word * tile_queries, value_count,
-                                     std::min(tile_queries, search.queries.count - query),
-                                     worker.float_dots.data() + query * panel_rows);
-        }
-    }
-}
-
-// 1 / |row| for each row of a panel from its sum of squares. Returns how many rows float is not enough for.
-size_t measure_rows(Search& search, const Panel& panel, const float* squares, float* scales, IrregularRow* irregular) {
-    size_t irregular_count = 0;
-    for (size_t i = 0; i < panel_rows; ++i) {
-        scales[i] = 0.0f;
-        if (squares[i] >= least_regular_square && squares[i] <= largest_regular_square) {
-            scales[i] = 1.0f / std::sqrt(squares[i]);
-        } else if (search.rows.type == RowType::float32 && i < panel.row_count) {
-            const float* values = reinterpret_cast<const float*>(panel.rows[i]);
-            const double norm = norm_in_double(values, search.rows.dim);
-            if (!std::isfinite(norm)) {
-                note_bad_row(search, panel.numbers[i]);
-            } else if (norm > 0) {
-                irregular[irregular_count++] = {i, values, 1.0 / norm};
-            }
-        }
-    }
-    return irregular_count;
-}
-
-float score_in_double(const IrregularRow& row, const float* unit_query, size_t dim) {
-    double dot = 0;
-    for (size_t i = 0; i < dim; ++i) {
-        dot += static_cast<double>(unit_query[i]) * row.values[i];
-    }
-    return static_cast<float>(dot * row.scale);
-}
-
-// mask: a bit for each row of the panel whose score is above the threshold.
-void offer(uint32_t mask, const float* scores, const Panel& panel, Reservoir& best) {
-    for (size_t i = 0; mask != 0 && i < panel.row_count; ++i, mask >>= 1) {
-        if (mask & 1) {
-            best.push(scores[i], panel.numbers[i]);
-        }
-    }
-}
-
-void search_float_panel(Search& search, Worker& worker, const Panel& panel, const Panel& next) {
-    float squares[panel_rows], scales[panel_rows];
-    IrregularRow irregular[panel_rows];
-    multiply_floats(search, worker, panel, next, squares);
-    const size_t irregular_count = measure_rows(search, panel, squares, scales, irregular);
-    for (size_t i = 0; i < irregular_count; ++i) {
-        scales[irregular[i].place] = 1.0f;
-    }
-    for (size_t query = 0; query < search.queries.count; ++query) {
-        float* scores = worker.float_dots.data() + query * panel_rows;
-        for (size_t i = 0; i < irregular_count; ++i) {
-            const float* unit_query = search.queries.unit.data() + query * search.rows.dim;
-            scores[irregular[i].place] = score_in_double(irregular[i], unit_query, search.rows.dim);
-        }
-        Reservoir& best = worker.best[query];
-        offer(search.kernels.finish_float(scores, scales, best.threshold(), scores), scores, panel, best);
-    }
-}
-
-void search_int_panel(const Search& search, Worker& worker, const Panel& panel, const Panel& next) {
-    const size_t words = row_words(search.rows.type, search.rows.dim);
-    const DotWords dot = search.rows.type == RowType::int8 ? search.kernels.dot_int8 : search.kernels.dot_binary;
-    const Queries& queries = search.queries;
-    alignas(64) uint32_t packed[segment_length * panel_rows];
-    float scores[panel_rows], scales[panel_rows];
-    for (size_t query = 0; query < queries.count; ++query) {
-        int32_t* dots = worker.int_dots.data() + query * panel_rows;
-        std::fill(dots, dots + panel_rows, queries.starts[query]);
-    }
-    for (size_t first = 0; first < words; first += segment_length) {
-        const size_t count = std::min(segment_length, words - first);
-        search.kernels.pack_panel(panel.rows, next.rows, first, count, packed);
-        for (size_t query = 0; query < queries.count; query += tile_queries) {
-            dot(packed, queries.word_tiles.data() + query * words + first * tile_queries, count,
-                std::min(tile_queries, queries.count - query), worker.int_dots.data() + query * panel_rows);
-        }
-    }
-    for (size_t i = 0; i < panel_rows; ++i) {
-        scales[i] = search.rows.scales[panel.numbers[i]];
-    }
-    for (size_t query = 0; query < queries.count; ++query) {
-        Reservoir& best = worker.best[query];
-        const int32_t* dots = worker.int_dots.data() + query * panel_rows;
-        const float query_scale = queries.scales[query];
-        offer(search.kernels.finish_int(dots, scales, query_scale, best.threshold(), scores), scores, panel, best);
     }
 }
 
@@ -191,24 +43,21 @@ void work_on_search(void* context, size_t slot) {
     Search& search = *static_cast<Search*>(context);
     Worker& worker = search.workers[slot];
     const size_t rows_in_chunk = search.panels_in_chunk * panel_rows;
-    const bool floats = search.rows.type == RowType::float32 || search.rows.type == RowType::float16;
     for (;;) {
         const size_t start = search.next_chunk.fetch_add(1) * rows_in_chunk;
         if (start >= search.rows.count) {
             return;
         }
         const size_t end = std::min(start + rows_in_chunk, search.rows.count);
-        Panel panels[2];
-        point_to_rows(search.rows, start, panels[0]);
+        Panel panels[2] = {panel_at(search.rows, start), {}};
         size_t current = 0;
         for (size_t first = start; first < end; first += panel_rows, current ^= 1) {
-            Panel &panel = panels[current], &next = panels[current ^ 1];
             // The last panel of a chunk has no successor to call into the cache; it names itself.
-            point_to_rows(search.rows, first + panel_rows < end ? first + panel_rows : first, next);
-            if (floats) {
-                search_float_panel(search, worker, panel, next);
-            } else {
-                search_int_panel(search, worker, panel, next);
+            panels[current ^ 1] = panel_at(search.rows, first + panel_rows < end ? first + panel_rows : first);
+            const int64_t bad_row = search_panel(search.kernels, search.rows, search.queries, panels[current],
+                                                 panels[current ^ 1], worker.dots, worker.best.data());
+            if (bad_row >= 0) {
+                note_bad_row(search, bad_row);
             }
         }
     }
@@ -242,13 +91,8 @@ int64_t search_group(const Kernels& kernels, const Rows& rows, const float* quer
 
     Search search{kernels, rows, queries, panels_in_chunk};
     search.workers.resize(slots);
-    const size_t dot_count = (query_count + tile_queries - 1) / tile_queries * tile_queries * panel_rows;
     for (Worker& worker : search.workers) {
-        if (queries.word_tiles.empty()) {
-            worker.float_dots.resize(dot_count);
-        } else {
-            worker.int_dots.resize(dot_count);
-        }
+        worker.dots = make_panel_dots(queries);
         worker.keys.resize(query_count * Reservoir::capacity(k));
         for (size_t query = 0; query < query_count; ++query) {
             worker.best.emplace_back(worker.keys.data() + query * Reservoir::capacity(k), k);

@@ -1,31 +1,17 @@
 // Exact search: the k rows of highest cosine for each query, score and selection in one pass over the rows.
 //
-// Threads draw runs of rows from a counter, 32 rows at a time: pack a segment of them, multiply it with all queries while
-// it is in the first-level cache, then offer the scores to each query's reservoir. Queries are taken in groups that stay
-// in the second-level cache. Memory is O(threads x queries of a group x k), never rows x queries.
+// Threads draw runs of rows from a counter and search them panel by panel (panel_search.hpp), each with its own reservoirs;
+// the merge of those does not depend on who drew what. Queries are taken in groups that stay in the second-level cache.
+// Memory is O(threads x queries of a group x k), never rows x queries.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "encode.hpp"
 #include "kernels.hpp"
+#include "rows.hpp"
 
 namespace gte {
-
-constexpr size_t max_rows = UINT32_MAX;
-// Integer sums of int8 rows stay within 32 bits up to here.
-constexpr size_t max_dim = 65536;
-
-struct Rows {
-    RowType type;
-    const char* data;
-    ptrdiff_t row_stride;       // bytes between rows; the words of one row are adjacent
-    size_t dim;                 // values, at most max_dim
-    const float* scales;        // int8 and binary: one factor for each stored row; not read for the float types
-    const uint32_t* selected;   // the rows to search, ascending; nullptr for the first `count`
-    size_t count;               // how many are searched, at most max_rows
-};
 
 // Writes scores [query_count][k] and indices [query_count][k], score descending, ties by lower index. A row's score is
 // the cosine of what is stored of it and of the query, encoded likewise (float16 rows meet float32 queries), clamped to

@@ -1,0 +1,175 @@
+#include "panel_search.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace gte {
+namespace {
+
+// Values of a float row (words of another) that are packed and used at a time: 32 rows of them take 8 KB.
+constexpr size_t segment_length = 64;
+
+// Sums of squares outside of these bounds may have lost digits, or their root, to overflow or underflow.
+constexpr float least_regular_square = 1e-30f;
+constexpr float largest_regular_square = 1e30f;
+
+// A row whose squares leave the range of float; it is scored in double.
+struct IrregularRow {
+    size_t place;  // in the panel
+    const float* values;
+    double scale;  // 1 / |row|
+};
+
+struct PanelScales {
+    float scales[panel_rows];  // 1 / |row|
+    IrregularRow irregular[panel_rows];
+    size_t irregular_count = 0;
+    int64_t bad_row = -1;
+};
+
+// Dot products of a panel of float32 or float16 rows with all queries, and the rows' sums of squares.
+void multiply_floats(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                     const Panel& next, float* dots, float* squares) {
+    const bool halves = rows.type == RowType::float16;
+    const size_t values_in_word = halves ? 2 : 1;
+    const size_t words = row_words(rows.type, rows.dim);
+    const size_t segment_words = segment_length / values_in_word;
+    alignas(64) uint32_t packed[segment_length * panel_rows];
+    alignas(64) float widened[segment_length * panel_rows];
+    std::fill(dots, dots + queries.count * panel_rows, 0.0f);
+    std::fill(squares, squares + panel_rows, 0.0f);
+    for (size_t first = 0; first < words; first += segment_words) {
+        const size_t word_count = std::min(segment_words, words - first);
+        kernels.pack_panel(panel.rows, next.rows, first, word_count, packed);
+        const float* values = reinterpret_cast<const float*>(packed);
+        if (halves) {
+            kernels.widen_halves(packed, word_count, widened);
+            values = widened;
+        }
+        const size_t value_count = word_count * values_in_word;
+        kernels.sum_of_squares(values, value_count, squares);
+        for (size_t query = 0; query < queries.count; query += tile_queries) {
+            const float* tile = queries.float_tiles.data() + query * words * values_in_word;
+            kernels.dot_float(values, tile + first * values_in_word * tile_queries, value_count,
+                              std::min(tile_queries, queries.count - query), dots + query * panel_rows);
+        }
+    }
+}
+
+PanelScales measure_rows(const Rows& rows, const Panel& panel, const float* squares) {
+    PanelScales measured;
+    for (size_t i = 0; i < panel_rows; ++i) {
+        measured.scales[i] = 0.0f;
+        if (squares[i] >= least_regular_square && squares[i] <= largest_regular_square) {
+            measured.scales[i] = 1.0f / std::sqrt(squares[i]);
+            continue;
+        }
+        // A stored float16 row has unit length or is zero: only a float32 row can be finite and irregular.
+        const float* values = reinterpret_cast<const float*>(panel.rows[i]);
+        const double norm = rows.type == RowType::float32 ? norm_in_double(values, rows.dim) : std::sqrt(squares[i]);
+        if (!std::isfinite(norm)) {
+            measured.bad_row = measured.bad_row < 0 ? panel.numbers[i] : measured.bad_row;
+        } else if (norm > 0 && rows.type == RowType::float32) {
+            measured.scales[i] = 1.0f;
+            measured.irregular[measured.irregular_count++] = {i, values, 1.0 / norm};
+        }
+    }
+    return measured;
+}
+
+float score_in_double(const IrregularRow& row, const float* unit_query, size_t dim) {
+    double dot = 0;
+    for (size_t i = 0; i < dim; ++i) {
+        dot += static_cast<double>(unit_query[i]) * row.values[i];
+    }
+    return static_cast<float>(dot * row.scale);
+}
+
+// mask: a bit for each row of the panel whose score is above the threshold.
+void offer(uint32_t mask, const float* scores, const Panel& panel, Reservoir& best) {
+    for (size_t i = 0; mask != 0 && i < panel.row_count; ++i, mask >>= 1) {
+        if (mask & 1) {
+            best.push(scores[i], panel.numbers[i]);
+        }
+    }
+}
+
+int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                           const Panel& next, float* dots, Reservoir* best) {
+    float squares[panel_rows];
+    multiply_floats(kernels, rows, queries, panel, next, dots, squares);
+    const PanelScales measured = measure_rows(rows, panel, squares);
+    for (size_t query = 0; query < queries.count; ++query) {
+        float* scores = dots + query * panel_rows;
+        for (size_t i = 0; i < measured.irregular_count; ++i) {
+            const IrregularRow& row = measured.irregular[i];
+            scores[row.place] = score_in_double(row, queries.unit.data() + query * rows.dim, rows.dim);
+        }
+        const uint32_t mask = kernels.finish_float(scores, measured.scales, best[query].threshold(), scores);
+        offer(mask, scores, panel, best[query]);
+    }
+    return measured.bad_row;
+}
+
+int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                         const Panel& next, int32_t* dots, Reservoir* best) {
+    const size_t words = row_words(rows.type, rows.dim);
+    const DotWords dot = rows.type == RowType::int8 ? kernels.dot_int8 : kernels.dot_binary;
+    alignas(64) uint32_t packed[segment_length * panel_rows];
+    for (size_t query = 0; query < queries.count; ++query) {
+        std::fill(dots + query * panel_rows, dots + (query + 1) * panel_rows, queries.starts[query]);
+    }
+    for (size_t first = 0; first < words; first += segment_length) {
+        const size_t count = std::min(segment_length, words - first);
+        kernels.pack_panel(panel.rows, next.rows, first, count, packed);
+        for (size_t query = 0; query < queries.count; query += tile_queries) {
+            dot(packed, queries.word_tiles.data() + query * words + first * tile_queries, count,
+                std::min(tile_queries, queries.count - query), dots + query * panel_rows);
+        }
+    }
+    float scores[panel_rows], scales[panel_rows];
+    int64_t bad_row = -1;
+    for (size_t i = panel_rows; i-- > 0;) {
+        scales[i] = rows.scales[panel.numbers[i]];
+        bad_row = std::isfinite(scales[i]) ? bad_row : panel.numbers[i];
+    }
+    for (size_t query = 0; query < queries.count; ++query) {
+        const uint32_t mask = kernels.finish_int(dots + query * panel_rows, scales, queries.scales[query],
+                                                 best[query].threshold(), scores);
+        offer(mask, scores, panel, best[query]);
+    }
+    return bad_row;
+}
+
+}  // namespace
+
+PanelDots make_panel_dots(const Queries& queries) {
+    PanelDots dots;
+    if (queries.word_tiles.empty()) {
+        dots.floats.resize(queries.count * panel_rows);
+    } else {
+        dots.integers.resize(queries.count * panel_rows);
+    }
+    return dots;
+}
+
+Panel panel_at(const Rows& rows, size_t first) {
+    Panel panel;
+    panel.row_count = std::min(panel_rows, rows.count - first);
+    for (size_t i = 0; i < panel_rows; ++i) {
+        const size_t position = first + std::min(i, panel.row_count - 1);
+        const size_t row = rows.selected == nullptr ? position : rows.selected[position];
+        panel.numbers[i] = static_cast<uint32_t>(row);
+        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(row) * rows.row_stride;
+    }
+    return panel;
+}
+
+int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                     const Panel& next, PanelDots& dots, Reservoir* best) {
+    return queries.word_tiles.empty()
+               ? search_float_panel(kernels, rows, queries, panel, next, dots.floats.data(), best)
+               : search_int_panel(kernels, rows, queries, panel, next, dots.integers.data(), best);
+}
+
+}  // namespace gte

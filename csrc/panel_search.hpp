@@ -1,0 +1,38 @@
+// One panel of rows against all queries of a group: multiply, score, offer to the reservoirs.
+//
+// A segment of the panel is packed and multiplied with every query tile while it is in the first-level cache; packing it
+// calls the same segment of the next panel from memory, so that memory and arithmetic are busy at the same time.
+#pragma once
+
+#include <vector>
+
+#include "kernels.hpp"
+#include "queries.hpp"
+#include "reservoir.hpp"
+#include "rows.hpp"
+
+namespace gte {
+
+// Up to panel_rows neighbours among the searched rows; one that is not full repeats its last row.
+struct Panel {
+    size_t row_count;
+    uint32_t numbers[panel_rows];
+    const char* rows[panel_rows];
+};
+
+// The dot products of one panel, of the kind that the rows have: [tile][tile_queries][panel_rows].
+struct PanelDots {
+    std::vector<float> floats;
+    std::vector<int32_t> integers;
+};
+
+PanelDots make_panel_dots(const Queries& queries);
+
+// The panel that begins at position `first` of the searched rows.
+Panel panel_at(const Rows& rows, size_t first);
+
+// best: one reservoir for each query. Returns the lowest row of the panel that is not finite, or -1.
+int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                     const Panel& next, PanelDots& dots, Reservoir* best);
+
+}  // namespace gte
