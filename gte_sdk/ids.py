@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gte_sdk.errors import InputError, InputTypeError
 
 Id: TypeAlias = int | str
-Ids: TypeAlias = Sequence[int] | Sequence[str] | NDArray[Any]
+Ids: TypeAlias = Sequence[Id] | NDArray[Any]
 
 
 def checked_ids(ids: Ids, count: int) -> list[Id]:

@@ -230,8 +230,9 @@ class _Reader:
         end = HEADER_BYTES
         for number, name in enumerate(SECTIONS):
             offset, size = _SECTION.unpack_from(header, _FIELDS.size + number * _SECTION.size)
-            if offset < end or offset + size > len(self.data) or (name != "checksums" and offset % ALIGNMENT):
-                self.refuse(f"section {name} is said to be at {offset} with {size} bytes, which cannot be")
+            start = end if name == "checksums" else end + -end % ALIGNMENT
+            if offset != start or offset + size > len(self.data):
+                self.refuse(f"section {name} is said to be at {offset} with {size} bytes; it begins at {start}")
             self.sections[name] = self.data[offset : offset + size]
             end = offset + size
         if end != len(self.data):
