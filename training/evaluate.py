@@ -80,7 +80,7 @@ def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
 
 
 def evaluation_texts(sets: Sequence[Path]) -> set[str]:
-    """Every text that is measured on, in its `comparable` form; training splits beside a test file are not among them."""
+    """Every text that is measured on, in its `comparable` form; the training splits beside them are not."""
     texts: set[str] = set()
     for path in sets:
         for name in ("test.jsonl", "queries.jsonl", "corpus.jsonl"):
@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _embed_functions(model: str, variant: str | None, max_tokens: int | None) -> tuple[Embed, Embed]:
     exported = model in bundled_models() or (Path(model) / GTE_JSON).is_file()
     if variant or exported:
-        embedder = Embedder(model, variant=variant or "auto")
+        embedder = Embedder(model, variant=variant or "auto", truncation="ignore")
         return embedder.embed_documents, embedder.embed_query
     directory = resolve_directory(model)
     encoder, tokenizer = load_encoder(directory, max_tokens), load_tokenizer(directory / "tokenizer.json")
@@ -299,7 +299,8 @@ def _cut(embed: Embed, dim: int) -> Embed:
 
     def cut(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors_ND = embed(texts)[:, :dim]
-        return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        unit_ND: NDArray[np.float32] = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        return unit_ND
 
     return cut
 

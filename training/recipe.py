@@ -112,17 +112,25 @@ class Stage:
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.999)
     clip_norm: float = 1.0
+    average_last: float = 0.0
+    """Fraction of the steps over whose weights the result of the stage is averaged; 0: the last weights."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What changes speed and memory, and the result only by rounding."""
+
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """On a GPU; a CPU always computes in float32."""
     chunk_tokens: int = 16384
-    """Padded tokens that go through the encoder at once."""
+    """Padded tokens that go through the encoder at once, on each device."""
     kept_tokens: int = 16384
     """Padded tokens whose graphs are held, see grad_cache; a batch within it needs no second pass."""
+    block_rows: int = 1024
+    """Rows of the similarity matrices that are in memory at once."""
     gradient_checkpointing: bool = False
     optimizer_sharding: bool = False
     """ZeRO stage 1: each process keeps its share of AdamW's state."""
-    average_last: float = 0.0
-    """Fraction of the steps over whose weights the result of the stage is averaged; 0: the last weights."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,7 @@ class Recipe:
     """In the order of the file."""
     seed: int = 0
     description: str = ""
+    hardware: Hardware = field(default_factory=Hardware)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoint_steps: int = 500
     tensorboard: bool = False
@@ -155,6 +164,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     recipe: Recipe = _build(Recipe, table, name_or_path, "")
     for name, stage in recipe.stages.items():
         _check_stage(stage, f"{name_or_path}: stages.{name}")
+    for key in ("chunk_tokens", "block_rows"):
+        if getattr(recipe.hardware, key) < 1:
+            raise RecipeError(f"{name_or_path}: hardware.{key} = {getattr(recipe.hardware, key)} must be at least 1")
     if not recipe.encoder.start and recipe.encoder.kind == "transformer" and recipe.encoder.architecture is None:
         raise RecipeError(f"{name_or_path}: encoder needs `start` (a directory or Hub name) or `architecture`")
     return recipe
@@ -250,10 +262,10 @@ def _suggest(name: str, known: list[str]) -> str:
 
 
 def _check_stage(stage: Stage, where: str) -> None:
-    for key in ("batch_size", "max_tokens", "learning_rate", "temperature", "chunk_tokens"):
+    for key in ("batch_size", "max_tokens", "learning_rate", "temperature"):
         if getattr(stage, key) <= 0:
             raise RecipeError(f"{where}.{key} = {getattr(stage, key)} must be more than 0")
-    for key in ("alpha", "steps", "epochs", "negatives", "kept_tokens", "weight_decay", "max_sources"):
+    for key in ("alpha", "steps", "epochs", "negatives", "weight_decay", "max_sources"):
         if getattr(stage, key) < 0:
             raise RecipeError(f"{where}.{key} = {getattr(stage, key)} must not be negative")
     for key in ("warmup", "average_last"):

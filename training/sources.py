@@ -9,6 +9,8 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training.docstrings import write_docstring_pairs
 from training.pairs import DEFAULT_CACHE, PairsError, Source, open_source
 
@@ -23,6 +25,8 @@ def open_sources(
     exclude: Sequence[str] = (),
     commercial: Sequence[str] = (),
     forbidden: Set[str] = frozenset(),
+    first: int = 0,
+    seed: int = 0,
     cache: Path = DEFAULT_CACHE,
 ) -> list[Source]:
     """The sources of all patterns in the order of their paths, each once.
@@ -30,8 +34,9 @@ def open_sources(
     A pattern is a path under `data` with or without suffix, in which * stands for anything (`stage1/*`,
     `stage2/nli__*`), an absolute path, or `hub:OWNER/NAME/FILE` with an optional `@REVISION` after NAME, downloaded
     into the Hugging Face cache; `docstrings` are pairs made of the Python standard library. `exclude` are patterns of
-    file stems. With `commercial`, only files whose manifest entry is one of its values are opened. Raises PairsError
-    where a pattern matches no file, or two files share a stem.
+    file stems. With `commercial`, only files whose manifest entry is one of its values are opened. With `first`, only
+    so many are, in an order that `seed` shuffles. Raises PairsError where a pattern matches no file, or two files
+    share a stem.
     """
     paths: dict[Path, None] = {}
     for pattern in patterns:
@@ -54,6 +59,8 @@ def open_sources(
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise PairsError(f"two sources are called {twice}; rename one file, the name identifies a source")
+    if first:
+        kept = [kept[index] for index in np.random.default_rng(seed).permutation(len(kept))[:first]]
     return [open_source(path, cache, forbidden) for path in kept]
 
 

@@ -1,0 +1,69 @@
+"""What happens before and after a stage: hard negatives are mined, the encoder is measured, all is saved."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.checkpoint import random_states, save_checkpoint
+from training.embed import embed_texts
+from training.evaluate import evaluate, summarize
+from training.mine_negatives import mine
+from training.pairs import Source, open_source, write_pairs
+from training.recipe import Mining
+from training.run import Run
+from training.run_log import read_log
+
+
+def mined_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]) -> list[Source]:
+    """The sources with hard negatives, mined by the encoder as it is now and kept under mined/ for a resumed run."""
+    directory = run.output / "mined" / stage
+    if run.accelerator.is_main_process and not directory.is_dir():
+        partial = directory.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for source in sources:
+            run.accelerator.print(f"mining {source.name}: {len(source)} pairs")
+            pairs = [source[index] for index in range(len(source))]
+            mined = mine(pairs, lambda texts: embed(run, texts, mining.max_tokens), mining, run.recipe.seed)
+            write_pairs(partial / f"{source.name}.parquet", mined)
+        partial.rename(directory)
+    run.accelerator.wait_for_everyone()
+    return [open_source(directory / f"{source.name}.parquet") for source in sources]
+
+
+def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
+    """What metrics.json says of a finished stage; the evaluation runs in the first process."""
+    if not run.accelerator.is_main_process:
+        return {}
+    lines = [line for line in read_log(run.output / "log.csv") if line.stage == stage]
+    last = lines[-max(1, len(lines) // 10) :]
+    seconds = sum(line.seconds for line in lines)
+    metrics: dict[str, Any] = {
+        "steps": len(lines),
+        "loss_of_last_tenth": sum(line.loss for line in last) / len(last),
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(sum(line.tokens for line in lines) / seconds),
+    }
+    if sets:
+        scores = evaluate(sets, lambda texts: embed(run, texts, run.encoder.max_tokens))
+        metrics |= {"summary": summarize(scores), "scores": scores}
+    return metrics
+
+
+def save(run: Run, step: int, stage: str, in_stage: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Checkpoint `step` of the whole run. `in_stage` is empty after a finished stage. All processes must call it."""
+    state = {"step": step, "stage": stage, "metrics": metrics, "random": random_states(run.accelerator), **in_stage}
+    if run.accelerator.is_main_process:
+        state["encoder"] = run.encoder.state_dict()
+        save_checkpoint(run.output, step, run.encoder, run.tokenizer_directory, state)
+    run.accelerator.wait_for_everyone()
+
+
+def embed(run: Run, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
+    """Vectors by the encoder as it is now."""
+    budget, device = run.recipe.hardware.chunk_tokens, run.accelerator.device
+    return embed_texts(run.encoder, run.tokenizer, texts, max_tokens, token_budget=budget, device=device)

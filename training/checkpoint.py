@@ -1,0 +1,105 @@
+"""Checkpoints: a directory a step, there whole or not at all, from which a killed run continues with the same losses.
+
+`model/` is the encoder as anyone loads it, `state.pt` is the rest: exact weights, optimizer, mixture, random states.
+Written beside and renamed, so the newest directory is always a good one; the two newest are kept.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from torch import Tensor
+
+from training.encoder import AnyEncoder
+from training.encoder_files import write_encoder
+
+KEPT = 2
+MODEL = "model"
+_STATE = "state.pt"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that could not be written or read; the message says what is still good."""
+
+
+def save_checkpoint(
+    run: Path, step: int, encoder: AnyEncoder, tokenizer_directory: Path, state: dict[str, Any]
+) -> Path:
+    """Writes checkpoint `step` of the run and deletes all but the KEPT newest. `state` is tensors and plain values.
+
+    Raises CheckpointError where the disk is full or not writable; earlier checkpoints stay.
+    """
+    directory = _directory(run, step)
+    partial = directory.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write_encoder(encoder, tokenizer_directory, partial / MODEL)
+        torch.save(state, partial / _STATE)
+        with (partial / _STATE).open("rb") as file:
+            os.fsync(file.fileno())
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.rename(directory)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = latest_checkpoint(run)
+        good = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
+        raise CheckpointError(
+            f"cannot write checkpoint {directory} ({error}); {good}: free space and run the same command to continue"
+        ) from error
+    for old in _checkpoints(run)[:-KEPT]:
+        shutil.rmtree(old)
+    return directory
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The directory of the newest checkpoint, or None."""
+    checkpoints = _checkpoints(run)
+    return checkpoints[-1] if checkpoints else None
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The state that was saved, on the CPU. Only tensors and plain values are unpickled."""
+    try:
+        state: dict[str, Any] = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(
+            f"{checkpoint / _STATE} is not readable ({error}); delete {checkpoint} to go one back"
+        ) from error
+    return state
+
+
+def _directory(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != ".partial")
+
+
+def random_states(accelerator: Accelerator) -> list[dict[str, Tensor]]:
+    """The random state of every process, in the order of their ranks. All processes must call it."""
+    state = {"cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    if accelerator.num_processes == 1:
+        return [state]
+    states: list[dict[str, Tensor]] = [{} for _ in range(accelerator.num_processes)]
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def restore_random_state(states: list[dict[str, Tensor]], accelerator: Accelerator) -> None:
+    """Sets this process's random state. Raises CheckpointError where the run had another number of processes."""
+    if len(states) != accelerator.num_processes:
+        raise CheckpointError(
+            f"the run was started with {len(states)} processes and continues with {accelerator.num_processes}; "
+            "use the same number, or the losses would not be the same"
+        )
+    state = states[accelerator.process_index]
+    torch.set_rng_state(state["cpu"])
+    if accelerator.device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], accelerator.device)

@@ -1,0 +1,79 @@
+"""What a stage minimises, put together from its recipe: contrastive loss, Matryoshka dimensions, distillation."""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from gte_sdk.tokens import load_tokenizer, pad_token_id, tokenize
+from training.embed import embed_token_ids
+from training.encoder import AnyEncoder, load_encoder
+from training.encoder_files import resolve_directory
+from training.loss import (
+    contrastive_loss,
+    matryoshka,
+    similarity_distillation_loss,
+    truncate,
+    vector_distillation_loss,
+)
+from training.recipe import Distillation, Stage
+
+Teacher = Callable[[Sequence[str], int], Tensor]
+"""Texts and the most tokens of each to unit rows, without a graph."""
+
+
+def stage_loss(
+    stage: Stage, counts: tuple[int, int, int], teacher_ND: Tensor | None, block_rows: int
+) -> Callable[[Tensor], Tensor]:
+    """The loss as a function of all vectors of a batch: `counts` queries, documents and negatives, in this order.
+
+    `teacher_ND` are the teacher's vectors of the texts that `stage.distillation` names; None: none are distilled.
+    """
+    margin = stage.false_negative_margin if stage.false_negative_margin >= 0 else None
+
+    def loss_of(vectors_ND: Tensor) -> Tensor:
+        queries_ND, documents_ND, negatives_MD = torch.split(vectors_ND, list(counts))
+
+        def contrastive(dim: int) -> Tensor:
+            return contrastive_loss(
+                truncate(queries_ND, dim),
+                truncate(documents_ND, dim),
+                truncate(negatives_MD, dim),
+                temperature=stage.temperature,
+                kind=stage.loss,
+                false_negative_margin=margin,
+                block_rows=block_rows,
+            )
+
+        loss = matryoshka(contrastive, stage.matryoshka or (vectors_ND.shape[1],))
+        distillation = stage.distillation
+        if distillation is not None and teacher_ND is not None:
+            distilled = {"queries": queries_ND, "documents": documents_ND}
+            student_ND = distilled.get(distillation.texts, vectors_ND[: counts[0] + counts[1]])
+            distance = similarity_distillation_loss if distillation.kind == "similarities" else vector_distillation_loss
+            loss = loss + distillation.weight * distance(student_ND, teacher_ND)
+        return loss
+
+    return loss_of
+
+
+def open_teacher(
+    distillation: Distillation | None, start: AnyEncoder, tokenizer: Tokenizer, device: torch.device, chunk_tokens: int
+) -> Teacher | None:
+    """The teacher a stage names: a model of its own with its own tokenizer, or a frozen copy of `start`."""
+    if distillation is None:
+        return None
+    teacher, own_tokenizer = copy.deepcopy(start), tokenizer
+    if distillation.teacher != "start":
+        directory: Path = resolve_directory(distillation.teacher)
+        teacher, own_tokenizer = load_encoder(directory), load_tokenizer(directory / "tokenizer.json")
+    teacher = teacher.to(device).requires_grad_(False).eval()
+
+    def embed(texts: Sequence[str], max_tokens: int) -> Tensor:
+        ids = tokenize(own_tokenizer, texts, min(max_tokens, teacher.max_tokens)).ids
+        return embed_token_ids(teacher, ids, pad_token_id(own_tokenizer), token_budget=chunk_tokens, device=device)
+
+    return embed

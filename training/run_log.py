@@ -1,0 +1,133 @@
+"""What a run leaves behind to look at: log.csv with a line a step, loss.png, run.json with all that made it."""
+
+import csv
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+
+from training.pairs import PairsError, Source
+from training.sources import describe
+
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-sdk")
+
+
+class LogLine(NamedTuple):
+    stage: str
+    step: int
+    """Of the whole run, from 1."""
+    loss: float
+    learning_rate: float
+    tokens: int
+    """Without padding, of all processes."""
+    seconds: float
+    source: str
+
+
+def open_log(path: Path, after_step: int) -> list[LogLine]:
+    """The lines of an earlier session up to `after_step`; what was logged after its last checkpoint is dropped."""
+    lines = [line for line in read_log(path) if line.step <= after_step] if path.is_file() else []
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(LogLine._fields)
+        writer.writerows(lines)
+    return lines
+
+
+def append_log(path: Path, line: LogLine) -> None:
+    with path.open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow(line)
+
+
+def read_log(path: Path) -> list[LogLine]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            LogLine(stage, int(step), float(loss), float(rate), int(tokens), float(seconds), source)
+            for stage, step, loss, rate, tokens, seconds, source in list(csv.reader(file))[1:]
+        ]
+
+
+def plot_losses(lines: list[LogLine], path: Path) -> None:
+    """The loss over steps, a colour a stage, with its running mean."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="loss")
+    for stage in dict.fromkeys(line.stage for line in lines):
+        steps = [line.step for line in lines if line.stage == stage]
+        losses = torch.tensor([line.loss for line in lines if line.stage == stage])
+        window = max(1, len(losses) // 50)
+        means = losses.cumsum(0)
+        means[window:] = means[window:] - losses.cumsum(0)[:-window]
+        means = means / torch.arange(1, len(losses) + 1).clamp(max=window)
+        (curve,) = axes.plot(steps, means.tolist(), label=stage)
+        axes.plot(steps, losses.tolist(), color=curve.get_color(), alpha=0.2, linewidth=0.8)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def record_run(
+    output: Path, accelerator: Accelerator, sources: Mapping[str, Sequence[Source]], state: dict[str, Any] | None
+) -> None:
+    """Opens log.csv and writes run.json: data with hashes, and commit, versions, machine and command of each session.
+
+    Raises PairsError where the data of a run that continues is not what it was.
+    """
+    path = output / "run.json"
+    data = {name: describe(of_stage) for name, of_stage in sources.items()}
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"sessions": []}
+    if state and earlier["data"] != data:
+        raise PairsError(f"the data is not what {path} records of this run; restore it, or begin in another --output")
+    open_log(output / "log.csv", state["step"] if state else 0)
+    session = {"from_step": state["step"] if state else 0, **provenance(accelerator)}
+    write_json(path, {"data": data, "sessions": [*earlier["sessions"], session]})
+
+
+def provenance(accelerator: Accelerator) -> dict[str, Any]:
+    """Commit, versions, machine and command of this session."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "packages": {package: importlib.metadata.version(package) for package in PACKAGES if _installed(package)},
+        "device": f"{device.type}: {name}",
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _commit() -> str:
+    """The checkout's commit, with `+changes` where files differ from it; "unknown" outside of a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

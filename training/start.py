@@ -1,0 +1,138 @@
+"""What a run starts from: the encoder and the tokenizer that a recipe names, loaded, or made from nothing.
+
+Everything here depends on the recipe, its seed and the sources only, so a resumed run starts from the same weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+
+from gte_sdk.tokens import load_tokenizer, pad_token_id
+from training.embed import embed_token_ids
+from training.encoder import (
+    AnyEncoder,
+    Encoder,
+    StaticEncoder,
+    load_encoder,
+    random_encoder,
+    random_static_encoder,
+    special_token_ids,
+)
+from training.encoder_files import resolve_directory
+from training.pairs import Source
+from training.recipe import EncoderRecipe
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TOKENIZER_PAIRS = 20_000
+
+
+def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
+    """The directory of the run's tokenizer; where the recipe names none, one is trained into `directory`."""
+    if recipe.tokenizer or recipe.start:
+        return resolve_directory(recipe.tokenizer or recipe.start)
+    vocabulary = recipe.architecture.vocabulary if recipe.architecture else 30522
+    if not (directory / "tokenizer.json").is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        _train_tokenizer(sources, vocabulary).save(str(directory / "tokenizer.json"))
+    return directory
+
+
+def start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int) -> AnyEncoder:
+    """The encoder before the first step."""
+    torch.manual_seed(seed)
+    encoder = _loaded_encoder(recipe, tokenizer) if recipe.start else _random_encoder(recipe, tokenizer)
+    if recipe.dropout >= 0:
+        for module in encoder.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.dropout
+    if recipe.freeze_token_embeddings:
+        token_embeddings(encoder).weight.requires_grad_(False)
+    return encoder
+
+
+def token_embeddings(encoder: AnyEncoder) -> nn.Embedding:
+    if isinstance(encoder, StaticEncoder):
+        return encoder.embedding
+    embeddings: nn.Embedding = encoder.backbone.get_input_embeddings()  # type: ignore[operator]
+    return embeddings
+
+
+def static_from_transformer(encoder: Encoder, tokenizer: Tokenizer, dim: int, max_tokens: int) -> StaticEncoder:
+    """A static encoder from what a transformer says of each token alone (model2vec's recipe).
+
+    Each token's vector is the transformer's of [CLS] token [SEP], projected on the `dim` principal components of them
+    all. Its weight is log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf).
+    """
+    first, *_, last = tokenizer.encode("").ids
+    token_count = tokenizer.get_vocab_size()
+    vectors_VE = embed_token_ids(
+        encoder, [[first, token, last] for token in range(token_count)], pad_token_id(tokenizer)
+    )
+    if dim > vectors_VE.shape[1]:
+        raise ValueError(f"dim={dim} exceeds the {vectors_VE.shape[1]} dimensions of the encoder to start from")
+    weights_V = torch.log1p(torch.arange(token_count, dtype=torch.float32))
+    return StaticEncoder(
+        _principal_components(vectors_VE, dim), special_token_ids(tokenizer), weights_V / weights_V.mean(), max_tokens
+    )
+
+
+def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer) -> AnyEncoder:
+    encoder = load_encoder(recipe.start, None if recipe.kind == "static" else recipe.max_tokens)
+    if recipe.kind == "static" and isinstance(encoder, Encoder):
+        return static_from_transformer(encoder, tokenizer, recipe.dim, recipe.max_tokens)
+    if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
+        raise ValueError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
+    return encoder
+
+
+def _random_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer) -> AnyEncoder:
+    vocabulary_size = tokenizer.get_vocab_size()
+    if recipe.kind == "static":
+        return random_static_encoder(vocabulary_size, recipe.dim, special_token_ids(tokenizer), recipe.max_tokens)
+    architecture = recipe.architecture
+    assert architecture is not None, "load_recipe checks it"
+    configuration = {
+        "model_type": "bert",
+        "num_hidden_layers": architecture.layers,
+        "hidden_size": architecture.hidden,
+        "num_attention_heads": architecture.heads,
+        "intermediate_size": architecture.feed_forward,
+        "max_position_embeddings": architecture.positions,
+        "pad_token_id": pad_token_id(tokenizer),
+    }
+    return random_encoder(configuration, vocabulary_size, recipe.max_tokens)
+
+
+def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
+    centred_VE = vectors_VE.double() - vectors_VE.double().mean(dim=0)
+    _, directions_EE = torch.linalg.eigh(centred_VE.T @ centred_VE)  # eigenvalues ascending
+    components_VD: Tensor = centred_VE @ directions_EE.flip(1)[:, :dim]
+    return components_VD.float()
+
+
+def _train_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
+    """An uncased word-piece tokenizer of BERT's kind, on up to TOKENIZER_PAIRS pairs of each source."""
+
+    def texts() -> Iterator[str]:
+        for source in sources:
+            for index in range(min(len(source), TOKENIZER_PAIRS)):
+                pair = source[index]
+                yield from (pair.query, pair.document)
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokenizer.train_from_iterator(texts(), trainer)
+    ids = [(token, SPECIAL_TOKENS.index(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return tokenizer
+
+
+def load_start(recipe: EncoderRecipe, tokenizer_directory: Path, seed: int) -> tuple[Tokenizer, AnyEncoder]:
+    """Tokenizer and encoder of a run."""
+    tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
+    return tokenizer, start_encoder(recipe, tokenizer, seed)

@@ -1,0 +1,297 @@
+"""A recipe run from its first pair to its last checkpoint; read `main` and `train_stage` from top to bottom.
+
+    python -m training.train RECIPE --output DIR [--data DIR] [--evaluation DIR] [--seed N] [--stop-after STEPS]
+
+Killed at any moment, the same command continues from the last checkpoint with the same losses. Several GPUs or
+processes: `accelerate launch -m training.train ...`; each takes its share of every batch, negatives are shared.
+"""
+
+import argparse
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from gte_sdk.tokens import pad_token_id, tokenize
+from training.around_stages import measure, mined_sources, save
+from training.checkpoint import MODEL, latest_checkpoint, load_state, restore_random_state
+from training.encoder import AnyEncoder, Encoder
+from training.encoder_files import write_encoder
+from training.evaluate import evaluation_texts, find_sets
+from training.grad_cache import backward_through_chunks
+from training.mixture import Batch, Mixture
+from training.objective import Teacher, open_teacher, stage_loss
+from training.optimizer import WeightAverage, learning_rate_at, make_optimizer, optimizer_state, set_learning_rate
+from training.pairs import Source
+from training.recipe import Recipe, RecipeError, Stage, dump_recipe, load_recipe
+from training.run import Run
+from training.run_log import LogLine, append_log, plot_losses, read_log, record_run, write_json
+from training.sources import open_sources
+from training.start import load_start, start_tokenizer
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message says where it stood and what is still good."""
+
+
+class TokenizedBatch(NamedTuple):
+    batch: Batch
+    """The whole batch, of all processes."""
+    queries: list[str]
+    """This process's share, as are the rest."""
+    documents: list[str]
+    token_ids: list[list[int]]
+    """Of queries, then documents, then negatives."""
+    counts: tuple[int, int, int]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    recipe = load_recipe(options.recipe)
+    if options.seed is not None:
+        recipe = dataclasses.replace(recipe, seed=options.seed)
+    if options.encoder is not None:
+        recipe = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, start=options.encoder))
+    output: Path = options.output
+    accelerator = open_accelerator(recipe, output)
+    disable_progress_bar()  # transformers draws one for each file it reads or writes
+    claim_output(output, recipe, accelerator)
+
+    # Data. Texts that will be measured on are refused before anything is trained.
+    sets = find_sets(recipe.evaluation.sets, options.evaluation) if recipe.evaluation.sets else []
+    forbidden = evaluation_texts(sets) if recipe.evaluation.refuse_texts else frozenset()
+    stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
+    with accelerator.main_process_first():
+        sources = {
+            name: open_sources(
+                stage.sources,
+                options.data,
+                exclude=stage.exclude,
+                commercial=stage.commercial,
+                forbidden=forbidden,
+                first=stage.max_sources,
+                seed=recipe.seed,
+            )
+            for name, stage in stages.items()
+        }
+        directory = start_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
+
+    # The encoder as it is before the first step, its teachers, and then what an earlier session made of it.
+    tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed)
+    teachers = {
+        name: open_teacher(stage.distillation, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
+        for name, stage in stages.items()
+    }
+    checkpoint = latest_checkpoint(output)
+    state = load_state(checkpoint) if checkpoint else None
+    if accelerator.is_main_process:
+        record_run(output, accelerator, sources, state)
+    model = prepare_model(encoder, recipe, accelerator)
+    torch.manual_seed(recipe.seed + accelerator.process_index)  # dropout differs between processes
+    if state:
+        encoder.load_state_dict(state["encoder"])
+        restore_random_state(state["random"], accelerator)
+    last_step = (state["step"] if state else 0) + (options.stop_after or 2**62)
+    run = Run(recipe, output, accelerator, encoder, model, tokenizer, directory, last_step)
+
+    metrics: dict[str, Any] = state["metrics"] if state else {}
+    step_before = 0
+    for name, stage in stages.items():
+        step_count = stage.steps or math.ceil(stage.epochs * sum(map(len, sources[name])) / stage.batch_size)
+        if name not in metrics:
+            in_stage = state if state and state["stage"] == name else None
+            done = train_stage(run, name, sources[name], teachers[name], step_before, step_count, in_stage, metrics)
+            if not done:
+                accelerator.print(f"stopped after {options.stop_after} steps; the same command continues")
+                return
+            metrics[name] = measure(run, name, sets)
+            save(run, step_before + step_count, name, {}, metrics)
+        step_before += step_count
+
+    if accelerator.is_main_process:
+        write_encoder(encoder, directory, output / MODEL)
+        write_json(output / "metrics.json", metrics)
+        plot_losses(read_log(output / "log.csv"), output / "loss.png")
+    accelerator.print(
+        f"{output / MODEL} is trained; `python export/to_onnx.py {output / MODEL} --output DIR` exports it"
+    )
+    accelerator.end_training()
+
+
+def train_stage(
+    run: Run,
+    name: str,
+    sources: Sequence[Source],
+    teacher: Teacher | None,
+    step_before: int,
+    step_count: int,
+    state: dict[str, Any] | None,
+    metrics: dict[str, Any],
+) -> bool:
+    """Trains a stage from its beginning or from `state`; False where the session's steps end before the stage does."""
+    recipe, accelerator, hardware, stage = run.recipe, run.accelerator, run.recipe.hardware, run.recipe.stages[name]
+    if stage.mining:
+        sources = mined_sources(run, name, stage.mining, sources)
+    mixture = Mixture(
+        sources,
+        stage.batch_size,
+        stage.alpha,
+        seed=recipe.seed * 1000 + list(recipe.stages).index(name),
+        mixed=stage.mixed_sources,
+        negatives=stage.negatives,
+        multiple=accelerator.num_processes,
+    )
+    optimizer = accelerator.prepare(make_optimizer(run.encoder, stage, hardware.optimizer_sharding))
+    average = WeightAverage(step_count if stage.average_last == 0 else int(step_count * (1 - stage.average_last)))
+    if state:
+        mixture.restore(state["mixture"])
+        optimizer.load_state_dict(state["optimizer"])
+        average.restore(state["average"], accelerator.device)
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state["scaler"])
+    first_step = state["step"] - step_before if state else 0
+
+    parameters = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
+    run.model.train()
+    quiet = not accelerator.is_local_main_process
+    with (
+        tqdm(total=step_count, initial=first_step, desc=name, unit="step", disable=quiet) as progress,
+        ThreadPoolExecutor(max_workers=1) as ahead,
+    ):
+        upcoming = ahead.submit(next_tokens, mixture, run, stage)
+        for step in range(first_step, step_count):
+            started = time.perf_counter()
+            tokenized = upcoming.result()
+            if step + 1 < step_count:
+                upcoming = ahead.submit(next_tokens, mixture, run, stage)
+            learning_rate = learning_rate_at(stage, step, step_count)
+            set_learning_rate(optimizer, learning_rate)
+
+            teacher_ND = teacher_vectors(teacher, stage, tokenized, accelerator)
+            loss = backward_through_chunks(
+                run.model,
+                tokenized.token_ids,
+                stage_loss(stage, tokenized.counts, teacher_ND, hardware.block_rows),
+                chunk_tokens=hardware.chunk_tokens,
+                kept_tokens=hardware.kept_tokens,
+                pad_id=pad_token_id(run.tokenizer),
+                device=accelerator.device,
+                backward=accelerator.backward,
+                no_sync=lambda: accelerator.no_sync(run.model),
+            )
+            own = torch.tensor([float(loss), sum(map(len, tokenized.token_ids))], device=accelerator.device)
+            loss_sum, token_count = accelerator.reduce(own, "sum").tolist()
+            loss_value = loss_sum / accelerator.num_processes
+            source = "mixed" if stage.mixed_sources else tokenized.batch.sources[0]
+            if not math.isfinite(loss_value):
+                raise TrainingError(
+                    f"the loss is {loss_value} at step {step + 1} of {name} (source {source}, learning rate "
+                    f"{learning_rate:.2e}); the step was not taken and the last good checkpoint is "
+                    f"{latest_checkpoint(run.output)}: lower the learning rate or raise the temperature"
+                )
+            accelerator.clip_grad_norm_(parameters, stage.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            average.update(run.encoder, step)
+
+            seconds = time.perf_counter() - started
+            run_step = step_before + step + 1
+            if accelerator.is_main_process:
+                line = LogLine(name, run_step, loss_value, learning_rate, int(token_count), round(seconds, 4), source)
+                append_log(run.output / "log.csv", line)
+            accelerator.log({"loss": loss_value, "learning_rate": learning_rate}, step=run_step)
+            progress.set_postfix_str(
+                f"loss {loss_value:.4f}, {token_count / seconds:.0f} tokens/s, lr {learning_rate:.1e}"
+            )
+            progress.update()
+            stopping = run_step >= run.last_step
+            if step + 1 < step_count and (stopping or (step + 1) % recipe.checkpoint_steps == 0):
+                in_stage = {
+                    "mixture": tokenized.batch.state,
+                    "optimizer": optimizer_state(optimizer),
+                    "average": average.state(),
+                    "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+                }
+                save(run, run_step, name, in_stage, metrics)
+                if stopping:
+                    return False
+    average.apply(run.encoder)
+    return True
+
+
+def next_tokens(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
+    """The next batch. Every process draws the same one and tokenizes its own part of it."""
+    batch = mixture.next_batch()
+    share = len(batch.pairs) // run.accelerator.num_processes
+    pairs = batch.pairs[run.accelerator.process_index * share :][:share]
+    queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
+    negatives = [text for pair in pairs for text in pair.negatives]
+    token_ids = tokenize(run.tokenizer, queries + documents + negatives, stage.max_tokens).ids
+    return TokenizedBatch(batch, queries, documents, token_ids, (len(queries), len(documents), len(negatives)))
+
+
+def teacher_vectors(
+    teacher: Teacher | None, stage: Stage, tokenized: TokenizedBatch, accelerator: Accelerator
+) -> Tensor | None:
+    """The teacher's vectors of what the stage distils of this batch; None for a batch that is not distilled."""
+    category = tokenized.batch.sources[0].partition("__")[0]
+    if teacher is None or stage.distillation is None or category in stage.distillation.skip_categories:
+        return None
+    texts = {"queries": tokenized.queries, "documents": tokenized.documents}
+    with accelerator.autocast():
+        return teacher(texts.get(stage.distillation.texts, tokenized.queries + tokenized.documents), stage.max_tokens)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
+    parser.add_argument("recipe", help="a TOML file, or the name of one in training/recipes")
+    parser.add_argument("--output", type=Path, required=True, help="the run's directory; an existing run continues")
+    parser.add_argument("--data", type=Path, help="directory that the recipe's sources are relative to")
+    parser.add_argument("--evaluation", type=Path, help="directory that the recipe's evaluation sets are relative to")
+    parser.add_argument("--encoder", help="start from this directory or Hub name instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--stop-after", type=int, help="end this session after so many steps, with a checkpoint")
+    options = parser.parse_args(arguments)
+    if options.stop_after is not None and options.stop_after < 1:
+        parser.error(f"--stop-after {options.stop_after} must be at least 1")
+    return options
+
+
+def open_accelerator(recipe: Recipe, output: Path) -> Accelerator:
+    precision = recipe.hardware.precision if torch.cuda.is_available() else "fp32"
+    trackers = ["tensorboard"] if recipe.tensorboard else []
+    mixed_precision = "no" if precision == "fp32" else precision
+    accelerator = Accelerator(mixed_precision=mixed_precision, log_with=trackers, project_dir=output)
+    accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None:
+    """Copies the recipe, every value of it, into the output, where a run of another one is not written over."""
+    path, text = output / "recipe.toml", dump_recipe(recipe)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise RecipeError(f"{output} holds a run of another recipe or seed ({path} differs); choose another --output")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def prepare_model(encoder: AnyEncoder, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
+    if recipe.hardware.gradient_checkpointing and isinstance(encoder, Encoder):
+        encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    model: nn.Module = accelerator.prepare(encoder)
+    return model
+
+
+if __name__ == "__main__":
+    main()
