@@ -14,8 +14,8 @@ demo: .venv/.user
 	.venv/bin/python examples/standard_library_docs.py build/standard-library-docs
 	printf '%s\n' \
 	  "How do I embed texts that are too long for the model?" \
-	  "How do I run a function when the interpreter exits?" \
-	  "Which class counts how often each element occurs?" \
+	  "How do I get a temporary folder that is deleted afterwards?" \
+	  "How can I match file names with wildcards?" \
 	  | .venv/bin/gte search - -k 2 README.md docs build/standard-library-docs
 
 check: .venv/.development
