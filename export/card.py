@@ -124,3 +124,20 @@ def _limits(shape: Shape) -> list[str]:
         "taught, biases included; it is no statement of fact.",
         "",
     ]
+
+
+def summary_table(report: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """What the command prints at its end: one line a precision that was kept."""
+    lines = [
+        "",
+        f"fp32 against PyTorch: largest difference {report['fp32_against_pytorch']['maximum_difference']:.1e}",
+        f"{'':6}{'MB':>8}{'cosine mean':>13}{'minimum':>9}{'recall@10':>11}{'rank corr.':>12}{'tokens/s':>10}",
+    ]
+    for precision in files:
+        measured = report["precisions"][precision]
+        lines.append(
+            f"{precision:6}{measured['bytes'] / 1e6:8.1f}{measured['cosine']['mean']:13.5f}"
+            f"{measured['cosine']['minimum']:9.5f}{measured['recall_at_10']:11.4f}"
+            f"{measured['rank_correlation']:12.5f}{measured['speed']['tokens_per_second']:10,}"
+        )
+    return "\n".join(lines)

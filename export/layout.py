@@ -67,6 +67,11 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def size_of(directory: Path) -> int:
+    """Bytes of all files below the directory."""
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
 def _transformer_config(source: Path) -> Path:
     """config.json of the transformer, which old sentence-transformers directories keep in a folder of its own."""
     if (source / CONFIG_JSON).is_file():

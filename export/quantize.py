@@ -232,7 +232,7 @@ def _without_saturation(weights_KN: NDArray[np.float32]) -> tuple[NDArray[np.int
     """
     magnitudes_KN = np.abs(weights_KN)
     even_KN = magnitudes_KN[: len(magnitudes_KN) // 2 * 2]
-    pairs_1N = (even_KN[0::2] + even_KN[1::2]).max(axis=0, keepdims=True)
+    pairs_1N = (even_KN[0::2] + even_KN[1::2]).max(axis=0, keepdims=True, initial=0)
     scales_1N = np.maximum(pairs_1N, magnitudes_KN.max(axis=0, keepdims=True)).astype(np.float32) / np.float32(127)
     scales_1N[scales_1N == 0] = 1
     return np.rint(weights_KN / scales_1N).astype(np.int8), scales_1N

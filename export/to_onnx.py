@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ if (
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import click
+from click.core import ParameterSource
+from safetensors import SafetensorError
 
 from export import parity
-from export.card import Origin, Shape, model_card
+from export.card import Origin, Shape, model_card, summary_table
 from export.graph import OPSET, check_architecture, write_graph
-from export.layout import guess_licence, hash_weights, public_source, write_json, write_layout
+from export.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds
 from export.quantize import quantize
 from gte_sdk.errors import GteError
@@ -103,8 +105,7 @@ def main(
         progress = _Progress(steps=5 if "int8" in kept else 4)
         progress.step(f"reading {source}")
         source_directory = resolve_directory(source)
-        encoder = load_encoder(source_directory, max_tokens)
-        check_architecture(encoder)
+        encoder = _load(source_directory, max_tokens)
         tokenizer = load_tokenizer(source_directory / TOKENIZER_JSON)
         _check_space(directory, encoder)
         write_layout(encoder, source_directory, directory)
@@ -135,7 +136,7 @@ def main(
         origin = Origin(
             source=public_source(source, source_name),
             licence=licence or guess_licence(source_directory),
-            command=_command(source, source_name),
+            command=_command(),
             note=note.read_text(encoding="utf-8") if note else "",
         )
         for unwanted in set(graphs) - set(kept):
@@ -163,7 +164,8 @@ def main(
                 "versions": report["versions"],
             },
         )
-    click.echo(_summary(report, kept, output))
+    click.echo(summary_table(report, files))
+    click.echo(f"{output}: {size_of(output) / 1e6:.1f} MB")
 
 
 def _hide_progress_bars() -> None:
@@ -205,8 +207,18 @@ def _one_line_errors() -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise ExportError(f"no space is left on the disk of {error.filename or 'the output'}: free some") from error
         raise ExportError(f"{type(error).__name__}: {error}") from error
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise ExportError(f"the source could not be exported: {type(error).__name__}: {error}") from error
+
+
+def _load(directory: Path, max_tokens: int | None) -> AnyEncoder:
+    """The encoder of a supported architecture; what its readers say of a damaged one is one message."""
+    try:
+        encoder = load_encoder(directory, max_tokens)
+    except GteError:
+        raise
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ExportError(f"{directory} could not be read: {type(error).__name__}: {error}") from error
+    check_architecture(encoder)
+    return encoder
 
 
 @contextmanager
@@ -250,27 +262,23 @@ def _shape(name: str, encoder: AnyEncoder) -> Shape:
     )
 
 
-def _command(source: str, source_name: str | None) -> str:
-    """This command line, with SOURCE in place of a directory of this machine and paths as they were given."""
-    arguments = ["SOURCE" if argument == source and Path(source).exists() else argument for argument in sys.argv[1:]]
-    return shlex.join(["python", "export/to_onnx.py", *arguments])
-
-
-def _summary(report: dict[str, Any], kept: Sequence[str], output: Path) -> str:
-    lines = [
-        "",
-        f"fp32 against PyTorch: largest difference {report['fp32_against_pytorch']['maximum_difference']:.1e}",
-        f"{'':6}{'MB':>8}{'cosine mean':>13}{'minimum':>9}{'recall@10':>11}{'rank corr.':>12}{'tokens/s':>10}",
-    ]
-    for precision in kept:
-        measured = report["precisions"][precision]
-        lines.append(
-            f"{precision:6}{measured['bytes'] / 1e6:8.1f}{measured['cosine']['mean']:13.5f}"
-            f"{measured['cosine']['minimum']:9.5f}{measured['recall_at_10']:11.4f}"
-            f"{measured['rank_correlation']:12.5f}{measured['speed']['tokens_per_second']:10,}"
-        )
-    total = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    return "\n".join([*lines, f"{output}: {total / 1e6:.1f} MB"])
+def _command() -> str:
+    """This command line with SOURCE where a directory of this machine stands, and of absolute paths the last part."""
+    context = click.get_current_context()
+    words = ["python", "export/to_onnx.py"]
+    for parameter in context.command.params:
+        if context.get_parameter_source(parameter.name or "") is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[parameter.name or ""]
+        if parameter.param_type_name == "argument":
+            words.append("SOURCE" if Path(value).expanduser().exists() else value)
+            continue
+        words.append(parameter.opts[-1])
+        if isinstance(value, Path):
+            words.append(value.name if value.is_absolute() else value.as_posix())
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)
 
 
 if __name__ == "__main__":
