@@ -41,7 +41,7 @@ Queries prepare_queries(const float* queries, size_t count, size_t dim, RowType 
     std::vector<uint32_t> rows(count * words);
     prepared.scales.resize(count);
     prepared.starts.resize(count);
-    encode_rows(type, prepared.unit.data(), count, dim, reinterpret_cast<char*>(rows.data()), prepared.scales.data());
+    encode_rows(type, queries, count, dim, reinterpret_cast<char*>(rows.data()), prepared.scales.data());
     for (size_t query = 0; query < count; ++query) {
         if (type == RowType::binary) {
             prepared.starts[query] = static_cast<int32_t>(dim);

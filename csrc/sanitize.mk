@@ -1,0 +1,49 @@
+# The kernels under sanitizers, and on an emulated ARM CPU. Included by the Makefile.
+#   make sanitize      the self-test and the extension's tests under ASan with UBSan, then under TSan
+#   make test-aarch64  the self-test, cross-compiled, under qemu-user (Debian: cmake g++-aarch64-linux-gnu qemu-user)
+.PHONY: sanitize test-aarch64 sanitize-address sanitize-thread
+
+sanitize: sanitize-address sanitize-thread
+
+# Python itself is not instrumented: the sanitizer's library is loaded before it, and its leak check, which would report
+# the interpreter's own memory, stays off.
+SANITIZED_PYTEST = cd build/away && PYTHONMALLOC=malloc PYTHONPATH=../sanitize/$(1) \
+  LD_PRELOAD="$$($(CXX) -print-file-name=$(2)) $$($(CXX) -print-file-name=libstdc++.so.6)" \
+  ../../.venv-wheel/bin/python -m pytest -p no:cacheprovider -c ../../pyproject.toml --rootdir ../.. ../../tests/kernels
+
+sanitize-address: build/sanitize/address/.built .venv-wheel/.installed
+	ASAN_OPTIONS=detect_leaks=1 build/sanitize/cmake-address/self_test
+	mkdir -p build/away
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 && export ASAN_OPTIONS UBSAN_OPTIONS && \
+	  $(call SANITIZED_PYTEST,address,libasan.so)
+
+sanitize-thread: build/sanitize/thread/.built .venv-wheel/.installed
+	TSAN_OPTIONS=halt_on_error=1 build/sanitize/cmake-thread/self_test --no-fork
+	mkdir -p build/away
+	TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" && export TSAN_OPTIONS && \
+	  $(call SANITIZED_PYTEST,thread,libtsan.so)
+
+build/sanitize/address/.built: SANITIZERS := address,undefined
+build/sanitize/thread/.built: SANITIZERS := thread
+build/sanitize/%/.built: .venv/.development $(wildcard csrc/*) CMakeLists.txt tests/kernels/self_test.cpp
+	rm -rf build/sanitize/$*
+	.venv/bin/python -m pip install -q --no-deps --target build/sanitize/$* . -C build-dir=build/sanitize/cmake-$* \
+	  -C cmake.build-type=RelWithDebInfo -C cmake.define.GTE_SANITIZE=$(SANITIZERS) -C cmake.define.GTE_TESTS=ON
+	touch $@
+
+CROSS_TOOLS := cmake aarch64-linux-gnu-g++ qemu-aarch64
+CROSS_MISSING := $(foreach tool,$(CROSS_TOOLS),$(if $(shell command -v $(tool)),,$(tool)))
+
+# Once with everything that the emulator knows, once on a core without the dot product. qemu-user does not survive the
+# fork of a process with threads.
+test-aarch64:
+ifneq ($(strip $(CROSS_MISSING)),)
+	@echo "test-aarch64: skipped, not installed: $(CROSS_MISSING)"
+else
+	cmake -S . -B build/aarch64 -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
+	  -DGTE_PYTHON=OFF -DGTE_TESTS=ON -DGTE_WERROR=ON
+	cmake --build build/aarch64 --target self_test -j2
+	qemu-aarch64 -cpu max build/aarch64/self_test --no-fork
+	qemu-aarch64 -cpu cortex-a53 build/aarch64/self_test --no-fork
+endif
