@@ -111,30 +111,29 @@ extern const EncodeBatch bert_neon;
 #endif
 extern const EncodeBatch bert_scalar;
 
-const BertVariant* bert_variants() {
+const std::vector<BertVariant>& bert_variants() {
     static const std::vector<BertVariant> variants = [] {
         std::vector<BertVariant> found;
         [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
+found.push_back({"scalar", bert_scalar});
 #if defined(GTE_X86)
-        if (cpu.avx512bytes) {
-            found.push_back({"avx512vnni", bert_avx512vnni});
+        if (cpu.avx2) {
+            found.push_back({"avx2", bert_avx2});
         }
         if (cpu.avxvnni) {
             found.push_back({"avxvnni", bert_avxvnni});
         }
-        if (cpu.avx2) {
-            found.push_back({"avx2", bert_avx2});
+        if (cpu.avx512bytes) {
+            found.push_back({"avx512vnni", bert_avx512vnni});
         }
 #elif defined(GTE_ARM)
         if (cpu.neon_dot) {
             found.push_back({"neon", bert_neon});
         }
 #endif
-        found.push_back({"scalar", bert_scalar});
-        found.push_back({nullptr, nullptr});
         return found;
     }();
-    return variants.data();
+    return variants;
 }
 
 }  // namespace gte

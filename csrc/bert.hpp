@@ -76,8 +76,8 @@ struct BertVariant {
     EncodeBatch encode_batch;
 };
 
-// The variants that this CPU runs, the fastest first, ending with {nullptr, nullptr}.
-const BertVariant* bert_variants();
+// The variants that this CPU and build have, the slowest first.
+const std::vector<BertVariant>& bert_variants();
 
 // Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. Each text has 1 to
 // position_count tokens, each token is below the vocabulary; the caller has checked it.

@@ -18,43 +18,46 @@ namespace {
 
 constexpr size_t tile_rows = 3, tile_columns = 1;
 
-// Two partial sums for each of 16 columns.
-struct Sums {
-    __m256i columns[4];
-};
-
-GTE_INLINE __m256 add_pairs(__m256i first, __m256i second) {
-    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8));
-}
-GTE_INLINE Floats to_floats(const Sums& sums) {
-    return {add_pairs(sums.columns[0], sums.columns[1]), add_pairs(sums.columns[2], sums.columns[3])};
+GTE_INLINE void store_pair_sums(int32_t* p, __m256i first, __m256i second) {
+    const __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(p), sums);
 }
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count,
-                         const int32_t* weight_sums, int factor, Sums (&sums)[R][tile_columns]) {
+                         const int32_t* weight_sums, int factor, int32_t* out) {
+    __m256i sums[R][4];  // two partial sums for each of 16 columns
+    GTE_UNROLL
     for (size_t quarter = 0; quarter < 4; ++quarter) {
         const __m128i start = _mm_mullo_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight_sums + 4 * quarter)),
                                               _mm_set1_epi32(factor));
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
-            sums[r][0].columns[quarter] = _mm256_cvtepu32_epi64(start);  // the other partial sum starts at 0
+            sums[r][quarter] = _mm256_cvtepu32_epi64(start);  // the other partial sum starts at 0
         }
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {
         __m256i steps[R];
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
             steps[r] = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
         }
+        GTE_UNROLL
         for (size_t quarter = 0; quarter < 4; ++quarter) {
             const __m256i weights = _mm256_cvtepi8_epi16(
                 _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + i * lanes + 4 * quarter * inputs_per_step)));
+            GTE_UNROLL
             for (size_t r = 0; r < R; ++r) {
-                __m256i& sum = sums[r][0].columns[quarter];
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(steps[r], weights));
+                sums[r][quarter] = _mm256_add_epi32(sums[r][quarter], _mm256_madd_epi16(steps[r], weights));
             }
         }
+    }
+    GTE_UNROLL
+    for (size_t r = 0; r < R; ++r) {
+        store_pair_sums(out + r * lanes, sums[r][0], sums[r][1]);
+        store_pair_sums(out + r * lanes + 8, sums[r][2], sums[r][3]);
     }
 }
 

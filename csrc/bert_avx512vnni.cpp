@@ -16,7 +16,6 @@ namespace gte {
 namespace {
 
 using Floats = __m512;
-using Sums = __m512i;
 
 constexpr size_t tile_rows = 6, tile_columns = 4, attention_rows = 8;
 // VNNI multiplies unsigned steps by signed weights, so the steps are stored as they are.
@@ -46,29 +45,42 @@ GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
     const __m512i steps = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(steps));
 }
-GTE_INLINE Floats to_floats(Sums sums) { return _mm512_cvtepi32_ps(sums); }
+GTE_INLINE Floats load_sums(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_load_si512(p)); }
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t b_stride, size_t input_count,
-                         const int32_t* weight_sums, int factor, Sums (&sums)[R][tile_columns]) {
+                         const int32_t* weight_sums, int factor, int32_t* out) {
+    __m512i sums[R][tile_columns];
+    GTE_UNROLL
     for (size_t c = 0; c < tile_columns; ++c) {
         const __m512i start = _mm512_mullo_epi32(_mm512_loadu_si512(weight_sums + c * lanes), _mm512_set1_epi32(factor));
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             sums[r][c] = start;
         }
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {
         __m512i weights[tile_columns];
+        GTE_UNROLL
         for (size_t c = 0; c < tile_columns; ++c) {
             weights[c] = _mm512_loadu_si512(b + c * b_stride + i * lanes);
         }
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
             const __m512i steps = _mm512_set1_epi32(four);
+            GTE_UNROLL
             for (size_t c = 0; c < tile_columns; ++c) {
                 sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], steps, weights[c]);
             }
+        }
+    }
+    GTE_UNROLL
+    for (size_t r = 0; r < R; ++r) {
+        GTE_UNROLL
+        for (size_t c = 0; c < tile_columns; ++c) {
+            _mm512_store_si512(out + (r * tile_columns + c) * lanes, sums[r][c]);
         }
     }
 }

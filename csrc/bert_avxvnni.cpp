@@ -18,30 +18,33 @@ namespace {
 
 constexpr size_t tile_rows = 5, tile_columns = 1;
 
-struct Sums {
-    __m256i low, high;
-};
-
-GTE_INLINE Floats to_floats(const Sums& sums) { return {_mm256_cvtepi32_ps(sums.low), _mm256_cvtepi32_ps(sums.high)}; }
-
 GTE_INLINE __m256i load_8(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count,
-                         const int32_t* weight_sums, int factor, Sums (&sums)[R][tile_columns]) {
+                         const int32_t* weight_sums, int factor, int32_t* out) {
+    __m256i low_sums[R], high_sums[R];
     const __m256i factors = _mm256_set1_epi32(factor);
+    GTE_UNROLL
     for (size_t r = 0; r < R; ++r) {
-        sums[r][0] = {_mm256_mullo_epi32(load_8(weight_sums), factors), _mm256_mullo_epi32(load_8(weight_sums + 8), factors)};
+        low_sums[r] = _mm256_mullo_epi32(load_8(weight_sums), factors);
+        high_sums[r] = _mm256_mullo_epi32(load_8(weight_sums + 8), factors);
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {
         const __m256i low = load_8(b + i * lanes), high = load_8(b + i * lanes + 32);
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
             const __m256i steps = _mm256_set1_epi32(four);
-            sums[r][0].low = _mm256_dpbusd_avx_epi32(sums[r][0].low, steps, low);
-            sums[r][0].high = _mm256_dpbusd_avx_epi32(sums[r][0].high, steps, high);
+            low_sums[r] = _mm256_dpbusd_avx_epi32(low_sums[r], steps, low);
+            high_sums[r] = _mm256_dpbusd_avx_epi32(high_sums[r], steps, high);
         }
+    }
+    GTE_UNROLL
+    for (size_t r = 0; r < R; ++r) {
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * lanes), low_sums[r]);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(out + r * lanes + 8), high_sums[r]);
     }
 }
 

@@ -115,24 +115,26 @@ class Bert {
 
   private:
     static const gte::BertVariant& variant_named(const std::string& name) {
-        const gte::BertVariant* variant = gte::bert_variants();
-        while (variant->name != nullptr && !name.empty() && name != variant->name) {
-            ++variant;
+        const std::vector<gte::BertVariant>& variants = gte::bert_variants();
+        if (name.empty()) {
+            return variants.back();
         }
-        if (variant->name == nullptr) {
-            throw py::value_error("no encoder called " + name + " on this CPU");
+        for (const gte::BertVariant& variant : variants) {
+            if (name == variant.name) {
+                return variant;
+            }
         }
-        return *variant;
+        throw py::value_error("no encoder called " + name + " on this CPU");
     }
 
+    Bytes words_;  // encoder_ borrows its data
     gte::Encoder encoder_;
-    Bytes words_;
 };
 
 std::vector<std::string> variants() {
     std::vector<std::string> names;
-    for (const gte::BertVariant* variant = gte::bert_variants(); variant->name != nullptr; ++variant) {
-        names.emplace_back(variant->name);
+    for (const gte::BertVariant& variant : gte::bert_variants()) {
+        names.emplace_back(variant.name);
     }
     return names;
 }

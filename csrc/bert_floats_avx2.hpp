@@ -41,6 +41,10 @@ GTE_INLINE __m256 half_load_int8(const int8_t* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 GTE_INLINE Floats load_int8(const int8_t* p) { return {half_load_int8(p), half_load_int8(p + 8)}; }
+GTE_INLINE __m256 half_load_sums(const int32_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
+}
+GTE_INLINE Floats load_sums(const int32_t* p) { return {half_load_sums(p), half_load_sums(p + 8)}; }
 GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
     const __m256i offset = _mm256_set1_epi32(zero);
     const __m256i low = _mm256_add_epi32(_mm256_cvtps_epi32(v.low), offset);

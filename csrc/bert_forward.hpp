@@ -1,8 +1,9 @@
 // The forward pass, included once by each variant after it has defined 16 lanes of floats and a tile of dot products:
 //
-//   Floats  load store zero set add sub mul div fma min max absolute power_of_two load_int8 store_uint8
-//   Sums    to_floats            16 sums of one row, one a column
-//   dot_tile<R>(a, a_stride, b, b_stride, input_count, initial, sums[R][tile_columns])
+//   Floats  load store zero_floats set add sub mul div fma min max absolute nearest power_of_two load_int8 load_sums
+//           store_uint8
+//   dot_tile<R>(a, a_stride, b, b_stride, input_count, weight_sums, factor, sums)   R rows of `a` times tile_columns
+//           blocks of 16 columns of `b`, plus factor x weight_sums; sums is (R, tile_columns * 16)
 //   tile_rows, tile_columns, attention_rows, activation_bias
 //
 // A sum over a row goes lane by lane and then over the lanes from first to last, in every variant.
@@ -96,16 +97,18 @@ enum class Then { nothing, gelu };
 template <size_t R, Then then>
 GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* steps, const float* row_scales, size_t column, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
-    Sums sums[R][tile_columns];
+    alignas(64) int32_t sums[R * tile_columns * lanes];
     // What the offsets of both operands add to every sum, see activation_bias.
     const int zero = (linear.raised ? 0 : 128) - activation_bias;
     dot_tile<R>(steps, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs,
                 linear.weight_sums.data() + column, -zero, sums);
+    GTE_UNROLL
     for (size_t c = 0; c < tile_columns; ++c) {
         const Floats scale = load(linear.scales.data() + column + c * lanes);
         const Floats bias = load(linear.bias.data() + column + c * lanes);
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
-            Floats value = fma(mul(to_floats(sums[r][c]), scale), set(row_scales[r]), bias);
+            Floats value = fma(mul(load_sums(sums + (r * tile_columns + c) * lanes), scale), set(row_scales[r]), bias);
             if (then == Then::gelu) {
                 value = gelu(value);
             }
@@ -162,15 +165,18 @@ GTE_INLINE void score_rows(const float* queries, size_t query_stride, const floa
                            float scale, float* scores) {
     for (size_t key = 0; key < key_stride; key += lanes) {
         Floats sums[R];
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             sums[r] = zero_floats();
         }
         for (size_t d = 0; d < head; ++d) {
             const Floats column = load(keys + d * key_stride + key);
+            GTE_UNROLL
             for (size_t r = 0; r < R; ++r) {
                 sums[r] = fma(set(queries[r * query_stride + d]), column, sums[r]);
             }
         }
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             store(scores + r * key_stride + key, mul(sums[r], set(scale)));
         }
@@ -206,15 +212,18 @@ GTE_INLINE void weigh_values(const float* weights, size_t weight_stride, const f
                              size_t value_stride, size_t count, size_t head, float* out, size_t out_stride) {
     for (size_t d = 0; d < head; d += lanes) {
         Floats sums[R];
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             sums[r] = zero_floats();
         }
         for (size_t i = 0; i < count; ++i) {
             const Floats value = load(values + i * value_stride + d);
+            GTE_UNROLL
             for (size_t r = 0; r < R; ++r) {
                 sums[r] = fma(set(weights[r * weight_stride + i]), value, sums[r]);
             }
         }
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             store(out + r * out_stride + d, mul(sums[r], set(1.0f / totals[r])));
         }
@@ -228,6 +237,7 @@ void attend_rows(const Encoder& encoder, const float* rows, size_t first, size_t
     score_rows<R>(rows + first * stride + head_offset, stride, keys, key_stride, head,
                   1.0f / std::sqrt(static_cast<float>(head)), scores);
     float totals[R];
+    GTE_UNROLL
     for (size_t r = 0; r < R; ++r) {
         totals[r] = exponentiate_row(scores + r * key_stride, count, key_stride);
     }

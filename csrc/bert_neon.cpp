@@ -22,9 +22,6 @@ namespace {
 struct Floats {
     float32x4_t part[4];
 };
-struct Sums {
-    int32x4_t part[4];
-};
 
 constexpr size_t tile_rows = 4, tile_columns = 1, attention_rows = 4;
 constexpr int activation_bias = 128;
@@ -83,31 +80,44 @@ GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
     const int8x8_t low = vmovn_s16(vcombine_s16(words[0], words[1])), high = vmovn_s16(vcombine_s16(words[2], words[3]));
     vst1q_u8(p, vreinterpretq_u8_s8(vcombine_s8(low, high)));
 }
-GTE_INLINE Floats to_floats(const Sums& sums) {
-    return {{vcvtq_f32_s32(sums.part[0]), vcvtq_f32_s32(sums.part[1]), vcvtq_f32_s32(sums.part[2]),
-             vcvtq_f32_s32(sums.part[3])}};
+GTE_INLINE Floats load_sums(const int32_t* p) {
+    return {{vcvtq_f32_s32(vld1q_s32(p)), vcvtq_f32_s32(vld1q_s32(p + 4)), vcvtq_f32_s32(vld1q_s32(p + 8)),
+             vcvtq_f32_s32(vld1q_s32(p + 12))}};
 }
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count,
-                         const int32_t* weight_sums, int factor, Sums (&sums)[R][tile_columns]) {
+                         const int32_t* weight_sums, int factor, int32_t* out) {
+    int32x4_t sums[R][4];
+    GTE_UNROLL
     for (size_t quarter = 0; quarter < 4; ++quarter) {
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
-            sums[r][0].part[quarter] = vmulq_n_s32(vld1q_s32(weight_sums + 4 * quarter), factor);
+            sums[r][quarter] = vmulq_n_s32(vld1q_s32(weight_sums + 4 * quarter), factor);
         }
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {
         int8x16_t weights[4];
+        GTE_UNROLL
         for (size_t quarter = 0; quarter < 4; ++quarter) {
             weights[quarter] = vld1q_s8(b + i * lanes + quarter * lanes);
         }
+        GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
             const int8x16_t steps = vreinterpretq_s8_s32(vdupq_n_s32(four));
+            GTE_UNROLL
             for (size_t quarter = 0; quarter < 4; ++quarter) {
-                sums[r][0].part[quarter] = vdotq_s32(sums[r][0].part[quarter], weights[quarter], steps);
+                sums[r][quarter] = vdotq_s32(sums[r][quarter], weights[quarter], steps);
             }
+        }
+    }
+    GTE_UNROLL
+    for (size_t r = 0; r < R; ++r) {
+        GTE_UNROLL
+        for (size_t quarter = 0; quarter < 4; ++quarter) {
+            vst1q_s32(out + r * lanes + 4 * quarter, sums[r][quarter]);
         }
     }
 }

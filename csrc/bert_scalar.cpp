@@ -4,6 +4,7 @@
 
 #include "bert.hpp"
 #include "cpu.hpp"
+#include "target_region.hpp"
 #define GTE_BERT_VARIANT scalar
 
 namespace gte {
@@ -11,9 +12,6 @@ namespace {
 
 struct Floats {
     float lane[lanes];
-};
-struct Sums {
-    int32_t lane[lanes];
 };
 
 constexpr size_t tile_rows = 2, tile_columns = 1, attention_rows = 2;
@@ -54,20 +52,24 @@ void store_uint8(uint8_t* p, const Floats& v, int zero) {
         p[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(v.lane[i])) + zero);
     }
 }
-Floats to_floats(const Sums& sums) { return each_lane([&](size_t i) { return static_cast<float>(sums.lane[i]); }); }
+Floats load_sums(const int32_t* p) { return each_lane([=](size_t i) { return static_cast<float>(p[i]); }); }
 
 template <size_t R>
 void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count, const int32_t* weight_sums,
-              int factor, Sums (&sums)[R][tile_columns]) {
+              int factor, int32_t* out) {
     for (size_t r = 0; r < R; ++r) {
+        int32_t sums[lanes];
         for (size_t column = 0; column < lanes; ++column) {
-            int32_t sum = weight_sums[column] * factor;
-            for (size_t i = 0; i < input_count; ++i) {
-                const size_t step = i / inputs_per_step * inputs_per_step;
-                sum += a[r * a_stride + i] * b[step * lanes + column * inputs_per_step + i % inputs_per_step];
-            }
-            sums[r][0].lane[column] = sum;
+            sums[column] = weight_sums[column] * factor;
         }
+        for (size_t i = 0; i < input_count; i += inputs_per_step) {
+            const uint8_t* steps = a + r * a_stride + i;
+            const int8_t* weights = b + i * lanes;
+            for (size_t column = 0; column < lanes; ++column, weights += inputs_per_step) {
+                sums[column] += steps[0] * weights[0] + steps[1] * weights[1] + steps[2] * weights[2] + steps[3] * weights[3];
+            }
+        }
+        std::memcpy(out + r * lanes, sums, sizeof sums);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bert_bindings.hpp"
 #include "checksum.hpp"
 #include "encode.hpp"
 #include "kernels.hpp"
@@ -209,4 +210,5 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("block_checksums", &block_checksums, py::arg("data"), py::arg("block_bytes"), py::arg("threads") = 1);
     module.def("mean_pool", &mean_pool, py::arg("last_hidden_state"), py::arg("attention_mask"));
     module.def("normalize_rows", &normalize_rows, py::arg("vectors"));
+    bind_bert(module);
 }

@@ -15,3 +15,12 @@
 #define GTE_REGION_BEGIN(features)
 #define GTE_REGION_END
 #endif
+
+// Before a loop of a few constant steps over an array of registers: unrolled early, so that GCC keeps them out of memory.
+#if defined(__clang__)
+#define GTE_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define GTE_UNROLL _Pragma("GCC unroll 16")
+#else
+#define GTE_UNROLL
+#endif
