@@ -92,9 +92,9 @@ def embed(
         row_count = 0
         first_cut: str | None = None
         with (
+            progress_bar("embedding", table.row_count, "texts", quiet) as bar,
             _open_target(output, overwrite) as target_file,
             open_writer(target_file, target_format, embedder.dim, vector_column, metadata) as write,
-            progress_bar("embedding", table.row_count, "texts", quiet) as bar,
         ):
             for batch in table.batches:
                 vectors_ND, was_cut = embed_batch(embedder, batch.texts, kind)
