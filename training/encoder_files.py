@@ -81,6 +81,9 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     for name in TOKENIZER_FILES:
         if (tokenizer_directory / name).is_file():
             shutil.copyfile(tokenizer_directory / name, directory / name)
+    tokenizer_config = directory / model_dir.TOKENIZER_CONFIG_JSON
+    if tokenizer_config.is_file():
+        _write_json(tokenizer_config, {**model_dir.read_json(tokenizer_config), "model_max_length": encoder.max_tokens})
     if isinstance(encoder, StaticEncoder):
         kinds = _write_static(encoder, directory)
     else:
@@ -101,15 +104,31 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
 
 def _read_backbone(path: Path) -> nn.Module:
     from transformers import AutoModel
+    from transformers.utils import logging
 
     if not any(path.glob("*.safetensors")):
         raise ModelFormatError(
             f"{path} has no model.safetensors; convert the weights with save_pretrained (pickled weights are not read)"
         )
-    backbone: nn.Module = AutoModel.from_pretrained(
-        path, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-    )
-    return backbone
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its report of missing weights is replaced by ours
+    try:
+        backbone, info = AutoModel.from_pretrained(
+            path,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # the pooler is not used
+    if missing or info["mismatched_keys"]:
+        wrong = [*missing, *map(str, info["mismatched_keys"])]
+        raise ModelFormatError(f"{path}: its weights lack {len(wrong)} tensors of its config.json, first {wrong[0]}")
+    loaded: nn.Module = backbone
+    return loaded
 
 
 def _read_static(path: Path, max_tokens: int, prompts: dict[str, str]) -> StaticEncoder:

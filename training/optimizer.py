@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from training.gather import process_count
 from training.recipe import Stage
@@ -21,6 +20,8 @@ def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.opt
     beta_1, beta_2 = stage.betas
     groups = [group for group in groups if group["params"]]
     if sharded and process_count() > 1:
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # its import compiles deprecated TorchScript
+
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=stage.learning_rate, betas=(beta_1, beta_2))
     return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(beta_1, beta_2))
 
@@ -28,7 +29,7 @@ def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.opt
 def optimizer_state(optimizer: Any) -> dict[str, Any]:
     """The whole state in process 0, also of a sharded optimizer; elsewhere an empty one. All processes must call it."""
     inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
-    if isinstance(inner, ZeroRedundancyOptimizer):
+    if hasattr(inner, "consolidate_state_dict"):
         inner.consolidate_state_dict(to=0)
         if torch.distributed.get_rank() != 0:
             return {}

@@ -6,6 +6,7 @@ from then on opening a source costs a hash of the file, and memory holds only th
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -88,7 +89,10 @@ def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = f
     reader = pa.ipc.open_file(pa.memory_map(str(arrow_file)))
     batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
     row_count = sum(batch.num_rows for batch in batches)
-    allowed = _rows_without(batches, forbidden) if forbidden else np.arange(row_count, dtype=np.int64)
+    allowed = np.arange(row_count, dtype=np.int64)
+    if forbidden:
+        key = hashlib.sha256("\n".join(sorted(forbidden)).encode()).hexdigest()
+        allowed = _cached_rows_without(cache / f"{sha256[:40]}.{key[:16]}.npy", batches, forbidden)
     if len(allowed) == 0:
         raise PairsError(f"{path} has no pair left: all {row_count} stand in an evaluation set")
     return Source(path.stem, path, sha256, allowed, row_count - len(allowed), batches)
@@ -176,6 +180,15 @@ def _check_texts(path: Path, table: pa.Table, first_row: int) -> None:
     if negatives.null_count:
         bad = next(row for row, texts in enumerate(table["negatives"].to_pylist()) if None in (texts or ()))
         raise PairsError(f"{path}, row {first_row + bad + 1}: a negative is null, but every one must be a text")
+
+
+def _cached_rows_without(path: Path, batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
+    if not path.is_file():
+        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
+        np.save(partial, _rows_without(batches, forbidden))
+        partial.replace(path)
+    rows: NDArray[np.int64] = np.load(path)
+    return rows
 
 
 def _rows_without(batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ class Architecture:
     feed_forward: int
     positions: int = 512
     vocabulary: int = 30522
-    """Word pieces of the tokenizer that is trained on the sources' texts where none is given."""
+    """Word pieces, at most, of the tokenizer that is made of the first stage's texts where none is given."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class EncoderRecipe:
     """A directory or Hub name to start from. Empty: random weights, of `architecture` or, if static, of `dim`.
     A static encoder that starts from a transformer gets the transformer's vector of each token."""
     tokenizer: str = ""
-    """Where the tokenizer of random weights comes from; empty: one is trained on the texts of the first stage."""
+    """Where the tokenizer of random weights comes from; empty: one is made of the first stage's texts."""
     architecture: Architecture | None = None
     dim: int = 256
     """Of a static encoder."""

@@ -3,11 +3,13 @@
 Everything here depends on the recipe, its seed and the sources only, so a resumed run starts from the same weights.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 
 from gte_sdk.tokens import load_tokenizer, pad_token_id
@@ -30,13 +32,16 @@ TOKENIZER_PAIRS = 20_000
 
 
 def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
-    """The directory of the run's tokenizer; where the recipe names none, one is trained into `directory`."""
+    """The directory of the run's tokenizer; where the recipe names none, one is made in `directory`."""
     if recipe.tokenizer or recipe.start:
         return resolve_directory(recipe.tokenizer or recipe.start)
     vocabulary = recipe.architecture.vocabulary if recipe.architecture else 30522
     if not (directory / "tokenizer.json").is_file():
         directory.mkdir(parents=True, exist_ok=True)
-        _train_tokenizer(sources, vocabulary).save(str(directory / "tokenizer.json"))
+        _made_tokenizer(sources, vocabulary).save(str(directory / "tokenizer.json"))
+        names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+        config = {"tokenizer_class": "BertTokenizer", "model_max_length": recipe.max_tokens, "mask_token": "[MASK]"}
+        (directory / "tokenizer_config.json").write_text(json.dumps({**config, **names}, indent=2) + "\n")
     return directory
 
 
@@ -113,23 +118,43 @@ def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
     return components_VD.float()
 
 
-def _train_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
-    """An uncased word-piece tokenizer of BERT's kind, on up to TOKENIZER_PAIRS pairs of each source."""
+def _made_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
+    """An uncased word-piece tokenizer of BERT's kind over up to TOKENIZER_PAIRS pairs of each source.
 
-    def texts() -> Iterator[str]:
-        for source in sources:
-            for index in range(min(len(source), TOKENIZER_PAIRS)):
-                pair = source[index]
-                yield from (pair.query, pair.document)
-
+    Every character, the most frequent words, and for the words left over the pieces that save most tokens. The trainers
+    of `tokenizers` are not used because their result differs from run to run.
+    """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL_TOKENS, show_progress=False)
-    tokenizer.train_from_iterator(texts(), trainer)
-    ids = [(token, SPECIAL_TOKENS.index(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    words: Counter[str] = Counter()
+    for source in sources:
+        for index in range(min(len(source), TOKENIZER_PAIRS)):
+            for text in source[index][:2]:
+                normal = tokenizer.normalizer.normalize_str(text)
+                words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+    characters = sorted({character for word in words for character in word})
+    tokens = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)])
+    tokens.update(dict.fromkeys(_most_common(words, (vocabulary - len(tokens)) * 3 // 4)))
+    saved: Counter[str] = Counter()
+    for word, count in words.items():
+        if word not in tokens:
+            for start in range(len(word)):
+                for end in range(start + 2, min(len(word), start + 8) + 1):
+                    saved[f"{'##' if start else ''}{word[start:end]}"] += count * (end - start - 1)
+    tokens.update(dict.fromkeys(_most_common(saved, vocabulary - len(tokens))))
+    numbers = {token: number for number, token in enumerate(tokens)}
+    tokenizer.model = models.WordPiece(numbers, unk_token="[UNK]")
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, numbers[token]) for token in ("[CLS]", "[SEP]")]
+    )
     return tokenizer
+
+
+def _most_common(counts: Counter[str], limit: int) -> list[str]:
+    """At most `limit` keys, equal counts in alphabetical order."""
+    return sorted(counts, key=lambda key: (-counts[key], key))[: max(0, limit)]
 
 
 def load_start(recipe: EncoderRecipe, tokenizer_directory: Path, seed: int) -> tuple[Tokenizer, AnyEncoder]:

@@ -61,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = dataclasses.replace(recipe, seed=options.seed)
     if options.encoder is not None:
         recipe = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, start=options.encoder))
+    if options.tokenizer is not None:
+        recipe = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, tokenizer=options.tokenizer))
     output: Path = options.output
     accelerator = open_accelerator(recipe, output)
-    disable_progress_bar()  # transformers draws one for each file it reads or writes
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers draws one for each file
     claim_output(output, recipe, accelerator)
 
     # Data. Texts that will be measured on are refused before anything is trained.
@@ -258,6 +260,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="directory that the recipe's sources are relative to")
     parser.add_argument("--evaluation", type=Path, help="directory that the recipe's evaluation sets are relative to")
     parser.add_argument("--encoder", help="start from this directory or Hub name instead of the recipe's")
+    parser.add_argument("--tokenizer", help="the tokenizer of this directory or Hub name instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--stop-after", type=int, help="end this session after so many steps, with a checkpoint")
     options = parser.parse_args(arguments)
@@ -268,7 +271,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def open_accelerator(recipe: Recipe, output: Path) -> Accelerator:
     precision = recipe.hardware.precision if torch.cuda.is_available() else "fp32"
-    trackers = ["tensorboard"] if recipe.tensorboard else []
+    trackers = ["tensorboard"] if recipe.tensorboard else None
     mixed_precision = "no" if precision == "fp32" else precision
     accelerator = Accelerator(mixed_precision=mixed_precision, log_with=trackers, project_dir=output)
     accelerator.init_trackers("tensorboard")

@@ -1,0 +1,259 @@
+"""Training as a whole: what a run leaves behind, that a killed one continues with the same losses, how it fails."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.checkpoint import CheckpointError, latest_checkpoint, load_state
+from training.encoder import StaticEncoder, load_encoder
+from training.pairs import Pair, PairsError, write_pairs
+from training.recipe import RecipeError
+from training.run_log import read_log
+from training.train import TrainingError, main
+
+SENTENCES = ("open a file and read its lines", "sort a list by key", "send a message to the server", "write text")
+ROOT = Path(__file__).parents[2]
+WORDS = [word for sentence in SENTENCES for word in sentence.split()]
+RECIPE = """
+name = "tiny"
+checkpoint_steps = 3
+[encoder]
+max_tokens = 16
+architecture = { layers = 1, hidden = 16, heads = 2, feed_forward = 32, positions = 16, vocabulary = 200 }
+[hardware]
+chunk_tokens = 64
+kept_tokens = 64
+[stages.pretrain]
+sources = ["stage1/*"]
+batch_size = 8
+steps = 8
+max_tokens = 12
+learning_rate = 1e-2
+temperature = 0.05
+average_last = 0.5
+[stages.finetune]
+sources = ["stage1/a__one"]
+batch_size = 6
+steps = 5
+max_tokens = 16
+learning_rate = 1e-3
+temperature = 0.05
+negatives = 2
+[stages.finetune.mining]
+count = 3
+first_rank = 0
+last_rank = 20
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    (tmp_path / "data" / "stage1").mkdir(parents=True)
+    for name, count in (("a__one", 60), ("b__two", 30)):
+        words = [[str(word) for word in random.choice(WORDS, 5)] for _ in range(count)]
+        pairs = [Pair(f"{' '.join(five[:3])} {row}", f"{' '.join(five[1:])} {row}") for row, five in enumerate(words)]
+        write_pairs(tmp_path / "data" / "stage1" / f"{name}.parquet", pairs)
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    return tmp_path / "data"
+
+
+def train(data: Path, output: str, *more: str, recipe: str = "tiny.toml") -> Path:
+    directory = data.parent / output
+    main([str(data.parent / recipe), "--output", str(directory), "--data", str(data), *more])
+    return directory
+
+
+def losses(run: Path) -> list[float]:
+    return [line.loss for line in read_log(run / "log.csv")]
+
+
+def change(data: Path, old: str, new: str) -> str:
+    assert old in RECIPE
+    (data.parent / "changed.toml").write_text(RECIPE.replace(old, new))
+    return "changed.toml"
+
+
+def test_a_run_learns_and_leaves_all_that_made_it(data: Path) -> None:
+    run = train(data, "run")
+    lines = read_log(run / "log.csv")
+    assert [(line.stage, line.step) for line in lines] == [
+        *(("pretrain", step) for step in range(1, 9)),
+        *(("finetune", step) for step in range(9, 14)),
+    ]
+    assert lines[7].loss < lines[0].loss
+    assert [line.learning_rate for line in lines[:2]] == pytest.approx([1e-2, 1e-2])  # 5 % of 8 steps is one step
+    assert lines[7].learning_rate == pytest.approx(1e-2 / 7)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["pretrain"]["steps"] == 8
+    assert metrics["finetune"]["loss_of_last_tenth"] == pytest.approx(lines[-1].loss)
+    record = json.loads((run / "run.json").read_text())
+    assert [source["name"] for source in record["data"]["pretrain"]] == ["a__one", "b__two"]
+    assert all(re.fullmatch("[0-9a-f]{64}", source["sha256"]) for source in record["data"]["pretrain"])
+    assert record["sessions"][0]["packages"]["torch"] == torch.__version__
+    assert (run / "loss.png").stat().st_size > 1000
+    encoder = load_encoder(run / "model")
+    assert (encoder.dim, encoder.max_tokens) == (16, 16)
+    mined = (run / "mined" / "finetune" / "a__one.parquet").is_file()
+    assert mined
+    train(data, "run")  # a finished run has nothing left to do
+    assert read_log(run / "log.csv") == lines
+
+
+def test_stopped_anywhere_and_continued_gives_the_same_losses_and_weights(data: Path) -> None:
+    whole = train(data, "whole")
+    parts = data.parent / "parts"
+    for _ in range(13):  # one step a session: every place to stop, inside and between stages
+        train(data, "parts", "--stop-after", "1")
+        if (parts / "metrics.json").is_file():
+            break
+    assert losses(parts) == losses(whole)
+    expected, continued = load_encoder(whole / "model").state_dict(), load_encoder(parts / "model").state_dict()
+    assert all(torch.equal(expected[name], continued[name]) for name in expected)
+    assert len(json.loads((parts / "run.json").read_text())["sessions"]) > 8
+
+
+def test_killed_in_the_middle_of_a_step_it_continues_from_its_checkpoint(data: Path) -> None:
+    recipe = change(data, "steps = 8", "steps = 200")
+    arguments = [str(data.parent / recipe), "--output", str(data.parent / "killed"), "--data", str(data)]
+    log = data.parent / "killed" / "log.csv"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.train", *arguments], env=environment, stderr=subprocess.DEVNULL
+    )
+    while not (log.is_file() and len(log.read_text().splitlines()) > 20):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    interrupted = losses(data.parent / "killed")
+    checkpoint = latest_checkpoint(data.parent / "killed")
+    assert checkpoint is not None
+    assert load_state(checkpoint)["step"] <= len(interrupted) < 200
+    train(data, "killed", "--stop-after", "30", recipe=recipe)
+    whole = losses(train(data, "whole", "--stop-after", str(len(losses(data.parent / "killed"))), recipe=recipe))
+    assert losses(data.parent / "killed") == whole
+    assert interrupted == whole[: len(interrupted)]
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(data: Path) -> None:
+    run = train(data, "run", "--stop-after", "3")
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    state = load_state(checkpoint)
+    state["encoder"]["backbone.embeddings.word_embeddings.weight"][:] = torch.nan
+    good = checkpoint.rename(run / "checkpoints" / "step-00000002")
+    checkpoint.mkdir()
+    torch.save(state, checkpoint / "state.pt")
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 4 of pretrain \(source ([ab])__(one|two)"):
+        train(data, "run")
+    assert good.is_dir()
+    assert [path.name for path in (run / "checkpoints").iterdir() if path.suffix == ".partial"] == []
+    assert len(read_log(run / "log.csv")) == 3
+
+
+def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint(data: Path) -> None:
+    run = train(data, "run", "--stop-after", "3")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the model file of the next checkpoint exceeds this
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"cannot write checkpoint .*step-00000006.*step-00000003: free space"
+        ):
+            train(data, "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000003"]
+    assert losses(train(data, "run")) == losses(train(data, "whole"))
+
+
+def test_another_recipe_other_data_and_damage_are_refused(data: Path) -> None:
+    run = train(data, "run", "--stop-after", "2")
+    with pytest.raises(RecipeError, match="holds a run of another recipe or seed"):
+        train(data, "run", "--seed", "1")
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    content = (checkpoint / "state.pt").read_bytes()
+    (checkpoint / "state.pt").write_bytes(content[:1000])
+    with pytest.raises(CheckpointError, match=r"state\.pt is not readable"):
+        train(data, "run")
+    (checkpoint / "state.pt").write_bytes(content)
+    write_pairs(data / "stage1" / "b__two.parquet", [Pair(f"q {row}", f"d {row}") for row in range(30)])
+    with pytest.raises(PairsError, match="the data is not what"):
+        train(data, "run")
+    (data / "stage1" / "a__one.parquet").unlink()
+    with pytest.raises(PairsError, match="'stage1/a__one' matches no"):
+        train(data, "run")
+
+
+def test_distillation_matryoshka_mixing_and_a_static_student(data: Path) -> None:
+    teacher = train(data, "teacher", "--stop-after", "3")
+    checkpoint = latest_checkpoint(teacher)
+    assert checkpoint is not None
+    static = f"""
+name = "static"
+[encoder]
+kind = "static"
+start = "{checkpoint / "model"}"
+dim = 8
+max_tokens = 32
+[stages.one]
+sources = ["stage1/*"]
+batch_size = 8
+steps = 20
+max_tokens = 16
+learning_rate = 1e-2
+temperature = 0.05
+mixed_sources = true
+matryoshka = [8, 4]
+false_negative_margin = 0.1
+[stages.one.distillation]
+teacher = "{checkpoint / "model"}"
+weight = 10.0
+kind = "similarities"
+[stages.two]
+sources = ["stage1/*"]
+batch_size = 8
+steps = 2
+max_tokens = 16
+learning_rate = 1e-3
+[stages.two.distillation]
+teacher = "start"
+texts = "queries"
+skip_categories = ["a"]
+"""
+    (data.parent / "static.toml").write_text(static)
+    run = train(data, "static", recipe="static.toml")
+    lines = read_log(run / "log.csv")
+    assert {line.source for line in lines[:20]} == {"mixed"}
+    assert np.mean([line.loss for line in lines[15:20]]) < np.mean([line.loss for line in lines[:5]])
+    encoder = load_encoder(run / "model")
+    assert isinstance(encoder, StaticEncoder)
+    assert (encoder.dim, encoder.max_tokens) == (8, 32)
+
+
+def test_frozen_token_embeddings_stay_and_dropout_is_set(data: Path) -> None:
+    recipe = change(
+        data, "max_tokens = 16\narch", "max_tokens = 16\nfreeze_token_embeddings = true\ndropout = 0.0\narch"
+    )
+    run = train(data, "run", "--stop-after", "3", recipe=recipe)
+    checkpoint = latest_checkpoint(run)
+    assert checkpoint is not None
+    torch.manual_seed(0)
+    start = train(data, "start", "--stop-after", "1", recipe=recipe)
+    first = latest_checkpoint(start)
+    assert first is not None
+    early, late = load_state(first)["encoder"], load_state(checkpoint)["encoder"]
+    changed = {name for name in early if not torch.equal(early[name], late[name])}
+    assert "backbone.embeddings.word_embeddings.weight" not in changed
+    assert "backbone.embeddings.position_embeddings.weight" in changed
