@@ -47,3 +47,41 @@ def mean_pool(last_hidden_state: NDArray[np.float32], attention_mask: NDArray[np
 
 def normalize_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy (n, d) with rows of unit length; a row of zeros stays zero."""
+
+def bert_variants() -> list[str]:
+    """Names of the instruction sets that the encoder has on this CPU and build, slowest first."""
+
+LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
+
+class Bert:
+    """An encoder of csrc/bert.hpp. A linear layer is (weights (k, n), scales (n), bias (n), level (k), raised)."""
+
+    def __init__(
+        self,
+        words: NDArray[np.int8],
+        word_scales: NDArray[np.float32],
+        positions: NDArray[np.float32],
+        norm_weight: NDArray[np.float32],
+        norm_bias: NDArray[np.float32],
+        heads: int,
+        epsilon: float,
+        pooling: str,
+    ) -> None: ...
+    def add_layer(
+        self,
+        query_key_value: LinearArrays,
+        attention_output: LinearArrays,
+        intermediate: LinearArrays,
+        output: LinearArrays,
+        norms: list[NDArray[np.float32]],
+    ) -> None: ...
+    def encode(
+        self,
+        token_ids: NDArray[np.int32],
+        starts: NDArray[np.int64],
+        out: NDArray[np.float32],
+        batch_tokens: int,
+        threads: int,
+        variant: str = "",
+    ) -> None:
+        """Writes unit rows to out (n, hidden); text i has the token ids [starts[i], starts[i + 1])."""

@@ -1,23 +1,29 @@
 """Texts in, unit vectors out: `embed` for the model inside the package, `Embedder` for everything else.
 
-Texts pass through in windows: each window is tokenized, cut into batches of similar length under a token budget, run,
-and put back in the caller's order. Memory follows the budget and the window, not the number or length of the texts.
+Texts pass through in windows: each window is tokenized and handed to the engine (engine.py), which cuts it into batches
+and gives the vectors in the same order. Memory follows window and batch, not the number or length of the texts.
 """
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk import hub, model_dir, session, tokens
-from gte_sdk.errors import InputError, InputTypeError, ModelFormatError, TruncationWarning
+from gte_sdk import model_dir, tokens
+from gte_sdk.engine import Engine, locate_model, open_engine
+from gte_sdk.errors import InputError, InputTypeError, TruncationWarning
+from gte_sdk.inputs import check_count, check_iterable, check_out, check_texts
 from gte_sdk.threads import available_threads
+
+if TYPE_CHECKING:
+    from gte_sdk.micro_batches import MicroBatches
 
 DEFAULT_MODEL = "gte-mini"
 # Measured on 2 cores: 1,024 to 8,192 are equally fast, and resident memory grows with the budget (190 to 530 MB).
@@ -50,8 +56,12 @@ class Embedder:
     variant: "fp32", "fp16", "int8", or "auto": the int8 graph that our export proved against fp32 where the directory
         records one and the device is a CPU, else fp32.
     max_tokens: reads fewer tokens of each text than the model could.
-    max_batch_tokens: the budget of one batch, rows times the longest row, padding included. It bounds memory.
+    max_batch_tokens: the budget of one batch in onnxruntime, rows times the longest row. It bounds memory.
     truncation: what to do with a text of more than max_tokens tokens: "warn", "error", or "ignore".
+    engine: "native" (our C++ encoder, for int8 graphs of our export on a CPU: a text's vector has the same bits in
+        any batch, on any CPU), "onnxruntime", or "auto": native where it can.
+
+    Close it with close() or a with-block where its memory (about 60 MB for gte-mini) is wanted back early.
 
     Raises ModelFormatError, HubError, DeviceError or InputError, each with the value and the remedy.
     """
@@ -68,31 +78,25 @@ class Embedder:
         max_tokens: int | None = None,
         max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
         truncation: str = "warn",
+        engine: str = "auto",
     ) -> None:
         if truncation not in TRUNCATION_MODES:
             raise InputError(f"truncation={truncation!r}; one of {TRUNCATION_MODES} is supported")
         threads = available_threads() if threads is None else check_count("threads", threads)
-        self._max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens)
+        check_count("max_batch_tokens", max_batch_tokens)
         self._truncation = truncation
-        self._model_dir = model_dir.read_model_dir(_locate(model, variant, revision, offline))
-        self._device, self._variant, self._graph_name = _choose_graph(self._model_dir, device, variant)
-        graph_path = model_dir.checked_file(self._model_dir, self._graph_name)
+        self._model_dir = model_dir.read_model_dir(locate_model(model, variant, revision, offline))
         self._tokenizer = tokens.load_tokenizer(model_dir.checked_file(self._model_dir, model_dir.TOKENIZER_JSON))
-        self._pad_id = tokens.pad_token_id(self._tokenizer)
         self._special_tokens = self._tokenizer.num_special_tokens_to_add(False)
         self._max_tokens = self._check_token_limit(max_tokens, self._model_dir.max_tokens)
-        self._graph = session.open_graph(graph_path, self._device, threads)
-        self._dim = self._graph.dim or self._model_dir.dim
-        if self._model_dir.files and self._dim != self._model_dir.dim:
-            raise ModelFormatError(
-                f"{graph_path} gives vectors of {self._dim} numbers where {model_dir.GTE_JSON} records "
-                f"dim={self._model_dir.dim}; export the model again"
-            )
+        pad_id = tokens.pad_token_id(self._tokenizer)
+        self._engine: Engine = open_engine(self._model_dir, device, variant, engine, threads, max_batch_tokens, pad_id)
+        self._micro_batches: MicroBatches | None = None
 
     @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return self._dim
+        return self._engine.dim
 
     @property
     def max_tokens(self) -> int:
@@ -102,17 +106,22 @@ class Embedder:
     @property
     def device(self) -> str:
         """Where the graph really runs: "cpu" or "cuda"."""
-        return self._graph.device
+        return self._engine.device
 
     @property
     def variant(self) -> str:
         """Which graph of the model runs: "fp32", "fp16" or "int8"."""
-        return self._variant
+        return self._engine.variant
+
+    @property
+    def engine(self) -> str:
+        """What runs it: "native" or "onnxruntime"."""
+        return self._engine.name
 
     @property
     def fingerprint(self) -> str:
         """Identity of the vector space; equal for all variants of one export."""
-        return model_dir.fingerprint_of_files(self._model_dir, self._graph_name)
+        return model_dir.fingerprint_of_files(self._model_dir, self._engine.graph_name)
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -122,42 +131,68 @@ class Embedder:
     @overload
     def embed(self, texts: str) -> NDArray[np.float32]: ...
     @overload
-    def embed(self, texts: Iterable[str]) -> NDArray[np.float32]: ...
-    def embed(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Iterable[str], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]: ...
+    def embed(self, texts: str | Iterable[str], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Embeds texts as they are, without a prompt.
 
         A list (or any other ordered iterable) of n texts gives (n, dim) float32 of unit rows in the same order, one
         str gives (dim,). An empty text is embedded as no words at all. A lone surrogate is read as U+FFFD; other
         characters, NUL included, are the tokenizer's business. Longer texts than max_tokens are cut with a
-        TruncationWarning that says how many tokens were left out.
+        TruncationWarning that says how many tokens were left out. `out`, an array or memmap (n, dim) of float32, takes
+        the vectors of a list where it is given, and is what is returned.
 
         Raises InputTypeError naming the index of what is not a str.
         """
-        return self._embed(texts, "")
+        return self._embed(texts, "", out=out)
+
+    async def aembed(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+        """`embed` for asyncio, off the event loop. Callers that wait at the same time are embedded together."""
+        from gte_sdk.micro_batches import MicroBatches  # brings asyncio, which takes longer than numpy to import
+
+        if self._micro_batches is None:
+            self._micro_batches = MicroBatches(self._embed_list)
+        if isinstance(texts, str):
+            vector_D: NDArray[np.float32] = (await self._micro_batches.embed([texts]))[0]
+            return vector_D
+        return await self._micro_batches.embed(check_texts(list(check_iterable(texts)), 0))
+
+    def close(self) -> None:
+        """Gives the model's memory back; later calls raise InputError. Calls that are running end as they would."""
+        self._engine = self._engine._replace(run=_refuse_closed)
+
+    def __enter__(self) -> "Embedder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @overload
     def embed_query(self, texts: str) -> NDArray[np.float32]: ...
     @overload
-    def embed_query(self, texts: Iterable[str]) -> NDArray[np.float32]: ...
-    def embed_query(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+    def embed_query(self, texts: Iterable[str], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]: ...
+    def embed_query(self, texts: str | Iterable[str], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """As `embed`, with the model's query prompt where it has one."""
-        return self._embed(texts, self._model_dir.prompts.get("query", ""))
+        return self._embed(texts, self._model_dir.prompts.get("query", ""), out=out)
 
     @overload
     def embed_documents(self, texts: str) -> NDArray[np.float32]: ...
     @overload
-    def embed_documents(self, texts: Iterable[str]) -> NDArray[np.float32]: ...
-    def embed_documents(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+    def embed_documents(
+        self, texts: Iterable[str], *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]: ...
+    def embed_documents(
+        self, texts: str | Iterable[str], *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """As `embed`, with the model's document prompt where it has one."""
-        return self._embed(texts, self._model_dir.prompts.get("document", ""))
+        return self._embed(texts, self._model_dir.prompts.get("document", ""), out=out)
 
     def embed_iter(self, texts: Iterable[str], *, prompt: str = "") -> Iterator[NDArray[np.float32]]:
         """Yields one (dim,) unit vector a text, in order, reading at most WINDOW_TEXTS texts ahead."""
-        _check_iterable(texts)
+        check_iterable(texts)
         start = 0
         remaining = iter(texts)
         while window := list(islice(remaining, WINDOW_TEXTS)):
-            _check_texts(window, start)
+            check_texts(window, start)
             yield from self._embed_window(window, prompt, start)
             start += len(window)
 
@@ -213,13 +248,21 @@ class Embedder:
         return self._embed(sentences, self._model_dir.prompts.get("document", ""), None, show_progress_bar)
 
     def _embed(
-        self, texts: str | Iterable[str], prompt: str, max_rows: int | None = None, show_progress_bar: bool = False
+        self,
+        texts: str | Iterable[str],
+        prompt: str,
+        max_rows: int | None = None,
+        show_progress_bar: bool = False,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         if isinstance(texts, str):
+            if out is not None:
+                raise InputError("out= takes the vectors of a list; give [text] instead of one str")
             vector_D: NDArray[np.float32] = self._embed_window([texts], prompt, 0, max_rows)[0]
             return vector_D
-        checked = _check_texts(list(_check_iterable(texts)), 0)
-        vectors_ND = np.empty((len(checked), self._dim), dtype=np.float32)
+        checked = check_texts(list(check_iterable(texts)), 0)
+        shape = (len(checked), self.dim)
+        vectors_ND = np.empty(shape, dtype=np.float32) if out is None else check_out(out, *shape)
         windows: Iterable[int] = range(0, len(checked), WINDOW_TEXTS)
         if show_progress_bar:
             windows = _progress_bar(windows)
@@ -228,17 +271,16 @@ class Embedder:
             vectors_ND[start : start + len(window)] = self._embed_window(window, prompt, start, max_rows)
         return vectors_ND
 
+    def _embed_list(self, texts: list[str]) -> NDArray[np.float32]:
+        return self._embed(texts, "")
+
     def _embed_window(
         self, texts: Sequence[str], prompt: str, first_index: int, max_rows: int | None = None
     ) -> NDArray[np.float32]:
         ids, left_out = tokens.tokenize(self._tokenizer, texts, self._max_tokens, prompt)
         if any(left_out) and self._truncation != "ignore":
             self._report_truncation(left_out, first_index)
-        vectors_ND = np.empty((len(ids), self._dim), dtype=np.float32)
-        for rows in tokens.batches_by_tokens([len(row) for row in ids], self._max_batch_tokens, max_rows):
-            batch = tokens.pad_batch([ids[row] for row in rows], self._pad_id)
-            vectors_ND[rows] = session.run_graph(self._graph, batch, self._model_dir.pooling, self._model_dir.normalize)
-        return vectors_ND
+        return self._engine.run(ids, max_rows)
 
     def _report_truncation(self, left_out: Sequence[int], first_index: int) -> None:
         cut = [index for index, count in enumerate(left_out) if count]
@@ -250,7 +292,7 @@ class Embedder:
         )
         if self._truncation == "error":
             raise InputError(message)
-        warnings.warn(message, TruncationWarning, stacklevel=5)
+        warnings.warn(message, TruncationWarning, stacklevel=_frames_inside())
 
     def _check_token_limit(self, value: int | None, most: int) -> int:
         if value is None:
@@ -278,61 +320,8 @@ def embed(texts: str | Iterable[str]) -> NDArray[np.float32]:
     return _default_embedder.embed(texts)
 
 
-def _locate(model: str | PathLike[str], variant: str, revision: str | None, offline: bool | None) -> Path:
-    name = str(model)
-    if name in model_dir.bundled_models():
-        return model_dir.bundled_model_path(name)
-    path = Path(model)
-    if path.is_dir():
-        return path
-    if isinstance(model, str) and hub.is_hub_name(name):
-        return hub.fetch_model(name, variant, revision, offline)
-    raise ModelFormatError(
-        f"model={name!r} is neither a bundled model ({', '.join(model_dir.bundled_models())}), nor a directory, "
-        "nor a Hub name like 'owner/model'"
-    )
-
-
-def _choose_graph(description: model_dir.ModelDir, device: str, variant: str) -> tuple[str, str, str]:
-    """The device, the variant, and the graph's name in the directory."""
-    graphs = model_dir.available_variants(description)
-    if not graphs:
-        raise ModelFormatError(
-            f"{description.path} holds no ONNX graph under the names that are known; "
-            "export the checkpoint with: python export/to_onnx.py"
-        )
-    if variant != "auto" and variant not in graphs:
-        raise InputError(f"variant={variant!r}; {description.path} holds {sorted(graphs)}")
-    offered = session.choose_device(device)
-    if variant == "auto":
-        proven_int8 = "int8" in graphs and description.fingerprint is not None
-        order = ("int8", "fp32", "fp16") if proven_int8 and offered == "cpu" else ("fp32", "fp16", "int8")
-        variant = next(name for name in order if name in graphs)
-    if device == "auto" and variant == "int8":
-        offered = "cpu"  # onnxruntime's CUDA provider sends most int8 nodes back to the CPU
-    return offered, variant, graphs[variant]
-
-
-def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InputTypeError(f"{name}={value!r} is a {type(value).__name__}; give an int")
-    if value < least or (most is not None and value > most):
-        raise InputError(f"{name}={value}; it must be at least {least}" + (f" and at most {most}" if most else ""))
-    return value
-
-
-def _check_iterable(texts: Iterable[str]) -> Iterable[str]:
-    """Refuses what iterates but is no ordered collection of texts; embed() gives rows in the order of its input."""
-    if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or not isinstance(texts, Iterable):
-        raise InputTypeError(f"texts is a {type(texts).__name__}: {texts!r:.80}; give a str or a list of str")
-    return texts
-
-
-def _check_texts(texts: list[str], first_index: int) -> list[str]:
-    for index, text in enumerate(texts, first_index):
-        if not isinstance(text, str):
-            raise InputTypeError(f"text {index} is a {type(text).__name__}: {text!r:.80}; give a str")
-    return texts
+def _refuse_closed(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
+    raise InputError("this Embedder is closed; open another one")
 
 
 def _progress_bar(windows: Iterable[int]) -> Iterable[int]:
@@ -342,3 +331,12 @@ def _progress_bar(windows: Iterable[int]) -> Iterable[int]:
         raise InputError("show_progress_bar=True needs tqdm: pip install 'gte-sdk[cli]'") from error
     bar: Iterable[int] = tqdm(windows, desc="embed", unit_scale=WINDOW_TEXTS, unit=" texts")
     return bar
+
+
+def _frames_inside() -> int:
+    """The stacklevel at which a warning names the caller's line instead of one of this package."""
+    package = str(Path(__file__).parent)
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level

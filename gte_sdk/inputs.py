@@ -1,0 +1,46 @@
+"""What callers may pass as texts and counts, checked once at the border with the index or name and the remedy."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.errors import InputError, InputTypeError
+
+
+def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
+    """`value` if it is an int in [least, most]."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputTypeError(f"{name}={value!r} is a {type(value).__name__}; give an int")
+    if value < least or (most is not None and value > most):
+        raise InputError(f"{name}={value}; it must be at least {least}" + (f" and at most {most}" if most else ""))
+    return value
+
+
+def check_iterable(texts: Iterable[str]) -> Iterable[str]:
+    """Refuses what iterates but is no ordered collection of texts; embed() gives rows in the order of its input."""
+    if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or not isinstance(texts, Iterable):
+        raise InputTypeError(f"texts is a {type(texts).__name__}: {texts!r:.80}; give a str or a list of str")
+    return texts
+
+
+def check_texts(texts: list[str], first_index: int) -> list[str]:
+    """`texts` if each of them is a str; the message names the first that is not, counted from first_index."""
+    for index, text in enumerate(texts, first_index):
+        if not isinstance(text, str):
+            raise InputTypeError(f"text {index} is a {type(text).__name__}: {text!r:.80}; give a str")
+    return texts
+
+
+def check_out(out: Any, rows: int, dim: int) -> NDArray[np.float32]:
+    """`out` if vectors can be written into it: (rows, dim) float32, an array or a memmap."""
+    if not isinstance(out, np.ndarray):
+        raise InputTypeError(f"out is a {type(out).__name__}; give a numpy array or memmap of float32")
+    if out.dtype != np.float32:
+        raise InputTypeError(f"out has dtype {out.dtype}; give float32")
+    if out.shape != (rows, dim):
+        raise InputError(f"out has shape {out.shape}; {rows} texts need ({rows}, {dim})")
+    if not out.flags.writeable:
+        raise InputError("out is read-only; open a memmap with mode 'r+' or 'w+'")
+    return out

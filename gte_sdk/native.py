@@ -1,0 +1,170 @@
+"""BERT graphs of our int8 export on the C++ encoder of csrc/bert.hpp, without ONNX Runtime.
+
+Texts are packed without padding and all arithmetic has one order, so a text's vector has the same bits in any batch, on
+any number of threads and on every CPU. It is also the fastest way on a CPU (docs/experiments.md) and starts in
+milliseconds. Graphs of another architecture are left to ONNX Runtime (session.py).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk import _kernels
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.onnx_weights import Node, OnnxFile, read_onnx
+
+# Tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
+BATCH_TOKENS = 256
+# The unit of the kernels: what the widths of layers and heads have to be multiples of.
+_WIDTH, _HEAD_WIDTH = 64, 16
+_MATMUL = re.compile(
+    r"/layer\.(\d+)/(attention/self/query|attention/self/key|attention/self/value|attention/output/dense|"
+    r"intermediate/dense|output/dense)/MatMul_output_0/int32$"
+)
+_RAISED = "gte_int8/zero_0"
+
+LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
+
+
+class NativeModel(NamedTuple):
+    bert: Any
+    """A _kernels.Bert; safe to use from many threads at once."""
+    dim: int
+    threads: int
+    variant: str
+    """The instruction set, one of _kernels.bert_variants()."""
+
+
+class _Unsupported(Exception):  # noqa: N818 - never leaves this module
+    pass
+
+
+def open_native(
+    path: Path, config: Mapping[str, Any], pooling: str, threads: int, variant: str = ""
+) -> NativeModel | None:
+    """The model of an int8 graph that our export wrote, or None for a graph that the C++ encoder does not cover.
+
+    `config` is the content of config.json; `variant` forces an instruction set. Raises ValueError for a damaged file.
+    """
+    if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
+        return None
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        return None
+    graph = read_onnx(path)
+    try:
+        bert, dim = _build(graph, int(config["num_attention_heads"]), float(config["layer_norm_eps"]), pooling)
+    except (_Unsupported, KeyError):
+        return None
+    return NativeModel(bert, dim, threads, variant or _kernels.bert_variants()[-1])
+
+
+def run_native(model: NativeModel, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """(n, dim) unit rows of n texts, given as token ids with their special tokens."""
+    starts = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in ids], out=starts[1:])
+    token_ids = np.empty(starts[-1], dtype=np.int32)
+    for row, start in zip(ids, starts.tolist(), strict=False):
+        token_ids[start : start + len(row)] = row
+    vectors_ND = np.empty((len(ids), model.dim), dtype=np.float32)
+    try:
+        model.bert.encode(token_ids, starts, vectors_ND, BATCH_TOKENS, model.threads, model.variant)
+    except ValueError as error:
+        raise ModelFormatError(
+            f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max()}: {error}; "
+            "graph and tokenizer.json belong to different models"
+        ) from error
+    return vectors_ND
+
+
+def _build(graph: OnnxFile, heads: int, epsilon: float, pooling: str) -> tuple[Any, int]:
+    weights = graph.weights
+    prefix = _only_prefix(weights)
+    embeddings = f"{prefix}embeddings."
+    words_VD: Any = weights[f"{embeddings}word_embeddings.weight/int8"]
+    positions_PD = _floats(weights, f"{embeddings}position_embeddings.weight")
+    if f"{embeddings}token_type_embeddings.weight" in weights:
+        positions_PD = positions_PD + _floats(weights, f"{embeddings}token_type_embeddings.weight")[0]
+    dim = words_VD.shape[1]
+    if dim % _WIDTH or dim % (heads * _HEAD_WIDTH):
+        raise _Unsupported
+    bert = _kernels.Bert(
+        words_VD,
+        _floats(weights, f"{embeddings}word_embeddings.weight/scale").ravel(),
+        positions_PD,
+        _floats(weights, f"{embeddings}LayerNorm.weight"),
+        _floats(weights, f"{embeddings}LayerNorm.bias"),
+        heads,
+        epsilon,
+        pooling,
+    )
+    products = _layer_products(graph.nodes)
+    for index in range(len(products)):
+        names = products[index]
+        layer = f"{prefix}encoder.layer.{index}."
+
+        def linear(part: str, names: Mapping[str, Node] = names, layer: str = layer) -> LinearArrays:
+            return _linear(weights, names[part], f"{layer}{part.replace('/', '.')}.bias")
+
+        query, key, value = (linear(f"attention/self/{part}") for part in ("query", "key", "value"))
+        joined = (
+            np.concatenate([query[0], key[0], value[0]], axis=1),
+            np.concatenate([query[1], key[1], value[1]]),
+            np.concatenate([query[2], key[2], value[2]]),
+            query[3],
+            query[4],
+        )
+        intermediate = linear("intermediate/dense")
+        if intermediate[0].shape[1] % _WIDTH:
+            raise _Unsupported
+        norms = [
+            _floats(weights, f"{layer}{part}.LayerNorm.{name}")
+            for part in ("attention.output", "output")
+            for name in ("weight", "bias")
+        ]
+        bert.add_layer(joined, linear("attention/output/dense"), intermediate, linear("output/dense"), norms)
+    return bert, dim
+
+
+def _only_prefix(weights: Mapping[str, Any]) -> str:
+    """What stands before "embeddings." in the names of this export."""
+    ending = "embeddings.word_embeddings.weight/int8"
+    prefixes = [name.removesuffix(ending) for name in weights if name.endswith(ending)]
+    if len(prefixes) != 1:
+        raise _Unsupported
+    return prefixes[0]
+
+
+def _layer_products(nodes: Sequence[Node]) -> dict[int, dict[str, Node]]:
+    """The six products of weights of each layer by their place; the graph may hold no others."""
+    layers: dict[int, dict[str, Node]] = {}
+    for node in nodes:
+        if node.operator in ("MatMulInteger", "Gemm", "Conv", "QLinearMatMul", "MatMulNBits"):
+            found = _MATMUL.search(node.outputs[0])
+            if found is None:
+                raise _Unsupported
+            layers.setdefault(int(found[1]), {})[found[2]] = node
+    if not layers or sorted(layers) != list(range(len(layers))) or any(len(parts) != 6 for parts in layers.values()):
+        raise _Unsupported
+    return layers
+
+
+def _linear(weights: Mapping[str, NDArray[np.generic]], product: Node, bias_name: str) -> LinearArrays:
+    rows, matrix, zero = product.inputs
+    name = matrix.removesuffix("/int8")
+    bias_N = _floats(weights, bias_name)
+    if f"{name}/undo_shift" in weights:
+        bias_N = bias_N + _floats(weights, f"{name}/undo_shift")
+    steps_KN: Any = weights[matrix]
+    level_K = _floats(weights, f"{rows.removesuffix('/uint8')}/level")
+    return steps_KN, _floats(weights, f"{name}/scale").ravel(), bias_N, level_K, zero == _RAISED
+
+
+def _floats(weights: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:
+    array = weights[name]
+    if array.dtype != np.float32:
+        raise _Unsupported
+    return np.ascontiguousarray(array, dtype=np.float32)
