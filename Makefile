@@ -2,6 +2,7 @@
 #   make demo    install the package into .venv and ask its documentation three questions
 #   make check   formatting, lint and types
 #   make test    the installed wheel without PyTorch, then training and export from the checkout
+#   make sanitize, make test-aarch64, make interop: slower checks, see csrc/sanitize.mk and docs/export.md
 .DELETE_ON_ERROR:
 .PHONY: demo check test test-wheel test-checkout format clean
 
@@ -31,7 +32,7 @@ test-wheel: .venv-wheel/.installed
 	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/sdk ../../tests/kernels
 
 test-checkout: .venv/.development dist/.built
-	.venv/bin/python -m pytest tests/test_architecture.py tests/export tests/training
+	.venv/bin/python -m pytest tests --ignore tests/sdk --ignore tests/kernels
 
 format: .venv/.development
 	.venv/bin/ruff format .
@@ -64,3 +65,5 @@ dist/.built: .venv/.development $(SOURCES)
 	.venv-wheel/bin/python -m pip install -q --upgrade pip
 	.venv-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[cli,hub]" --group test
 	touch $@
+
+include csrc/sanitize.mk
