@@ -196,6 +196,31 @@ class Embedder:
             yield from self._embed_window(window, prompt, start)
             start += len(window)
 
+    def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> tokens.TokenizedTexts:
+        """What the model reads of each text: ids, special tokens in place, and how many tokens were left out."""
+        return tokens.tokenize(self._tokenizer, check_texts(list(texts), 0), self._max_tokens, prompt)
+
+    def embed_tokens(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """(n, dim) float32 unit rows of n texts in the ids that `tokenize` gives; those are the rows of `embed`.
+
+        Raises InputError naming the text that has no tokens, more than max_tokens, or an unknown id.
+        """
+        vocabulary = self.vocabulary_size
+        for index, row in enumerate(ids):
+            if not 1 <= len(row) <= self._max_tokens:
+                raise InputError(f"text {index} has {len(row)} tokens; the model reads 1 to {self._max_tokens}")
+            if min(row) < 0 or max(row) >= vocabulary:
+                raise InputError(
+                    f"text {index} has ids from {min(row)} to {max(row)}; the model has {vocabulary} tokens"
+                )
+        return self._engine.run(ids, None)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many tokens the tokenizer knows; ids run from 0 to one less."""
+        size: int = self._tokenizer.get_vocab_size()
+        return size
+
     def embed_chunks(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[Chunk]:
         """Splits a long text between words into pieces of at most `max_tokens` tokens and embeds each.
 
