@@ -1,7 +1,8 @@
 """One ONNX graph under ONNX Runtime: open it on a device, run a token batch, get unit vectors.
 
-The graph's own sentence_embedding is asked for where it has one; a graph that stops at last_hidden_state gets the C++
-pooling kernel. The threads neither spin while idle nor exceed what affinity and cgroup quota allow.
+The graph's own sentence_embedding is asked for, or last_hidden_state, which the C++ pooling kernel reduces: where a graph
+has nothing better, and where the caller wants sums that do not move with the batch. The threads neither spin while idle nor
+exceed what affinity and cgroup quota allow.
 """
 
 from pathlib import Path
@@ -51,8 +52,8 @@ def choose_device(device: str) -> str:
     return device
 
 
-def open_graph(path: Path, device: str, threads: int) -> Graph:
-    """Opens the ONNX file on "cpu" or "cuda" with that many threads.
+def open_graph(path: Path, device: str, threads: int, pool_here: bool = False) -> Graph:
+    """Opens the ONNX file on "cpu" or "cuda" with that many threads; pool_here prefers the states to the graph's pooling.
 
     Raises ModelFormatError for a file that is no graph of token inputs, DeviceError where the device does not start.
     """
@@ -82,7 +83,7 @@ def open_graph(path: Path, device: str, threads: int) -> Graph:
     input_names = frozenset(node.name for node in session.get_inputs())
     if "input_ids" not in input_names or not input_names <= set(TokenBatch._fields):
         raise ModelFormatError(f"{path} has the inputs {sorted(input_names)} where {TokenBatch._fields} belong")
-    output = _output(path, session)
+    output = _output(path, session, pool_here)
     return Graph(
         session, input_names, output.name, output.shape[-1] if isinstance(output.shape[-1], int) else None, device
     )
@@ -120,9 +121,10 @@ def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: 
     return pooled_ND
 
 
-def _output(path: Path, session: Any) -> Any:
+def _output(path: Path, session: Any, pool_here: bool) -> Any:
     outputs = {node.name: node for node in session.get_outputs()}
-    for name, rank in (("sentence_embedding", 2), *((name, 3) for name in _HIDDEN_STATE_NAMES)):
+    choices = [("sentence_embedding", 2), *((name, 3) for name in _HIDDEN_STATE_NAMES)]
+    for name, rank in choices[1:] + choices[:1] if pool_here else choices:
         if name in outputs and len(outputs[name].shape) == rank:
             return outputs[name]
     raise ModelFormatError(

@@ -1,8 +1,5 @@
 """Texts in, vectors out: values against a hand-computed model, promises and bad input against the bundled one."""
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -26,6 +23,7 @@ from gte_sdk import (
     tokens,
 )
 
+from .run_python import run_python
 from .tiny_models import DIM, WORDS, tiny_vector, write_tiny_model
 
 
@@ -362,18 +360,6 @@ def test_many_threads_share_one_embedder(tiny: Embedder) -> None:
         thread.join()
     for result in results:
         np.testing.assert_array_equal(result, expected)
-
-
-def run_python(program: str, **environment: str) -> str:
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
 
 
 def test_embedding_opens_no_socket() -> None:

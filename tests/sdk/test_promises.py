@@ -1,0 +1,279 @@
+"""The runtime's promises on the bundled model: the same bits in any company, threads, fork, asyncio, flat memory."""
+
+import asyncio
+import json
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import gte_sdk
+from gte_sdk import Embedder, InputError, InputTypeError, _kernels, model_dir, native, tokens
+from gte_sdk.engine import Engine
+
+from .run_python import run_python
+
+WORDS = ["index", "search", "überraschend", "検索", "данные", "lambda x:", "//", "the", "of", "model", "3.14159", "🚀"]
+WORDS += ["SELECT * WHERE", "antidisestablishmentarianism", "naïve", "memory", "yield"]
+
+
+def random_texts(count: int, seed: int, most_words: int = 60) -> list[str]:
+    choose = random.Random(seed)
+    return [
+        " ".join(choose.choices(WORDS, k=choose.randint(0, choose.choice([3, 12, most_words])))) for _ in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def gte_mini() -> Embedder:
+    return Embedder("gte-mini")
+
+
+def open_variant(variant: str, threads: int = 1) -> tuple[native.NativeModel, Any]:
+    directory = model_dir.bundled_model_path("gte-mini")
+    config = json.loads((directory / "config.json").read_text())
+    model = native.open_native(directory / "onnx/model_quantized.onnx", config, "mean", threads, variant)
+    assert model is not None
+    return model, tokens.load_tokenizer(directory / "tokenizer.json")
+
+
+# --- the same bits in any company
+
+
+def test_the_bundled_model_runs_on_the_native_engine(gte_mini: Embedder) -> None:
+    assert gte_mini.engine == "native"
+
+
+@pytest.mark.parametrize(("engine", "batch_count"), [("native", 500), ("onnxruntime", 40)])
+def test_a_text_has_the_same_bits_in_any_batch_order_and_thread_count(engine: str, batch_count: int) -> None:
+    texts = random_texts(150, seed=1)
+    embedders = [Embedder("gte-mini", engine=engine, threads=threads, max_batch_tokens=700) for threads in (1, 2, 3)]
+    alone = np.array([embedders[0].embed(text) for text in texts])
+    choose = random.Random(2)
+    for index in range(batch_count):
+        rows = choose.sample(range(len(texts)), choose.randint(1, 12))
+        vectors = embedders[index % 3].embed([texts[row] for row in rows])
+        np.testing.assert_array_equal(vectors, alone[rows])
+
+
+@pytest.mark.parametrize("variant", _kernels.bert_variants())
+def test_every_instruction_set_gives_the_same_bits(variant: str) -> None:
+    fastest, tokenizer = open_variant("")
+    forced, _ = open_variant(variant, threads=2)
+    texts = random_texts(12, seed=3, most_words=40) + ["word " * 200] * (variant != "scalar")
+    ids = tokens.tokenize(tokenizer, texts, 256).ids
+    np.testing.assert_array_equal(native.run_native(forced, ids), native.run_native(fastest, ids))
+
+
+def test_the_native_engine_computes_what_the_graph_says(gte_mini: Embedder) -> None:
+    texts = random_texts(100, seed=4)
+    graph = Embedder("gte-mini", engine="onnxruntime").embed(texts)
+    cosines = (graph.astype(np.float64) * gte_mini.embed(texts)).sum(axis=1)
+    # What is left comes from values that lie between two integer steps and are rounded to the other one.
+    assert cosines.min() > 0.997
+    assert cosines.mean() > 0.9995
+
+
+def test_an_engine_that_cannot_run_the_graph_is_an_error(tmp_path: Path) -> None:
+    from .tiny_models import write_tiny_model
+
+    directory = write_tiny_model(tmp_path)
+    assert Embedder(directory).engine == "onnxruntime"
+    with pytest.raises(InputError, match=r"engine='native' cannot run .*model\.onnx on device='cpu'"):
+        Embedder(directory, engine="native")
+    with pytest.raises(InputError, match="engine='fast'; one of"):
+        Embedder(directory, engine="fast")
+
+
+# --- threads, fork, asyncio, other libraries
+
+
+def test_sixty_four_threads_share_one_embedder(gte_mini: Embedder) -> None:
+    texts = random_texts(64, seed=5)
+    expected = gte_mini.embed(texts)
+    results: list[NDArray[np.float32] | None] = [None] * 64
+    together = threading.Barrier(64)
+
+    def work(index: int) -> None:
+        together.wait()
+        results[index] = gte_mini.embed(texts[index:] + texts[:index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, result in enumerate(results):
+        assert result is not None
+        np.testing.assert_array_equal(result, np.roll(expected, -index, axis=0))
+
+
+@pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="this system has no fork")
+def test_a_forked_child_embeds_and_says_nothing() -> None:
+    program = """
+import os, warnings
+import gte_sdk
+texts = ["a text of several words"] * 200
+before = gte_sdk.embed(texts)
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork with threads
+child = os.fork()
+if child == 0:
+    os._exit(0 if (gte_sdk.embed(texts) == before).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert (gte_sdk.embed(texts) == before).all()
+"""
+    assert run_python(program) == ""
+
+
+def test_asyncio_callers_share_batches(gte_mini: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = random_texts(60, seed=6)
+    expected = gte_mini.embed(texts)
+    runs: list[int] = []
+    opened: Engine = gte_mini._engine
+
+    def counted(ids: Any, max_rows: int | None) -> NDArray[np.float32]:
+        runs.append(len(ids))
+        return opened.run(ids, max_rows)
+
+    monkeypatch.setattr(gte_mini, "_engine", opened._replace(run=counted))
+
+    async def callers() -> list[NDArray[np.float32]]:
+        single = [gte_mini.aembed(text) for text in texts[:50]]
+        return list(await asyncio.gather(*single, gte_mini.aembed(texts[50:]), gte_mini.aembed([])))
+
+    for _ in range(2):  # a second event loop, too
+        runs.clear()
+        *vectors, rows, none = asyncio.run(callers())
+        np.testing.assert_array_equal(np.array(vectors), expected[:50])
+        np.testing.assert_array_equal(rows, expected[50:])
+        assert none.shape == (0, 384)
+        assert sum(runs) == 60
+        assert len(runs) < 10
+
+
+def test_a_failing_asyncio_caller_fails_alone() -> None:
+    strict = Embedder("gte-mini", truncation="error", max_tokens=8)
+
+    async def callers() -> list[Any]:
+        calls = [strict.aembed("fits"), strict.aembed("does not fit " * 20), strict.aembed(["fits", "too"])]
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    fits, cut, both = asyncio.run(callers())
+    np.testing.assert_array_equal(fits, strict.embed("fits"))
+    np.testing.assert_array_equal(both, strict.embed(["fits", "too"]))
+    assert isinstance(cut, InputError)
+    with pytest.raises(InputTypeError, match="text 1 is a int"):
+        asyncio.run(strict.aembed(["a", 1]))  # type: ignore[list-item]
+
+
+def test_a_cancelled_asyncio_caller_leaves_the_others_alone(gte_mini: Embedder) -> None:
+    async def callers() -> NDArray[np.float32]:
+        cancelled, kept = asyncio.create_task(gte_mini.aembed("one")), asyncio.create_task(gte_mini.aembed("two"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        return await kept
+
+    np.testing.assert_array_equal(asyncio.run(callers()), gte_mini.embed("two"))
+
+
+def test_torch_in_the_same_process_changes_nothing(gte_mini: Embedder) -> None:
+    pytest.importorskip("torch", reason="torch is not installed here")
+    program = """
+import torch, gte_sdk
+torch.ones(200, 200) @ torch.ones(200, 200)
+print(gte_sdk.embed(["some words"] * 100).astype("<f4").tobytes().hex()[:64])
+"""
+    assert run_python(program).strip() == gte_mini.embed("some words").astype("<f4").tobytes().hex()[:64]
+
+
+# --- a good desktop citizen
+
+
+def test_the_bundled_model_needs_no_session_no_cache_and_no_home(tmp_path: Path) -> None:
+    program = """
+import sys, gte_sdk
+gte_sdk.embed(["hi"])
+print(sorted({"onnxruntime", "asyncio", "huggingface_hub"} & set(sys.modules)))
+"""
+    tmp_path.chmod(0o500)
+    environment = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
+    assert run_python(program, **environment) == "[]\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif("not hasattr(__import__('os'), 'sched_setaffinity')", reason="this system has no affinity")
+def test_one_processor_means_one_thread() -> None:
+    program = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import gte_sdk
+from gte_sdk import _kernels
+model = gte_sdk.Embedder()
+before = len(os.listdir("/proc/self/task"))
+ids = [[101, 2023, 102]] * 1000
+model._engine.run(ids, None)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    assert run_python(program) == "0\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_resident_memory_is_flat_over_many_texts(gte_mini: Embedder) -> None:
+    def resident_megabytes() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    def texts(count: int) -> Any:
+        for index in range(count):
+            yield "word " * (index % 37 if index % 400 else 250)
+
+    for _ in gte_mini.embed_iter(texts(2500)):
+        pass
+    before = resident_megabytes()
+    for _ in gte_mini.embed_iter(texts(6000)):
+        pass
+    assert resident_megabytes() - before < 25
+
+
+# --- where the vectors go, and when the memory comes back
+
+
+def test_vectors_are_written_into_an_array_or_memmap(gte_mini: Embedder, tmp_path: Path) -> None:
+    texts = random_texts(30, seed=7)
+    expected = gte_mini.embed(texts)
+    file = np.memmap(tmp_path / "vectors", dtype=np.float32, mode="w+", shape=(40, 384))
+    written = gte_mini.embed(texts, out=file[5:35])
+    assert np.shares_memory(written, file)
+    np.testing.assert_array_equal(file[5:35], expected)
+    assert not file[:5].any()
+    assert not file[35:].any()
+    read_only = np.empty((30, 384), dtype=np.float32)
+    read_only.flags.writeable = False
+    for out, message in (
+        (np.empty((30, 384)), "out has dtype float64; give float32"),
+        (np.empty((29, 384), dtype=np.float32), r"out has shape \(29, 384\); 30 texts need \(30, 384\)"),
+        (read_only, "out is read-only"),
+        ([0.0], "out is a list"),
+    ):
+        with pytest.raises(InputError, match=message):
+            gte_mini.embed(texts, out=out)  # type: ignore[arg-type]
+
+
+def test_a_closed_embedder_says_so() -> None:
+    with Embedder("gte-mini") as model:
+        assert model.embed("a").shape == (384,)
+    message = "this Embedder is closed; open another one"
+    with pytest.raises(InputError, match=message):
+        model.embed("a")
+    with pytest.raises(InputError, match=message):
+        asyncio.run(model.aembed("a"))
+    assert model.dim == 384
+    model.close()
+
+
+def test_the_shared_embedder_is_not_closed_by_others() -> None:
+    Embedder().close()
+    assert gte_sdk.embed("a").shape == (384,)
