@@ -1,0 +1,123 @@
+"""`gte serve`: the model over HTTP, for programs that speak OpenAI's interface."""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import click
+
+from gte_sdk.cli.model import model_options
+from gte_sdk.embedder import Embedder
+
+KEY_VARIABLE = "GTE_API_KEY"
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
+)
+@click.option(
+    "--api-key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help=f"A file whose first line is the key that requests must carry; or set {KEY_VARIABLE} in the environment.",
+)  # fmt: skip
+@click.option("--name", metavar="NAME", help="What requests call the model; by default MODEL, a directory's last part.")
+@click.option(
+    "--alias", "aliases", metavar="NAME", multiple=True,
+    help="One more name for it, such as text-embedding-3-small for a program that asks for that; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--truncation", type=click.Choice(["report", "error"]), default="report", show_default=True,
+    help="Cut texts that are longer than the model reads and say so in a header, or refuse them.",
+)  # fmt: skip
+@click.option("--max-body-mb", type=click.IntRange(1), default=8, show_default=True, help="MiB of one request.")
+@click.option("--max-inputs", type=click.IntRange(1), default=2048, show_default=True, help="Texts of one request.")
+@click.option(
+    "--max-queue", type=click.IntRange(1), default=4096, show_default=True,
+    help="Texts that wait for the model; requests beyond are answered with 429.",
+)  # fmt: skip
+@click.option(
+    "--max-connections", type=click.IntRange(1), default=1024, show_default=True,
+    help="Open connections; those beyond are answered with 503.",
+)  # fmt: skip
+@click.option(
+    "--micro-batching/--no-micro-batching", default=True, show_default=True,
+    help="Embed the texts of requests that wait at the same time together.",
+)  # fmt: skip
+@click.option("--access-log", is_flag=True, help="Log each request on standard output.")
+@model_options
+def serve(
+    host: str,
+    port: int,
+    api_key_file: Path | None,
+    name: str | None,
+    aliases: tuple[str, ...],
+    truncation: str,
+    max_body_mb: int,
+    max_inputs: int,
+    max_queue: int,
+    max_connections: int,
+    micro_batching: bool,
+    access_log: bool,
+    model: str,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Serve embeddings over HTTP by OpenAI's interface.
+
+    POST /v1/embeddings, GET /v1/models, POST /rerank, /health, /metrics for Prometheus, /openapi.json, and a page to
+    try it at /. Only this machine can connect unless --host says otherwise. A plain kill (SIGTERM) or Ctrl-C answers
+    what was accepted, then ends.
+
+    \b
+    Examples:
+      gte serve
+      gte serve --model ./my-model --port 9000 --alias text-embedding-3-small
+      GTE_API_KEY=... gte serve --host 0.0.0.0
+    """
+    try:
+        from gte_sdk.server import Settings, create_app
+        from gte_sdk.server.connection import bind, run
+    except ImportError as error:
+        message = f"gte serve needs {error.name}: pip install 'gte-sdk[serve]'"
+        raise click.ClickException(message) from error
+    settings = Settings(
+        model_name=name or (Path(model).resolve().name if Path(model).is_dir() else model),
+        aliases=aliases,
+        api_key=_api_key(api_key_file),
+        loopback_only=_is_loopback(host),
+        micro_batching=micro_batching,
+        truncate=truncation == "report",
+        max_body_bytes=max_body_mb * 2**20,
+        max_held_bytes=max(64, max_body_mb) * 2**20,
+        max_inputs=max_inputs,
+        max_queued_texts=max(max_queue, max_inputs),
+        max_connections=max_connections,
+    )
+    if settings.api_key is None and not settings.loopback_only:
+        click.echo(f"gte: warning: {host} is open to other machines and no API key is set ({KEY_VARIABLE})", err=True)
+    listener = bind(host, port)
+    app = create_app(Embedder(model, device=device, threads=threads, truncation="ignore"), settings)
+    address, bound_port = listener.getsockname()[:2]
+    url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
+    run(
+        app,
+        listener,
+        settings,
+        lambda: click.echo(f"gte: serving {settings.model_name} at {url}", err=True),
+        access_log,
+    )
+
+
+def _api_key(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(KEY_VARIABLE)
+    first_line, _, _ = file.read_text(encoding="utf-8").partition("\n")
+    return first_line.strip()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

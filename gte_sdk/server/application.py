@@ -1,0 +1,121 @@
+"""The Starlette application: which path leads where, the page's files, and every error in OpenAI's shape."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+import gte_sdk
+from gte_sdk.embedder import Embedder
+from gte_sdk.server.gate import gate
+from gte_sdk.server.metrics import Metrics
+from gte_sdk.server.openapi import openapi_document
+from gte_sdk.server.refusal import Refusal, error_content
+from gte_sdk.server.service import Service
+from gte_sdk.server.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+_PAGE = Path(__file__).parent / "page"
+_PAGE_FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+_PAGE_HEADERS = {
+    # Nothing from outside is loaded, nothing is sent outside, and no other site may frame the page.
+    "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
+    """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
+
+    Its lifespan ends the model's thread; time-outs of headers and writes, and the bound on connections, are the ASGI
+    server's business.
+    """
+    metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
+    service = Service(embedder, settings, metrics)
+    models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
+    document = openapi_document(settings, embedder.dim, embedder.vocabulary_size)
+
+    async def list_models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": models})
+
+    async def one_model(request: Request) -> Response:
+        name = request.path_params["model"]
+        for model in models:
+            if model["id"] == name:
+                return JSONResponse(model)
+        raise Refusal(404, f"the model {name[:80]!r} is not served here", code="model_not_found", param="model")
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "model": settings.model_name, "queued_texts": metrics.queued_texts})
+
+    async def metrics_text(request: Request) -> Response:
+        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(document)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.batcher.close)
+
+    routes = [
+        Route("/v1/embeddings", service.embeddings, methods=["POST"]),
+        Route("/v1/models", list_models),
+        Route("/v1/models/{model:path}", one_model),
+        Route("/rerank", service.rerank, methods=["POST"]),
+        Route("/v1/rerank", service.rerank, methods=["POST"]),
+        Route("/health", health),
+        Route("/metrics", metrics_text),
+        Route("/openapi.json", openapi),
+        *(Route(path, _page_file(name, media_type)) for path, (name, media_type) in _PAGE_FILES.items()),
+    ]
+    handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return gate(app, settings, metrics, frozenset(route.path for route in routes))
+
+
+def _page_file(name: str, media_type: str) -> Any:
+    content = (_PAGE / name).read_bytes()
+
+    async def page_file(request: Request) -> Response:
+        return Response(content, media_type=media_type, headers=_PAGE_HEADERS)
+
+    return page_file
+
+
+def _model_card(name: str, embedder: Embedder, created: int) -> dict[str, Any]:
+    card = {"id": name, "object": "model", "created": created, "owned_by": "gte-sdk"}
+    return {**card, "dimensions": embedder.dim, "max_tokens": embedder.max_tokens, "fingerprint": embedder.fingerprint}
+
+
+async def _answer_refusal(request: Request, refusal: Refusal) -> Response:
+    content = error_content(refusal.status, refusal.message, refusal.code, refusal.param)
+    return JSONResponse(content, refusal.status, refusal.headers)
+
+
+async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    message = f"{request.method} {request.url.path[:80]}: {error.detail}"
+    content = error_content(error.status_code, message, codes.get(error.status_code, "http_error"))
+    return JSONResponse(content, error.status_code, error.headers)
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    """A mistake of ours: the log has the traceback, the client only learns that there was one."""
+    return JSONResponse(error_content(500, "the server failed on this request; its log says why", "server_error"), 500)

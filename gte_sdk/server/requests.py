@@ -1,0 +1,191 @@
+"""Bodies of requests: JSON in, checked plain values out, or a Refusal that names the field and the remedy.
+
+What the OpenAPI document (openapi.py) allows is accepted here and nothing else; fields that are unknown are refused,
+since a misspelt option must not be ignored.
+"""
+
+import json
+from collections.abc import Collection
+from typing import Any, NamedTuple, NoReturn
+
+from gte_sdk.server.refusal import Refusal, invalid
+from gte_sdk.server.settings import Settings
+
+INPUT_TYPES = ("query", "document")
+ENCODING_FORMATS = ("float", "base64")
+
+
+class EmbeddingsRequest(NamedTuple):
+    texts: list[str]
+    """The inputs, empty where they are token ids."""
+    token_ids: list[list[int]]
+    """The inputs as ids, empty where they are texts."""
+    kind: str
+    """Which of the model's prompts to use: "" (none), "query" or "document"."""
+    as_base64: bool
+
+
+class RerankRequest(NamedTuple):
+    query: str
+    documents: list[str]
+    top_n: int
+    """How many of the documents to return."""
+    with_documents: bool
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The object that a body holds. NaN and infinities, which JSON does not have, are refused with the rest."""
+    try:
+        content = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"the body is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(content, dict):
+        raise invalid(f"the body is {_described(content)}; give a JSON object", None)
+    return content
+
+
+def parse_embeddings(body: bytes, settings: Settings, dim: int) -> EmbeddingsRequest:
+    content = parse_json(body)
+    _check_fields(content, {"input", "model", "dimensions", "encoding_format", "user", "input_type"})
+    _check_model(content, settings)
+    if "input" not in content:
+        raise invalid("input is missing; give a text, a list of texts, or lists of token ids", "input", "missing")
+    texts, token_ids = _inputs(content["input"], settings.max_inputs)
+    dimensions = _optional_whole(content, "dimensions")
+    if dimensions is not None and dimensions != dim:
+        message = (
+            f"dimensions={dimensions}: {settings.model_name} was not trained to be cut; leave it out, or ask for {dim}"
+        )
+        raise invalid(message, "dimensions")
+    encoding = _choice(content, "encoding_format", ENCODING_FORMATS)
+    kind = _choice(content, "input_type", INPUT_TYPES)
+    if content.get("user") is not None:
+        _text(content["user"], "user")
+    return EmbeddingsRequest(texts, token_ids, kind or "", encoding == "base64")
+
+
+def parse_rerank(body: bytes, settings: Settings) -> RerankRequest:
+    content = parse_json(body)
+    _check_fields(content, {"query", "documents", "model", "top_n", "return_documents"})
+    _check_model(content, settings)
+    for name in ("query", "documents"):
+        if name not in content:
+            raise invalid(f"{name} is missing", name, "missing")
+    query = _text(content["query"], "query")
+    documents = content["documents"]
+    if not isinstance(documents, list):
+        raise invalid(f"documents is {_described(documents)}; give a list of texts", "documents")
+    _check_count(documents, "documents", settings.max_inputs)
+    texts = [
+        _text(
+            document["text"] if isinstance(document, dict) and set(document) == {"text"} else document,
+            f"documents[{n}]",
+        )
+        for n, document in enumerate(documents)
+    ]
+    top_n = _optional_whole(content, "top_n")
+    with_documents = content.get("return_documents")
+    if not isinstance(with_documents, bool | None):
+        raise invalid(f"return_documents is {_described(with_documents)}; give true or false", "return_documents")
+    return RerankRequest(query, texts, min(top_n or len(texts), len(texts)), bool(with_documents))
+
+
+def _inputs(value: Any, max_inputs: int) -> tuple[list[str], list[list[int]]]:
+    """Texts or lists of token ids; one of the two lists is empty."""
+    if isinstance(value, str):
+        return [_text(value, "input")], []
+    if not isinstance(value, list):
+        raise invalid(f"input is {_described(value)}; give a text, a list of texts, or lists of token ids", "input")
+    if value and isinstance(value[0], int | float):
+        return [], [_ids(value, "input")]
+    _check_count(value, "input", max_inputs)
+    if isinstance(value[0], list):
+        return [], [_ids(row, f"input[{index}]") for index, row in enumerate(value)]
+    return [_text(text, f"input[{index}]") for index, text in enumerate(value)], []
+
+
+def _check_count(values: list[Any], name: str, most: int) -> None:
+    if not values:
+        raise invalid(f"{name} is an empty list; give at least one", name, "empty")
+    if len(values) > most:
+        raise invalid(f"{name} has {len(values)} entries; one request takes at most {most}", name, "too_many_inputs")
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"{name} is {_described(value)}; give a text", name)
+    if not value:
+        raise invalid(f"{name} is an empty text; leave it out", name, "empty")
+    return value
+
+
+def _ids(row: Any, name: str) -> list[int]:
+    if not isinstance(row, list):
+        raise invalid(f"{name} is {_described(row)}; give a list of token ids, as the other inputs are", name)
+    if not row:
+        raise invalid(f"{name} is an empty list of token ids; leave it out", name, "empty")
+    ids = []
+    for index, value in enumerate(row):
+        token = _whole(value)
+        if token is None:
+            raise invalid(f"{name}[{index}] is {_described(value)}; give a token id", name)
+        ids.append(token)
+    return ids
+
+
+def _whole(value: Any) -> int | None:
+    """A JSON number without a fraction as an int: 5 and 5.0 are the same to JSON. None for everything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def _optional_whole(content: dict[str, Any], name: str) -> int | None:
+    if content.get(name) is None:
+        return None
+    value = _whole(content[name])
+    if value is None or value < 1:
+        raise invalid(f"{name} is {_described(content[name])}; give an integer of at least 1", name)
+    return value
+
+
+def _check_fields(content: dict[str, Any], known: Collection[str]) -> None:
+    for name in content:
+        if name not in known:
+            raise invalid(
+                f"{name[:80]!r} is not a field of this request; it has {sorted(known)}", name[:80], "unknown_field"
+            )
+
+
+def _check_model(content: dict[str, Any], settings: Settings) -> None:
+    if "model" not in content:
+        raise invalid(f"model is missing; this server has {settings.model_name!r}", "model", "missing")
+    name = _text(content["model"], "model")
+    known = (settings.model_name, *settings.aliases)
+    if name not in known:
+        message = f"the model {name[:80]!r} is not served here; this server has {', '.join(known)}"
+        raise Refusal(404, message, code="model_not_found", param="model")
+
+
+def _choice(content: dict[str, Any], name: str, choices: tuple[str, ...]) -> str | None:
+    value = content.get(name)
+    if value is not None and value not in choices:
+        raise invalid(f"{name} is {_described(value)}; give one of {', '.join(choices)}", name)
+    return value
+
+
+def _described(value: Any) -> str:
+    """A JSON value as a message shows it: short, with its type where the value is long."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value!r}"[:80]
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    return "a list" if isinstance(value, list) else "an object"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
