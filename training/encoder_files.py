@@ -118,7 +118,6 @@ def _read_backbone(path: Path) -> nn.Module:
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
     finally:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,8 +92,8 @@ def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = f
     row_count = sum(batch.num_rows for batch in batches)
     allowed = np.arange(row_count, dtype=np.int64)
     if forbidden:
-        key = hashlib.sha256("\n".join(sorted(forbidden)).encode()).hexdigest()
-        allowed = _cached_rows_without(cache / f"{sha256[:40]}.{key[:16]}.npy", batches, forbidden)
+        name = f"{sha256[:40]}.{_digest(frozenset(forbidden))[:16]}.npy"
+        allowed = _cached_rows_without(cache / name, batches, forbidden)
     if len(allowed) == 0:
         raise PairsError(f"{path} has no pair left: all {row_count} stand in an evaluation set")
     return Source(path.stem, path, sha256, allowed, row_count - len(allowed), batches)
@@ -189,6 +190,11 @@ def _cached_rows_without(path: Path, batches: list[pa.RecordBatch], forbidden: S
         partial.replace(path)
     rows: NDArray[np.int64] = np.load(path)
     return rows
+
+
+@lru_cache(maxsize=1)
+def _digest(texts: frozenset[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
 
 
 def _rows_without(batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Data. Texts that will be measured on are refused before anything is trained.
     sets = find_sets(recipe.evaluation.sets, options.evaluation) if recipe.evaluation.sets else []
-    forbidden = evaluation_texts(sets) if recipe.evaluation.refuse_texts else frozenset()
+    forbidden = frozenset(evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
     stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
     with accelerator.main_process_first():
         sources = {
