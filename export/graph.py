@@ -17,8 +17,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.layout import transformer_config
 from gte_sdk.errors import ModelFormatError
-from training.encoder import AnyEncoder, EncoderOutput, StaticEncoder
+from gte_sdk.model_dir import read_json, read_module_types
+from training.encoder import AnyEncoder, StaticEncoder
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "modernbert")
 OPSET = 18
@@ -35,14 +37,14 @@ def input_names(encoder: AnyEncoder) -> list[str]:
     return names
 
 
-def check_architecture(encoder: AnyEncoder) -> None:
-    """Raises ModelFormatError for an architecture whose export is not tested."""
-    if isinstance(encoder, StaticEncoder):
+def check_architecture(directory: Path) -> None:
+    """Raises ModelFormatError for a source whose architecture is none that the export is tested with."""
+    if read_module_types(directory)[:1] == ["StaticEmbedding"]:
         return
-    model_type = encoder.backbone.config.model_type  # type: ignore[union-attr]
+    model_type = read_json(transformer_config(directory)).get("model_type")
     if model_type not in ARCHITECTURES:
         raise ModelFormatError(
-            f"the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "
+            f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "
             "and the static encoder"
         )
 
@@ -125,6 +127,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-__all__ = ["ARCHITECTURES", "OPSET", "EncoderOutput", "check_architecture", "input_names", "write_graph"]

@@ -29,7 +29,7 @@ def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
         weights.unlink()
     if not isinstance(encoder, StaticEncoder):
         # As the source has it: what transformers writes today is not always what its last version reads.
-        shutil.copyfile(_transformer_config(source), directory / CONFIG_JSON)
+        shutil.copyfile(transformer_config(source), directory / CONFIG_JSON)
     config = read_json(directory / CONFIG_JSON)
     config.pop("_name_or_path", None)
     write_json(directory / CONFIG_JSON, config)
@@ -72,7 +72,7 @@ def size_of(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def _transformer_config(source: Path) -> Path:
+def transformer_config(source: Path) -> Path:
     """config.json of the transformer, which old sentence-transformers directories keep in a folder of its own."""
     if (source / CONFIG_JSON).is_file():
         return source / CONFIG_JSON

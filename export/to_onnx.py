@@ -211,13 +211,13 @@ def _one_line_errors() -> Iterator[None]:
 
 def _load(directory: Path, max_tokens: int | None) -> AnyEncoder:
     """The encoder of a supported architecture; what its readers say of a damaged one is one message."""
+    check_architecture(directory)
     try:
         encoder = load_encoder(directory, max_tokens)
     except GteError:
         raise
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{directory} could not be read: {type(error).__name__}: {error}") from error
-    check_architecture(encoder)
     return encoder
 
 

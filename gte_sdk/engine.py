@@ -84,6 +84,8 @@ def open_engine(
 
 
 def _open_native(description: model_dir.ModelDir, path: Path, graph_name: str, threads: int) -> Engine | None:
+    if _has_dense(description):
+        return None
     config = model_dir.read_json(description.path / model_dir.CONFIG_JSON)
     try:
         model = native.open_native(path, config, description.pooling, threads)
@@ -107,7 +109,7 @@ def _open_onnxruntime(
 ) -> Engine:
     # Our export's graphs end in a pooling whose sums move with the number of texts (by 4e-8 in onnxruntime 1.31); the
     # states before it do not. A foreign graph may have more than pooling behind its states, so it keeps its own.
-    pool_here = bool(description.files) and device == "cpu"
+    pool_here = bool(description.files) and device == "cpu" and not _has_dense(description)
     graph = session.open_graph(path, device, threads, pool_here)
     dim = graph.dim or description.dim
 
@@ -121,6 +123,11 @@ def _open_onnxruntime(
     if (graph.device, variant) in _SLOW:
         warnings.warn(f"variant={variant!r} on {graph.device!r}: {_SLOW[graph.device, variant]}", stacklevel=4)
     return Engine("onnxruntime", graph.device, variant, graph_name, dim, run)
+
+
+def _has_dense(description: model_dir.ModelDir) -> bool:
+    """Whether linear layers follow the pooling; only the graph has their weights, so it has to pool too."""
+    return "Dense" in model_dir.read_module_types(description.path)
 
 
 _SLOW = {

@@ -70,8 +70,9 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     directory = tmp_path_factory.mktemp("tokenizer")
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    inputs = ["input_ids", "attention_mask"]  # what all architectures have
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call, unused-ignore]
-        tokenizer_object=tokenizer, model_max_length=MAX_TOKENS, **names
+        tokenizer_object=tokenizer, model_max_length=MAX_TOKENS, model_input_names=inputs, **names
     )
     fast.save_pretrained(directory)
     return directory

