@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ except GteError as error:
 """
 
 
-def embed_in_new_process(endpoint: str, cache: Path, name: str = NAME, **arguments: object) -> dict[str, object]:
+def embed_in_new_process(endpoint: str, cache: Path, name: str = NAME, **arguments: object) -> dict[str, Any]:
     # huggingface_hub reads its environment when it is imported, hence a process of its own.
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, name, json.dumps(arguments)],
@@ -36,7 +37,7 @@ def embed_in_new_process(endpoint: str, cache: Path, name: str = NAME, **argumen
         text=True,
         env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"},
     )
-    answer: dict[str, object] = json.loads(finished.stdout)
+    answer: dict[str, Any] = json.loads(finished.stdout)
     return answer
 
 
