@@ -94,6 +94,11 @@ def read_text(path: Path, notice: Notice) -> str | None:
     except OSError as error:
         notice(f"{path}: {error.strerror or error}; skipped")
         return None
+    return decode_text(path, content, notice)
+
+
+def decode_text(path: Path, content: bytes, notice: Notice) -> str | None:
+    """`read_text` for the content of a file that was read already."""
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not utf16 and b"\0" in content:
         notice(f"{path}: a binary file; skipped")

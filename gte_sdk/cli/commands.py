@@ -9,7 +9,9 @@ import click
 
 import gte_sdk
 from gte_sdk.cli.embed import embed
+from gte_sdk.cli.index import index
 from gte_sdk.cli.search import search
+from gte_sdk.cli.serve import serve
 from gte_sdk.errors import GteError
 
 
@@ -42,6 +44,8 @@ def gte(context: click.Context) -> None:
     \b
     Examples:
       gte search "how are passages ranked?" docs/ README.md
+      gte index ~/notes --output notes.index
+      gte search "what did we decide about the roof?" notes.index
       gte embed reviews.csv --column review --output reviews.npy
     """
     if os.environ.get("NO_COLOR"):  # https://no-color.org
@@ -49,4 +53,6 @@ def gte(context: click.Context) -> None:
 
 
 gte.add_command(embed)
+gte.add_command(index)
 gte.add_command(search)
+gte.add_command(serve)

@@ -1,34 +1,33 @@
-"""`gte search`: files in, the passages that answer a question out. Nothing is kept between two calls."""
+"""`gte search`: the passages that answer a question, out of files that are read now or of an index that is kept."""
 
-import json
-import shutil
 import sys
-import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from numpy.typing import NDArray
 
+from gte_sdk.cli.answers import Hit, print_json, print_passage
+from gte_sdk.cli.index import keep_current
 from gte_sdk.cli.model import embed_batch, model_options
 from gte_sdk.cli.terminal import Notices, counted, printable, progress_bar
+from gte_sdk.cli.update import BATCH_PASSAGES, update_index
 from gte_sdk.embedder import Embedder
 from gte_sdk.index import top_k_cosine
+from gte_sdk.passage_search import PassageSearch
+from gte_sdk.passage_store import PassageStore, is_passage_store
 from gte_sdk.passages import Passage, split_passages, text_to_embed
 from gte_sdk.text_files import find_text_files, kind_of, read_text
 
 FROM_STANDARD_INPUT = "-"
-# Enough to fill the model's batches, few enough for a bar that moves.
-_BATCH_PASSAGES = 128
-# Room for the lines of 120 characters that many projects allow; longer ones are hard to read on a wide terminal too.
-_TEXT_WIDTH = 125
-# A shorter line of prose was ended by its writer, a longer one perhaps by the width of the page.
-_WRAPPED_LENGTH = 60
-# How headings, tables, lists, quotations and code begin in the markups that are read as prose.
-_NO_PROSE = ("#", "|", "+", "-", "*", ">", "=", "~", ":", "..", "```")
+# A watch looks for changed files this often, in seconds.
+_WATCH_INTERVAL = 2.0
+
+Find = Callable[[str], list[Hit]]
 
 
 @click.command()
@@ -45,16 +44,23 @@ _NO_PROSE = ("#", "|", "+", "-", "*", ">", "=", "~", ":", "..", "```")
     "--lines", type=click.IntRange(min=0), default=4, show_default=True, metavar="N",
     help="Lines to show of each passage.",
 )  # fmt: skip
+@click.option(
+    "--watch", is_flag=True,
+    help="With an index: bring it up to date, stay, and answer again when the answer changes, until Ctrl-C.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the whole passage.")
 @model_options
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, notices or summary; results and errors only.")
+@click.pass_context
 def search(
+    context: click.Context,
     question: str,
     paths: tuple[Path, ...],
     count: int,
     globs: tuple[str, ...],
     excludes: tuple[str, ...],
     lines: int,
+    watch: bool,
     as_json: bool,
     model: str,
     device: str,
@@ -67,35 +73,111 @@ def search(
     those nearest to the question are shown, best first, as path:line, cosine score and text. QUESTION - reads questions
     from standard input, one a line; the files are read once.
 
+    A PATH that is an index, made by `gte index`, answers at once: nothing is read or embedded but the question.
+
     Hidden, build and package folders (.git, node_modules, virtual environments) are left out unless they are named.
 
     \b
     Examples:
       gte search "how do I save an index?" README.md docs/
       gte search "retry with backoff" src -k 10 --glob "*.py" --exclude "test_*"
+      gte search "what did we decide?" notes.index
+      gte search "what is left to do?" notes.index --watch
       gte search - ~/notes                          # asks for questions until Ctrl-D
       gte search - docs --json < questions.txt > answers.jsonl
     """
     if question != FROM_STANDARD_INPUT and not question.strip():
         raise click.UsageError("the QUESTION is empty")
-    passages = _read_passages(paths, globs, excludes, quiet)
-    embedder = Embedder(model, device=device, threads=threads)
-    vectors_ND = _embed_passages(embedder, passages, quiet)
+
+    def answer(text: str, hits: list[Hit]) -> None:
+        if question == FROM_STANDARD_INPUT and not as_json and not sys.stdin.isatty():
+            click.echo(f"{click.style(printable(text), bold=True)}\n")
+        for rank, hit in enumerate(hits, 1):
+            if as_json:
+                print_json(text, rank, hit)
+            else:
+                print_passage(hit, lines)
+
+    if not any(is_passage_store(path) for path in paths):
+        if watch:
+            raise click.UsageError("--watch needs an index; make one with: gte index")
+        passages = _read_passages(paths, globs, excludes, quiet)
+        embedder = Embedder(model, device=device, threads=threads)
+        find = _search_in_memory(embedder, passages, count, quiet)
+        _answer_all(question, find, answer)
+        return
+    if len(paths) > 1 or globs or excludes:
+        raise click.UsageError("an index is searched alone, and with the --glob and --exclude that it was made with")
+    with PassageStore(paths[0]) as store:
+        if context.get_parameter_source("model") is ParameterSource.DEFAULT:
+            model = store.settings.model
+        embedder = Embedder(model, device=device, threads=threads)
+        store.check_fingerprint(embedder.fingerprint)
+        if not quiet and not watch and store.meta("complete") != "true":
+            click.echo(f"gte: {store.path} is not finished; to finish it: gte index --output {store.path}", err=True)
+        find = _search_in_store(embedder, store, count, watch, quiet)
+        if watch and question != FROM_STANDARD_INPUT:
+            _answer_changes(question, find, answer)
+        _answer_all(question, find, answer)
+
+
+def _answer_all(question: str, find: Find, answer: Callable[[str, list[Hit]], None]) -> None:
     questions = _questions_from_standard_input() if question == FROM_STANDARD_INPUT else iter([question])
     any_question = False
     for text in questions:
         any_question = True
-        query_vector, _ = embed_batch(embedder, [text], "query")
-        scores, indices = top_k_cosine(query_vector, vectors_ND, min(count, len(passages)))
-        if question == FROM_STANDARD_INPUT and not as_json and not sys.stdin.isatty():
-            click.echo(f"{click.style(printable(text), bold=True)}\n")
-        for rank, (score, index) in enumerate(zip(scores[0].tolist(), indices[0].tolist(), strict=True), 1):
-            if as_json:
-                _print_json(text, rank, score, passages[index])
-            else:
-                _print_passage(score, passages[index], lines)
+        answer(text, find(text))
     if not any_question:
         raise click.ClickException("there was no question on standard input")
+
+
+def _answer_changes(question: str, find: Find, answer: Callable[[str, list[Hit]], None]) -> None:
+    last: list[Hit] | None = None
+
+    def look() -> None:
+        nonlocal last
+        hits = find(question)
+        if hits != last:
+            answer(question, hits)
+            sys.stdout.flush()
+        last = hits
+
+    keep_current(look, _WATCH_INTERVAL)
+
+
+def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch: bool, quiet: bool) -> Find:
+    passage_search = PassageSearch(store)
+    notices = Notices(quiet)
+
+    def find(text: str) -> list[Hit]:
+        if watch:
+            update_index(store, embedder, notices, quiet)
+        query_vector, _ = embed_batch(embedder, [text], "query")
+        found = passage_search.find(query_vector[0], count)
+        if not found and not watch:
+            raise click.ClickException(f"{store.path} holds no passages")
+        return [Hit(score, passage._replace(path=_shown_path(passage.path))) for score, passage in found]
+
+    return find
+
+
+def _shown_path(name: str) -> str:
+    """Relative where the file lies below the current folder."""
+    path = Path(name)
+    folder = Path.cwd()
+    return click.format_filename(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _search_in_memory(embedder: Embedder, passages: list[Passage], count: int, quiet: bool) -> Find:
+    vectors_ND = _embed_passages(embedder, passages, quiet)
+
+    def find(text: str) -> list[Hit]:
+        query_vector, _ = embed_batch(embedder, [text], "query")
+        scores, indices = top_k_cosine(query_vector, vectors_ND, min(count, len(passages)))
+        pairs = zip(scores[0].tolist(), indices[0].tolist(), strict=True)
+        return [Hit(score, passages[index]) for score, index in pairs]
+
+    return find
 
 
 def _read_passages(
@@ -130,8 +212,8 @@ def _embed_passages(embedder: Embedder, passages: list[Passage], quiet: bool) ->
     any_cut = False
     started = time.perf_counter()
     with progress_bar("embedding", len(passages), "passages", quiet) as bar:
-        for start in range(0, len(passages), _BATCH_PASSAGES):
-            batch = by_length[start : start + _BATCH_PASSAGES]
+        for start in range(0, len(passages), BATCH_PASSAGES):
+            batch = by_length[start : start + BATCH_PASSAGES]
             vectors_ND[batch], was_cut = embed_batch(embedder, [texts[index] for index in batch], "document")
             any_cut = any_cut or was_cut
             bar.update(len(batch))
@@ -152,54 +234,3 @@ def _questions_from_standard_input() -> Iterator[str]:
             return
         if question := line.decode("utf-8", "replace").strip():
             yield question
-
-
-def _print_json(question: str, rank: int, score: float, passage: Passage) -> None:
-    answer = {
-        "question": question, "rank": rank, "score": round(score, 6),
-        "path": passage.path, "line": passage.line, "context": passage.context, "text": passage.text,
-    }  # fmt: skip
-    click.echo(json.dumps(answer, ensure_ascii=False).encode("utf-8"))
-
-
-def _print_passage(score: float, passage: Passage, line_count: int) -> None:
-    place = click.style(f"{printable(passage.path)}:{passage.line}", fg="magenta")
-    context = f"  {click.style(printable(passage.context), fg='cyan')}" if passage.context else ""
-    click.echo(f"{place}  {score:.3f}{context}")
-    for line in _excerpt(passage, line_count):
-        click.echo(f"    {line}")
-    if line_count:
-        click.echo()
-
-
-def _excerpt(passage: Passage, line_count: int) -> list[str]:
-    """The first lines as they fit the terminal, blank ones left out, with a mark where there is more."""
-    width = max(20, min(_TEXT_WIDTH, shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns) - 5)
-    rows: list[str] = []
-    for line in _unwrapped(passage):
-        shown = printable(line)
-        indent = shown[: len(shown) - len(shown.lstrip())][: width // 2]
-        rows += textwrap.wrap(shown.strip(), width, initial_indent=indent, subsequent_indent=indent)
-        if len(rows) > line_count:
-            break
-    excerpt = textwrap.dedent("\n".join(rows[:line_count])).split("\n") if line_count else []
-    if excerpt and len(rows) > line_count:
-        excerpt[-1] += " …"
-    return excerpt
-
-
-def _unwrapped(passage: Passage) -> Iterator[str]:
-    """The lines of a passage; those of prose that were broken for their length alone are joined again."""
-    is_prose = kind_of(Path(passage.path)) != "code"
-    line = previous = ""
-    in_fence = False
-    for following in passage.text.split("\n"):
-        in_fence ^= following.startswith("```")
-        may_join = is_prose and not in_fence and len(previous) >= _WRAPPED_LENGTH and not previous.startswith(_NO_PROSE)
-        if may_join and following and not following.startswith((" ", "\t", *_NO_PROSE)) and not following[0].isdigit():
-            line += " " + following
-        else:
-            yield line
-            line = following
-        previous = following
-    yield line

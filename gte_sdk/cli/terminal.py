@@ -13,13 +13,17 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Notices:
-    """Says the first MAX_NOTICES notices and counts the rest."""
+    """Says the first MAX_NOTICES different notices and counts the rest."""
 
     def __init__(self, quiet: bool) -> None:
         self.count = 0
         self._quiet = quiet
+        self._said: set[str] = set()
 
     def __call__(self, message: str) -> None:
+        if message in self._said:  # a watch comes by the same file again and again
+            return
+        self._said.add(message)
         self.count += 1
         if not self._quiet and self.count <= MAX_NOTICES:
             click.echo(f"gte: {printable(message)}", err=True)

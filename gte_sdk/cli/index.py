@@ -1,0 +1,172 @@
+"""`gte index`: keeps the passages and vectors of folders in one file, which `gte search` answers from."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from gte_sdk.cli.model import model_options
+from gte_sdk.cli.terminal import Notices, counted
+from gte_sdk.cli.update import Changes, update_index
+from gte_sdk.embedder import Embedder
+from gte_sdk.errors import InputError, ModelFormatError
+from gte_sdk.model_dir import bundled_models
+from gte_sdk.passage_store import PassageStore, Settings, is_passage_store
+
+# Looking at the files of a large folder takes a while; a watch spends at most this part of its time on it.
+_WATCH_SHARE = 0.05
+
+
+@click.command()
+@click.argument("paths", metavar="[FOLDER]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--output", "-o", "output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    help="The index; made if it is not there, else brought up to date.",
+)  # fmt: skip
+@click.option(
+    "--glob", "globs", multiple=True, metavar="PATTERN", help="Only files in folders whose name or path matches."
+)
+@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Leave out files and folders that match.")
+@click.option("--watch", is_flag=True, help="Stay, and keep the index up to date until Ctrl-C.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, metavar="SECONDS",
+    help="How long a watch waits between two looks at the files.",
+)  # fmt: skip
+@click.option("--rebuild", is_flag=True, help="Make the index anew; the old one answers until that is done.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object on standard output after each update.")
+@model_options
+@click.option("--quiet", "-q", is_flag=True, help="No progress bar, notices or summary; errors only.")
+@click.pass_context
+def index(
+    context: click.Context,
+    paths: tuple[Path, ...],
+    output: Path,
+    globs: tuple[str, ...],
+    excludes: tuple[str, ...],
+    watch: bool,
+    interval: float,
+    rebuild: bool,
+    as_json: bool,
+    model: str,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    """Keep an index of the text files at and below each FOLDER, for `gte search`.
+
+    The first run embeds every passage; a later one only what was added or changed, and forgets what was deleted.
+    Without a FOLDER, the index stays one of the folders, patterns and model that it has. Each batch is saved as it is
+    done: after Ctrl-C or a kill, the same command goes on.
+
+    \b
+    Examples:
+      gte index ~/notes --output notes.index
+      gte index --output notes.index                # again, after some notes were written
+      gte index src docs --glob "*.py" --glob "*.md" -o project.index --watch
+      gte search "how are passages ranked?" notes.index
+    """
+    if output.exists() and not is_passage_store(output):
+        raise InputError(f"{output} exists and is not an index of passages; name another file")
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
+    model_is_given = context.get_parameter_source("model") is not ParameterSource.DEFAULT
+    previous = _settings_of(output, must_be_whole=not (rebuild and paths))
+    if not paths and previous is None:
+        raise click.UsageError(f"{output} does not exist yet; name a FOLDER to index")
+    if previous is not None and not paths:
+        paths = tuple(Path(path) for path in previous.paths)
+        globs, excludes = globs or previous.globs, excludes or previous.excludes
+    if previous is not None and not model_is_given:
+        model = previous.model
+    embedder = Embedder(model, device=device, threads=threads)
+    settings = Settings(
+        model=str(Path(model).resolve()) if Path(model).exists() and model not in bundled_models() else model,
+        fingerprint=embedder.fingerprint,
+        dim=embedder.dim,
+        paths=tuple(str(path.resolve()) for path in paths),
+        globs=globs,
+        excludes=excludes,
+    )
+    target = output.with_name(f"{output.name}.rebuild") if rebuild else output
+    if rebuild and target.exists():
+        _drop_unless_same(target, settings)
+    try:
+        with PassageStore(target, settings) as store:
+            store.check_fingerprint(embedder.fingerprint)
+            if store.settings[3:] != settings[3:]:
+                store.set_sources(settings.paths, globs, excludes)
+            _update(store, embedder, as_json, quiet)
+        if rebuild:
+            target.replace(output)
+        if watch:
+            with PassageStore(output) as store:
+                notices = Notices(quiet)
+                keep_current(lambda: _update(store, embedder, as_json, quiet, notices), interval)
+    except KeyboardInterrupt:
+        if not quiet:
+            click.echo(f"gte: {target} is saved as far as it went; the same command goes on", err=True)
+        raise
+
+
+def keep_current(look: Callable[[], object], interval: float) -> None:
+    """Looks again and again until Ctrl-C: after `interval` seconds, or longer where a look takes long."""
+    while True:
+        started = time.monotonic()
+        look()
+        took = time.monotonic() - started
+        time.sleep(max(interval, took / _WATCH_SHARE))
+
+
+def _settings_of(path: Path, must_be_whole: bool = True) -> Settings | None:
+    """None where there is no index, or where it is damaged and need not be whole since it is to be replaced."""
+    if not path.exists():
+        return None
+    try:
+        with PassageStore(path) as store:
+            return store.settings
+    except ModelFormatError:
+        if must_be_whole:
+            raise
+        return None
+
+
+def _drop_unless_same(path: Path, settings: Settings) -> None:
+    """What an interrupted rebuild left is gone on with if it was of the same model, else it is deleted."""
+    left = _settings_of(path, must_be_whole=False) if is_passage_store(path) else None
+    if left is None or left.fingerprint != settings.fingerprint:
+        path.unlink()
+
+
+def _update(
+    store: PassageStore, embedder: Embedder, as_json: bool, quiet: bool, watching: Notices | None = None
+) -> None:
+    notices = watching or Notices(quiet)
+    started = time.perf_counter()
+    changes = update_index(store, embedder, notices, quiet)
+    if watching is None:
+        notices.close()
+    elif not changes.any():
+        return
+    seconds = time.perf_counter() - started
+    file_count, passage_count = store.counts()
+    if as_json:
+        summary = {**changes._asdict(), "files": file_count, "passages": passage_count, "seconds": round(seconds, 3)}
+        click.echo(json.dumps(summary))
+    if not quiet:
+        click.echo(
+            f"gte: {_described(changes)}; {counted(changes.embedded, 'passage')} embedded, {seconds:.1f} s", err=True
+        )
+        click.echo(
+            f"gte: {store.path} has {counted(passage_count, 'passage')} of {counted(file_count, 'file')}", err=True
+        )
+        if changes.was_cut:
+            limit = f"the {embedder.max_tokens} tokens that the model reads"
+            click.echo(f"gte: some passages are longer than {limit}; their ends are not searched", err=True)
+
+
+def _described(changes: Changes) -> str:
+    parts = [f"{getattr(changes, name):,} {name}" for name in ("added", "changed", "removed", "unchanged")]
+    return "files: " + ", ".join(parts)

@@ -1,0 +1,44 @@
+"""Searching an index of passages: the vectors in memory, read again when somebody changed the index."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.index import top_k_cosine
+from gte_sdk.passage_store import PassageStore, Snapshot
+from gte_sdk.passages import Passage
+
+
+class Found(NamedTuple):
+    score: float
+    """Cosine of question and passage."""
+    passage: Passage
+
+
+class PassageSearch:
+    """Keeps the vectors of an open index between two questions."""
+
+    def __init__(self, store: PassageStore) -> None:
+        self._store = store
+        self._snapshot: Snapshot | None = None
+
+    def find(self, query_D: NDArray[np.float32], count: int) -> list[Found]:
+        """The `count` passages of highest cosine, or all there are; ties by path and line for equal texts.
+
+        What it answers is one state of the index, the newest.
+        """
+        with self._store.unchanged():
+            if self._snapshot is None or self._snapshot.version != self._store.version():
+                self._snapshot = self._store.snapshot()
+            vector_ids, vectors_ND, _ = self._snapshot
+            if not vector_ids:
+                return []
+            # Each vector has at least one passage, so the best `count` passages are among the best `count` vectors.
+            scores, rows = top_k_cosine(query_D, vectors_ND, min(count, len(vector_ids)))
+            best_ids = [vector_ids[row] for row in rows[0].tolist()]
+            passages = self._store.passages_of(best_ids)
+        found = [
+            Found(score, part) for score, id in zip(scores[0].tolist(), best_ids, strict=True) for part in passages[id]
+        ]
+        return found[:count]
