@@ -5,7 +5,8 @@
 (2, 384)
 """
 
-from gte_sdk.embedder import Chunk, Embedder, embed
+from gte_sdk.chunks import Chunk
+from gte_sdk.embedder import Embedder
 from gte_sdk.errors import (
     DeviceError,
     GteError,
@@ -17,6 +18,7 @@ from gte_sdk.errors import (
     TruncationWarning,
 )
 from gte_sdk.index import Index, top_k_cosine
+from gte_sdk.shared import embed
 
 __version__ = "0.1.0"
 

@@ -1,26 +1,24 @@
-"""Texts in, unit vectors out: `embed` for the model inside the package, `Embedder` for everything else.
+"""Texts in, unit vectors out.
 
 Texts pass through in windows: each window is tokenized and handed to the engine (engine.py), which cuts it into batches
 and gives the vectors in the same order. Memory follows window and batch, not the number or length of the texts.
 """
 
-import sys
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import model_dir, tokens
-from gte_sdk.engine import Engine, locate_model, open_engine
-from gte_sdk.errors import InputError, InputTypeError, TruncationWarning
-from gte_sdk.inputs import check_count, check_iterable, check_out, check_texts
+from gte_sdk.chunks import Chunk
+from gte_sdk.engine import Engine, locate_model, open_engine, refuse_closed
+from gte_sdk.errors import InputError, InputTypeError
+from gte_sdk.inputs import check_count, check_iterable, check_out, check_texts, check_token_ids
 from gte_sdk.threads import available_threads
+from gte_sdk.truncation import TRUNCATION_MODES, report_truncation
 
 if TYPE_CHECKING:
     from gte_sdk.micro_batches import MicroBatches
@@ -30,18 +28,6 @@ DEFAULT_MODEL = "gte-mini"
 DEFAULT_MAX_BATCH_TOKENS = 2048
 # Texts that are tokenized and sorted together. Larger windows pad less; the gain is gone beyond a few thousand.
 WINDOW_TEXTS = 2048
-TRUNCATION_MODES = ("warn", "error", "ignore")
-
-
-class Chunk(NamedTuple):
-    """A piece of a long text with its vector."""
-
-    start: int
-    end: int
-    text: str
-    """The characters [start, end) of the text."""
-    vector: NDArray[np.float32]
-    """(dim,), unit length."""
 
 
 class Embedder:
@@ -158,7 +144,7 @@ class Embedder:
 
     def close(self) -> None:
         """Gives the model's memory back; later calls raise InputError. Calls that are running end as they would."""
-        self._engine = self._engine._replace(run=_refuse_closed)
+        self._engine = self._engine._replace(run=refuse_closed)
 
     def __enter__(self) -> "Embedder":
         return self
@@ -205,15 +191,7 @@ class Embedder:
 
         Raises InputError naming the text that has no tokens, more than max_tokens, or an unknown id.
         """
-        vocabulary = self.vocabulary_size
-        for index, row in enumerate(ids):
-            if not 1 <= len(row) <= self._max_tokens:
-                raise InputError(f"text {index} has {len(row)} tokens; the model reads 1 to {self._max_tokens}")
-            if min(row) < 0 or max(row) >= vocabulary:
-                raise InputError(
-                    f"text {index} has ids from {min(row)} to {max(row)}; the model has {vocabulary} tokens"
-                )
-        return self._engine.run(ids, None)
+        return self._engine.run(check_token_ids(ids, self._max_tokens, self.vocabulary_size), None)
 
     @property
     def vocabulary_size(self) -> int:
@@ -303,50 +281,13 @@ class Embedder:
         self, texts: Sequence[str], prompt: str, first_index: int, max_rows: int | None = None
     ) -> NDArray[np.float32]:
         ids, left_out = tokens.tokenize(self._tokenizer, texts, self._max_tokens, prompt)
-        if any(left_out) and self._truncation != "ignore":
-            self._report_truncation(left_out, first_index)
+        report_truncation(left_out, first_index, self._max_tokens, self._truncation)
         return self._engine.run(ids, max_rows)
-
-    def _report_truncation(self, left_out: Sequence[int], first_index: int) -> None:
-        cut = [index for index, count in enumerate(left_out) if count]
-        longest = max(cut, key=lambda index: left_out[index])
-        message = (
-            f"{len(cut)} of {len(left_out)} texts have more than max_tokens={self._max_tokens} tokens and "
-            f"{sum(left_out)} tokens were left out, {left_out[longest]} of them of text {first_index + longest}; "
-            "embed_chunks() embeds a long text in pieces"
-        )
-        if self._truncation == "error":
-            raise InputError(message)
-        warnings.warn(message, TruncationWarning, stacklevel=_frames_inside())
 
     def _check_token_limit(self, value: int | None, most: int) -> int:
         if value is None:
             return most
         return check_count("max_tokens", value, least=self._special_tokens + 1, most=most)
-
-
-_default_embedder: Embedder | None = None
-_default_lock = threading.Lock()
-
-
-@overload
-def embed(texts: str) -> NDArray[np.float32]: ...
-@overload
-def embed(texts: Iterable[str]) -> NDArray[np.float32]: ...
-def embed(texts: str | Iterable[str]) -> NDArray[np.float32]:
-    """Embeds texts with the model inside the package, opened at the first call and kept.
-
-    A list of n texts gives (n, 384) float32 of unit rows, one str gives (384,). See `Embedder.embed`.
-    """
-    global _default_embedder
-    with _default_lock:
-        if _default_embedder is None:
-            _default_embedder = Embedder()
-    return _default_embedder.embed(texts)
-
-
-def _refuse_closed(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
-    raise InputError("this Embedder is closed; open another one")
 
 
 def _progress_bar(windows: Iterable[int]) -> Iterable[int]:
@@ -356,12 +297,3 @@ def _progress_bar(windows: Iterable[int]) -> Iterable[int]:
         raise InputError("show_progress_bar=True needs tqdm: pip install 'gte-sdk[cli]'") from error
     bar: Iterable[int] = tqdm(windows, desc="embed", unit_scale=WINDOW_TEXTS, unit=" texts")
     return bar
-
-
-def _frames_inside() -> int:
-    """The stacklevel at which a warning names the caller's line instead of one of this package."""
-    package = str(Path(__file__).parent)
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        level, frame = level + 1, frame.f_back
-    return level

@@ -155,3 +155,8 @@ def _choose_graph(description: model_dir.ModelDir, device: str, variant: str, en
         order = ("int8", "fp32", "fp16") if proven_int8 and device == "cpu" else ("fp32", "fp16", "int8")
         variant = next(name for name in order if name in graphs)
     return device, variant, graphs[variant]
+
+
+def refuse_closed(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
+    """The `run` of an engine that was closed."""
+    raise InputError("this Embedder is closed; open another one")

@@ -1,6 +1,6 @@
 """What callers may pass as texts and counts, checked once at the border with the index or name and the remedy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,3 +44,15 @@ def check_out(out: Any, rows: int, dim: int) -> NDArray[np.float32]:
     if not out.flags.writeable:
         raise InputError("out is read-only; open a memmap with mode 'r+' or 'w+'")
     return out
+
+
+def check_token_ids(ids: Sequence[Sequence[int]], max_tokens: int, vocabulary_size: int) -> Sequence[Sequence[int]]:
+    """`ids` if each text has 1 to max_tokens tokens, all of them in the vocabulary."""
+    for index, row in enumerate(ids):
+        if not 1 <= len(row) <= max_tokens:
+            raise InputError(f"text {index} has {len(row)} tokens; the model reads 1 to {max_tokens}")
+        if min(row) < 0 or max(row) >= vocabulary_size:
+            raise InputError(
+                f"text {index} has ids from {min(row)} to {max(row)}; the model has {vocabulary_size} tokens"
+            )
+    return ids

@@ -1,8 +1,8 @@
 """One ONNX graph under ONNX Runtime: open it on a device, run a token batch, get unit vectors.
 
-The graph's own sentence_embedding is asked for, or last_hidden_state for the C++ pooling kernel: where a graph has nothing
-better, and where the caller wants sums that do not move with the batch. The threads neither spin while idle nor exceed
-what affinity and cgroup quota allow.
+The graph's own sentence_embedding is asked for, or last_hidden_state for the C++ pooling kernel: where a graph has
+nothing better, and where the caller wants sums that do not move with the batch. The threads neither spin while idle
+nor exceed what affinity and cgroup quota allow.
 """
 
 from pathlib import Path
@@ -55,7 +55,9 @@ def choose_device(device: str) -> str:
 def open_graph(path: Path, device: str, threads: int, pool_here: bool = False) -> Graph:
     """Opens the ONNX file on "cpu" or "cuda" with that many threads.
 
-    pool_here: prefer last_hidden_state and our pooling to the graph's own. Raises ModelFormatError for a file that is no graph of token inputs, DeviceError where the device does not start.
+    pool_here: prefer last_hidden_state and our pooling to the graph's own.
+
+    Raises ModelFormatError for a file that is no graph of token inputs, DeviceError where the device does not start.
     """
     import onnxruntime
 

@@ -1,0 +1,38 @@
+"""What is said when a text has more tokens than the model reads."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from gte_sdk.errors import InputError, TruncationWarning
+
+TRUNCATION_MODES = ("warn", "error", "ignore")
+
+
+def report_truncation(left_out: Sequence[int], first_index: int, max_tokens: int, mode: str) -> None:
+    """left_out: how many tokens of each text were cut, the first of them being text first_index of the caller.
+
+    Warns or raises InputError by `mode`, one of TRUNCATION_MODES; says nothing where nothing was cut.
+    """
+    cut = [index for index, count in enumerate(left_out) if count]
+    if not cut or mode == "ignore":
+        return
+    longest = max(cut, key=lambda index: left_out[index])
+    message = (
+        f"{len(cut)} of {len(left_out)} texts have more than max_tokens={max_tokens} tokens and "
+        f"{sum(left_out)} tokens were left out, {left_out[longest]} of them of text {first_index + longest}; "
+        "embed_chunks() embeds a long text in pieces"
+    )
+    if mode == "error":
+        raise InputError(message)
+    warnings.warn(message, TruncationWarning, stacklevel=_frames_inside())
+
+
+def _frames_inside() -> int:
+    """The stacklevel at which a warning names the caller's line instead of one of this package."""
+    package = str(Path(__file__).parent)
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level
