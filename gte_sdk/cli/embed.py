@@ -22,6 +22,7 @@ from gte_sdk.vector_files import (
     replace_whole,
     vector_format_of,
 )
+from gte_sdk.vector_journal import VectorJournal
 
 STANDARD_STREAM = "-"
 
@@ -44,6 +45,9 @@ STANDARD_STREAM = "-"
     help="What the vectors are called in JSONL and Parquet.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with what an interrupted run kept beside FILE, where there is such."
+)
 @model_options
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, no summary; errors only.")
 def embed(
@@ -55,6 +59,7 @@ def embed(
     kind: TextKind,
     vector_column: str,
     overwrite: bool,
+    resume: bool,
     model: str,
     device: str,
     threads: int | None,
@@ -64,7 +69,8 @@ def embed(
 
     INPUT holds one text a line (.txt, or - for standard input), or rows with a column of texts: JSONL, CSV, TSV or
     Parquet. Each row gives one vector of unit length, in the same order. JSONL and Parquet keep the other columns.
-    The output file appears whole when all is done, or not at all.
+    The output file appears whole when all is done, or not at all. What is done until a Ctrl-C, a kill or a bad row is
+    kept in FILE.unfinished: the same command with --resume goes on from there.
 
     \b
     Examples:
@@ -79,6 +85,8 @@ def embed(
         raise click.UsageError("Parquet cannot be read from standard input; give a file")
     if output == STANDARD_STREAM and target_format != "jsonl":
         raise click.UsageError(f"{target_format} cannot be written to standard output; name a file with --output")
+    if output == STANDARD_STREAM and resume:
+        raise click.UsageError("--resume goes on with a file; name it with --output")
     if output != STANDARD_STREAM:
         check_target(Path(output), overwrite)
 
@@ -88,16 +96,25 @@ def embed(
         )
         embedder = Embedder(model, device=device, threads=threads)
         metadata = {"gte_sdk.model": model, "gte_sdk.fingerprint": embedder.fingerprint, "gte_sdk.kind": kind}
+        identity = {
+            "fingerprint": embedder.fingerprint, "kind": kind, "variant": embedder.variant, "device": embedder.device,
+        }  # fmt: skip
         started = time.perf_counter()
-        row_count = 0
+        row_count = embedded_count = 0
         first_cut: str | None = None
         with (
-            progress_bar("embedding", table.row_count, "texts", quiet) as bar,
+            _open_journal(output, embedder.dim, identity, resume, overwrite, quiet) as journal,
             _open_target(output, overwrite) as target_file,
             open_writer(target_file, target_format, embedder.dim, vector_column, metadata) as write,
+            progress_bar("embedding", table.row_count, "texts", quiet) as bar,
         ):
             for batch in table.batches:
-                vectors_ND, was_cut = embed_batch(embedder, batch.texts, kind)
+                kept = journal.take(batch.texts) if journal else None
+                vectors_ND, was_cut = kept or embed_batch(embedder, batch.texts, kind)
+                if kept is None:
+                    embedded_count += len(batch.texts)
+                    if journal:
+                        journal.append(batch.texts, vectors_ND, was_cut)
                 write(batch, vectors_ND)
                 row_count += len(batch.texts)
                 bar.update(len(batch.texts))
@@ -109,8 +126,10 @@ def embed(
         limit = f"the {embedder.max_tokens} tokens that the model reads"
         click.echo(f"gte: texts longer than {limit} were cut, the first of them in {first_cut}", err=True)
     seconds = time.perf_counter() - started
-    rate = f"{row_count / seconds:,.0f} texts/s"
-    click.echo(f"gte: {counted(row_count, 'text')}, {embedder.dim} dimensions, {seconds:.1f} s ({rate})", err=True)
+    rate = f"{embedded_count / seconds:,.0f} texts/s"
+    resumed = f", {row_count - embedded_count:,} of them kept from before" if row_count > embedded_count else ""
+    dimensions = f"{embedder.dim} dimensions"
+    click.echo(f"gte: {counted(row_count, 'text')}{resumed}, {dimensions}, {seconds:.1f} s ({rate})", err=True)
 
 
 def _source_format(source: str) -> Format:
@@ -144,3 +163,21 @@ def _open_target(output: str, overwrite: bool) -> Iterator[IO[bytes]]:
     else:
         with replace_whole(Path(output), overwrite) as file:
             yield file
+
+
+@contextlib.contextmanager
+def _open_journal(
+    output: str, dim: int, identity: dict[str, str], resume: bool, overwrite: bool, quiet: bool
+) -> Iterator[VectorJournal | None]:
+    """Keeps what is done until the output is in its place; says what is kept where that does not happen."""
+    if output == STANDARD_STREAM:
+        yield None
+        return
+    with VectorJournal(Path(output), dim, identity, resume=resume, overwrite=overwrite) as journal:
+        try:
+            yield journal
+            journal.delete()
+        finally:
+            if journal.path.exists() and not quiet:
+                kept = f"{counted(journal.row_count, 'text')} are kept in {click.format_filename(journal.path)}"
+                click.echo(f"gte: {kept}; the same command with --resume goes on from there", err=True)

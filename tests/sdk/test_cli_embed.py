@@ -154,8 +154,12 @@ def test_a_bad_row_is_named_and_leaves_nothing_behind(model: Path, tmp_path: Pat
     source.write_text('{"text": "red"}\n' * 1500 + '{"text": null}\n', encoding="utf-8")
     result = embed(model, source, "-o", tmp_path / f"out.{target}")
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {source}, row 1501: 'text' is null; expected text\n"
-    assert list(tmp_path.iterdir()) == [source]
+    assert result.stderr.splitlines() == [
+        f"gte: 1,024 texts are kept in {tmp_path / f'out.{target}'}.unfinished; the same command with --resume goes on "
+        "from there",
+        f"Error: {source}, row 1501: 'text' is null; expected text",
+    ]
+    assert sorted(tmp_path.iterdir()) == [source, tmp_path / f"out.{target}.unfinished"]
 
 
 @pytest.mark.parametrize(
