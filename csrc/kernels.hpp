@@ -3,6 +3,7 @@
 
 #include "dot.hpp"
 #include "finish.hpp"
+#include "one_query.hpp"
 #include "panel.hpp"
 
 namespace gte {
@@ -19,6 +20,10 @@ struct Kernels {
     DotWords dot_binary;
     FinishFloat finish_float;
     FinishInt finish_int;
+    // nullptr where packing a panel for one query costs no more.
+    OneQueryFloat one_query_float;
+    OneQueryWords one_query_int8;
+    OneQueryWords one_query_binary;
 };
 
 // The kernels called `name` ("scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"), the best ones of this CPU for

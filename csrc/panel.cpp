@@ -4,6 +4,7 @@
 
 #include "cpu.hpp"
 #include "encode.hpp"
+#include "turn_avx512.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
@@ -100,42 +101,13 @@ GTE_AVX512 void widen_halves_avx512(const uint32_t* panel, size_t word_count, fl
     }
 }
 
-GTE_AVX512 void pack_panel_avx512(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
-                                  uint32_t* panel) {
+GTE_AVX512 void pack_panel_avx512(const char* const* rows, const char* const* next_rows, size_t first_word,
+                                  size_t word_count, uint32_t* panel) {
     for (size_t word = 0; word < word_count; word += 16) {
         const size_t left = word_count - word < 16 ? word_count - word : 16;
-        const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
         for (size_t first = 0; first < panel_rows; first += 16) {
-            __m512i r[16], t[16];
-            for (int i = 0; i < 16; ++i) {
-                const size_t offset = (first_word + word) * word_bytes;
-                _mm_prefetch(next_rows[first + i] + offset, _MM_HINT_T0);
-                r[i] = _mm512_maskz_loadu_epi32(mask, rows[first + i] + offset);
-            }
-            for (int i = 0; i < 8; ++i) {
-                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-            }
-            // Now 64-bit pairs: r[4i + j] has word j of rows 4i .. 4i+3 in its lane for words 0-3, 4-7, 8-11, 12-15.
-            for (int i = 0; i < 4; ++i) {
-                r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-                r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-                r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-                r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-            }
-            for (int j = 0; j < 4; ++j) {
-                t[j] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0x88);
-                t[j + 4] = _mm512_shuffle_i32x4(r[j], r[j + 4], 0xdd);
-                t[j + 8] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0x88);
-                t[j + 12] = _mm512_shuffle_i32x4(r[j + 8], r[j + 12], 0xdd);
-            }
             __m512i column[16];
-            for (int j = 0; j < 4; ++j) {
-                column[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-                column[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
-                column[j + 4] = _mm512_shuffle_i32x4(t[j + 4], t[j + 12], 0x88);
-                column[j + 12] = _mm512_shuffle_i32x4(t[j + 4], t[j + 12], 0xdd);
-            }
+            turn_16_rows(rows + first, next_rows + first, (first_word + word) * word_bytes, left, column);
             uint32_t* out = panel + word * panel_rows + first;
             if (left == 16) {
                 for (int i = 0; i < 16; ++i) {

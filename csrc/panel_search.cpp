@@ -38,6 +38,10 @@ void multiply_floats(const Kernels& kernels, const Rows& rows, const Queries& qu
     alignas(64) float widened[segment_length * panel_rows];
     std::fill(dots, dots + queries.count * panel_rows, 0.0f);
     std::fill(squares, squares + panel_rows, 0.0f);
+    if (queries.count == 1 && kernels.one_query_float != nullptr && !halves) {
+        kernels.one_query_float(panel.rows, next.rows, queries.float_tiles.data(), words, dots, squares);
+        return;
+    }
     for (size_t first = 0; first < words; first += segment_words) {
         const size_t word_count = std::min(segment_words, words - first);
         kernels.pack_panel(panel.rows, next.rows, first, word_count, packed);
@@ -114,12 +118,18 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
 int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
                          const Panel& next, int32_t* dots, Reservoir* best) {
     const size_t words = row_words(rows.type, rows.dim);
-    const DotWords dot = rows.type == RowType::int8 ? kernels.dot_int8 : kernels.dot_binary;
+    const bool bytes = rows.type == RowType::int8;
+    const DotWords dot = bytes ? kernels.dot_int8 : kernels.dot_binary;
+    const OneQueryWords one_query = bytes ? kernels.one_query_int8 : kernels.one_query_binary;
     alignas(64) uint32_t packed[segment_length * panel_rows];
     for (size_t query = 0; query < queries.count; ++query) {
         std::fill(dots + query * panel_rows, dots + (query + 1) * panel_rows, queries.starts[query]);
     }
-    for (size_t first = 0; first < words; first += segment_length) {
+    const bool alone = queries.count == 1 && one_query != nullptr;
+    if (alone) {
+        one_query(panel.rows, next.rows, queries.word_tiles.data(), words, dots);
+    }
+    for (size_t first = 0; !alone && first < words; first += segment_length) {
         const size_t count = std::min(segment_length, words - first);
         kernels.pack_panel(panel.rows, next.rows, first, count, packed);
         for (size_t query = 0; query < queries.count; query += tile_queries) {
