@@ -112,7 +112,23 @@ def _parity(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
             f"| {measured['rank_correlation']:.4f} "
             f"| {measured['alone_against_in_batch']['maximum_difference']:.1e} |"
         )
-    return [*lines, ""]
+    return [*lines, "", *_distributions(report, files)]
+
+
+def _distributions(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    """A bar for each range of 1 - cosine to fp32, a text plot that a terminal and a card both show."""
+    lines = []
+    for precision in files:
+        if precision == "fp32":
+            continue
+        distribution = report["precisions"][precision]["cosine"]["distribution"]
+        edges, counts = distribution["one_minus_cosine_edges"], distribution["counts"]
+        lines += [f"{precision}: texts by 1 - cosine to fp32", ""]
+        for low, high, count in zip(edges, edges[1:], counts, strict=False):
+            if count:
+                lines.append(f"    {low:7.0e} to {high:5.0e} {count:5} {'#' * -(-40 * count // max(counts))}")
+        lines.append("")
+    return lines
 
 
 def _limits(shape: Shape) -> list[str]:
@@ -140,4 +156,4 @@ def summary_table(report: Mapping[str, Any], files: Mapping[str, str]) -> str:
             f"{measured['cosine']['minimum']:9.5f}{measured['recall_at_10']:11.4f}"
             f"{measured['rank_correlation']:12.5f}{measured['speed']['tokens_per_second']:10,}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_distributions(report, files)])

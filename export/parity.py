@@ -29,6 +29,8 @@ BATCH_TOKENS = 4096
 RECALL_DEPTH = 10
 # How many texts, spread over all kinds, are embedded on their own too, and how many the speed is taken from.
 SAMPLE_COUNT = 100
+# Of 1 - cosine, which spreads over decades.
+DISTANCE_EDGES = [0, 1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2]
 _QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5)
 _VERSIONS = ("gte-sdk", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
 _INSTRUCTION_SETS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
@@ -145,13 +147,13 @@ def _in_order(rows: Sequence[tuple[NDArray[np.int64], Vectors]], count: int) -> 
 
 def _against(vectors: Vectors, reference: Vectors) -> dict[str, Any]:
     cosines = np.einsum("nd,nd->n", vectors.astype(np.float64), reference.astype(np.float64))
-    counts, edges = np.histogram(np.clip(cosines, 0.9, 1), bins=20, range=(0.9, 1))
+    counts, _ = np.histogram(np.clip(1 - cosines, 0, 2), bins=DISTANCE_EDGES)
     return {
         "cosine": {
             "mean": float(cosines.mean()),
             "minimum": float(cosines.min()),
             "quantiles": {str(quantile): float(np.quantile(cosines, quantile)) for quantile in _QUANTILES},
-            "histogram": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()},
+            "distribution": {"one_minus_cosine_edges": DISTANCE_EDGES, "counts": counts.tolist()},
         },
         "recall_at_10": _recall(vectors, reference),
         "rank_correlation": _rank_correlation(vectors, reference),

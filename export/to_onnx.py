@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from export import parity
 from export.card import Origin, Shape, model_card, summary_table
 from export.graph import OPSET, check_architecture, write_graph
+from export.half import to_half
 from export.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds
 from export.quantize import quantize
@@ -46,7 +47,7 @@ from gte_sdk.tokens import load_tokenizer
 from training.encoder import AnyEncoder, StaticEncoder, load_encoder
 from training.encoder_files import resolve_directory
 
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 CALIBRATION_BATCH_TOKENS = 2048
 _DEFAULTS = Thresholds()
 
@@ -58,7 +59,7 @@ class ExportError(click.ClickException):
 @click.command(context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]})
 @click.argument("source")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The model directory to write.")
-@click.option("--precision", default="fp32,int8", show_default=True, help="Graphs to keep, with commas between them.")
+@click.option("--precision", default="fp32,int8", show_default=True, help="Graphs to keep: any of fp32,fp16,int8.")
 @click.option("--no-quantize", is_flag=True, help="The same as --precision fp32.")
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists; it is kept otherwise.")
 @click.option("--name", help="The model's name in its card and in gte.json.  [default: the output's last part]")
@@ -102,7 +103,7 @@ def main(
     thresholds = Thresholds(mean_cosine=minimum_mean_cosine, minimum_cosine=minimum_cosine, recall=minimum_recall)
     with _one_line_errors(), _whole_or_nothing(output, overwrite) as directory:
         _hide_progress_bars()
-        progress = _Progress(steps=5 if "int8" in kept else 4)
+        progress = _Progress(steps=4 + len(set(kept) - {"fp32"}))
         progress.step(f"reading {source}")
         source_directory = resolve_directory(source)
         encoder = _load(source_directory, max_tokens)
@@ -110,10 +111,14 @@ def main(
         _check_space(directory, encoder)
         write_layout(encoder, source_directory, directory)
 
-        graphs = {precision: directory / GRAPH_FILES[precision][0] for precision in PRECISIONS}
+        # fp32 is what the others are made from and compared with, also where it is not kept.
+        graphs = {precision: directory / GRAPH_FILES[precision][0] for precision in dict.fromkeys(["fp32", *kept])}
         graphs["fp32"].parent.mkdir()
         progress.step("tracing the fp32 graph")
         write_graph(encoder, graphs["fp32"], opset)
+        if "fp16" in kept:
+            progress.step("converting to fp16")
+            to_half(graphs["fp32"], graphs["fp16"])
         if "int8" in kept:
             progress.step("calibrating and quantizing to int8")
             calibration = parity.tokenize_corpus(tokenizer, parity.read_texts(CALIBRATION_TEXTS), encoder.max_tokens)
@@ -122,8 +127,6 @@ def main(
                 graphs["int8"],
                 [batch for _, batch in parity.token_batches(calibration, CALIBRATION_BATCH_TOKENS)],
             )
-        else:
-            del graphs["int8"]
 
         progress.step("measuring parity")
         corpus = parity.tokenize_corpus(tokenizer, parity.read_texts(PARITY_TEXTS), encoder.max_tokens)
@@ -132,7 +135,6 @@ def main(
             raise ExportError("refused, nothing was written: " + "; ".join(problems))
 
         progress.step("writing card, parity.json and gte.json")
-        report["precisions"] = {key: value for key, value in report["precisions"].items() if key in (*kept, "fp32")}
         origin = Origin(
             source=public_source(source, source_name),
             licence=licence or guess_licence(source_directory),

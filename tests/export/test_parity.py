@@ -56,7 +56,7 @@ def test_equal_vectors_agree_in_everything() -> None:
     assert measured["cosine"]["minimum"] == pytest.approx(1, abs=1e-6)
     assert measured["recall_at_10"] == 1
     assert measured["rank_correlation"] == pytest.approx(1)
-    assert sum(measured["cosine"]["histogram"]["counts"]) == 60
+    assert sum(measured["cosine"]["distribution"]["counts"]) == 60
 
 
 def test_unrelated_vectors_do_not() -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click.testing
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -129,6 +131,27 @@ def test_int8_only(bert_checkpoint: Path, exported: Path, tmp_path: Path) -> Non
     assert embedder.fingerprint == gte_sdk.Embedder(exported, variant="fp32").fingerprint
     report = json.loads((tmp_path / "small/parity.json").read_text(encoding="utf-8"))
     assert report["fp32_against_pytorch"]["maximum_difference"] <= 1e-5
+
+
+def test_fp16(bert_checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    result = run(bert_checkpoint, tmp_path / "half", "--precision", "fp32,fp16")
+    assert result.exit_code == 0, result.output
+    graphs = {path.name: path.stat().st_size for path in (tmp_path / "half/onnx").iterdir()}
+    assert set(graphs) == {"model.onnx", "model_fp16.onnx"}
+    assert graphs["model_fp16.onnx"] < 0.8 * graphs["model.onnx"]
+    (fp16,) = [value for key, value in read_report(tmp_path / "half")["precisions"].items() if key == "fp16"]
+    assert 0.9999 < fp16["cosine"]["minimum"] < 1 - 1e-9
+    session = onnxruntime.InferenceSession(str(tmp_path / "half/onnx/model_fp16.onnx"))
+    token_ids = np.array([[2, 9, 8, 3]])
+    inputs = {"input_ids": token_ids, "attention_mask": np.ones_like(token_ids), "token_type_ids": token_ids * 0}
+    hidden, sentence = session.run(["last_hidden_state", "sentence_embedding"], inputs)
+    assert hidden.dtype == sentence.dtype == np.float32
+    assert np.linalg.norm(sentence) == pytest.approx(1, abs=1e-6)
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((directory / "parity.json").read_text(encoding="utf-8"))
+    return report
 
 
 def test_fewer_tokens(bert_checkpoint: Path, tmp_path: Path) -> None:
