@@ -1,0 +1,109 @@
+// The encoder's promise across instruction sets and architectures: a made-up encoder gives these very bits, whether it is run
+// by scalar code, AVX2, AVX-VNNI, AVX-512 or NEON. Built with GTE_TESTS; also what an aarch64 emulator and sanitizers run.
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "bert.hpp"
+
+namespace {
+
+constexpr uint64_t expected_checksum = 0x67e9f358349110dbull;
+constexpr size_t hidden = 128, wide = 512, vocabulary = 500, positions = 64, texts = 40;
+
+uint32_t random_bits() {
+    static uint64_t state = 88172645463325252ull;  // xorshift64
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return static_cast<uint32_t>(state >> 32);
+}
+
+float random_float(float scale) {
+    return scale * static_cast<float>(static_cast<int>(random_bits() % 20001) - 10000) / 10000.0f;
+}
+
+std::vector<float> random_floats(size_t count, float scale, float offset = 0) {
+    std::vector<float> values(count);
+    for (float& value : values) {
+        value = random_float(scale) + offset;
+    }
+    return values;
+}
+
+std::vector<int8_t> random_bytes(size_t count) {
+    std::vector<int8_t> values(count);
+    for (int8_t& value : values) {
+        value = static_cast<int8_t>(static_cast<int>(random_bits() % 255) - 127);
+    }
+    return values;
+}
+
+gte::Linear random_linear(size_t inputs, size_t outputs, bool raised) {
+    const auto weights = random_bytes(inputs * outputs);
+    const auto scales = random_floats(outputs, 0.0003f, 0.0008f), bias = random_floats(outputs, 0.1f);
+    const auto level = random_floats(inputs, 0.4f, 1.0f);
+    return gte::make_linear(weights.data(), scales.data(), bias.data(), level.data(), inputs, outputs, raised);
+}
+
+gte::Norm random_norm() {
+    auto weight = random_floats(hidden, 0.2f, 1.0f);
+    return {std::move(weight), random_floats(hidden, 0.1f)};
+}
+
+uint64_t checksum(const std::vector<float>& values) {  // FNV-1a over the bits
+    uint64_t hash = 1469598103934665603ull;
+    for (const float value : values) {
+        uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        hash = (hash ^ bits) * 1099511628211ull;
+    }
+    return hash;
+}
+
+}  // namespace
+
+int main() {
+    gte::Encoder encoder;
+    encoder.hidden = hidden;
+    encoder.heads = 4;
+    encoder.vocabulary = vocabulary;
+    encoder.position_count = positions;
+    encoder.epsilon = 1e-12f;
+    const auto words = random_bytes(vocabulary * hidden);
+    encoder.words = words.data();
+    encoder.word_scales = random_floats(vocabulary, 0.0002f, 0.0005f);
+    encoder.positions = random_floats(positions * hidden, 0.05f);
+    encoder.embedding_norm = random_norm();
+    for (int i = 0; i < 3; ++i) {
+        gte::Layer layer;
+        layer.query_key_value = random_linear(hidden, 3 * hidden, false);
+        layer.attention_output = random_linear(hidden, hidden, false);
+        layer.intermediate = random_linear(hidden, wide, false);
+        layer.output = random_linear(wide, hidden, true);
+        layer.attention_norm = random_norm();
+        layer.output_norm = random_norm();
+        encoder.layers.push_back(std::move(layer));
+    }
+    std::vector<int32_t> token_ids;
+    std::vector<int64_t> starts{0};
+    for (size_t text = 0; text < texts; ++text) {
+        const size_t length = 1 + random_bits() % positions;
+        for (size_t i = 0; i < length; ++i) {
+            token_ids.push_back(static_cast<int32_t>(random_bits() % vocabulary));
+        }
+        starts.push_back(static_cast<int64_t>(token_ids.size()));
+    }
+    bool all_equal = true;
+    for (const gte::BertVariant& variant : gte::bert_variants()) {
+        for (const size_t threads : {1, 2, 3}) {
+            std::vector<float> vectors(texts * hidden);
+            gte::encode(encoder, variant, token_ids.data(), starts.data(), texts, 50 * threads, threads, vectors.data());
+            const bool equal = checksum(vectors) == expected_checksum;
+            std::printf("%s, %zu threads: %s\n", variant.name, threads, equal ? "equal" : "DIFFERENT");
+            all_equal = all_equal && equal;
+        }
+    }
+    return all_equal ? 0 : 1;
+}
