@@ -1,6 +1,8 @@
 """The index with float16, int8 and binary rows: recall, filters, rescoring, and growth."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,3 +158,21 @@ def test_32_threads_searching_and_adding_give_the_answers_of_one(dtype: str) -> 
     result, one_thread = index.search(QUERIES, 20), alone.search(QUERIES, 20, threads=1)
     assert result.scores.tobytes() == one_thread.scores.tobytes()
     assert result.ids.tolist() == one_thread.ids.tolist()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of resident memory is read as on Linux")
+@pytest.mark.parametrize("dtype", ["float32", "binary"])
+def test_a_search_holds_no_matrix_of_rows_by_queries(dtype: str) -> None:
+    rows = np.random.default_rng(2).standard_normal((100_000, 32)).astype(np.float32)
+    index = index_of(dtype, rows)
+    index.search(rows[:256], 10)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_peak_bytes()
+    index.search(rows[:256], 10)
+    # The matrix would be 102 MB of scores.
+    assert resident_peak_bytes() - before < 16_000_000
+
+
+def resident_peak_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
