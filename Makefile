@@ -51,7 +51,7 @@ clean:
 	touch $@
 
 .venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(wildcard csrc/*)
-	.venv/bin/python -m pip install -q -e '.[cli,hub,train,export]' --group dev
+	.venv/bin/python -m pip install -q -e '.[cli,hub,serve,train,export]' --group dev
 	touch $@ .venv/.user
 
 dist/.built: .venv/.development $(SOURCES)

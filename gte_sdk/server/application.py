@@ -42,7 +42,7 @@ _PAGE_HEADERS = {
 def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
 
-    Its lifespan ends the model's thread; time-outs of headers and writes, and the bound on connections, are the ASGI
+    Its lifespan ends the model's threads; time-outs of headers and writes, and the bound on connections, are the ASGI
     server's business.
     """
     metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)

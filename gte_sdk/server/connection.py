@@ -41,7 +41,7 @@ def run(
     """Serves until SIGTERM (returns) or Ctrl-C (raises KeyboardInterrupt), each after what was accepted is answered."""
     config = uvicorn.Config(
         app,
-        http=_protocol(settings),
+        http=protocol_of(settings),
         ws="none",
         log_level="info" if access_log else "warning",
         access_log=access_log,
@@ -68,7 +68,8 @@ def run(
         signal.signal(signal.SIGTERM, previous)
 
 
-def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
+    """Uvicorn's protocol class with the time limits and the bound on connections of the settings."""
     base: Any = AutoHTTPProtocol
 
     class TimedProtocol(base):  # type: ignore[misc]

@@ -1,0 +1,212 @@
+"""`gte serve` as a process: what it says, how it stops, what it bears, and what its documents promise."""
+
+import concurrent.futures
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from gte_sdk import Embedder
+from gte_sdk.server.batching import BATCH_TOKENS
+
+from .servers import gte_serve
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc of Linux")
+
+
+@posix_only
+def test_sigterm_answers_what_was_accepted(embedder: Embedder) -> None:
+    """Ten requests of many batches each are being worked on, and wait, when the signal comes."""
+    texts = [f"word {number} " * 40 for number in range(60)]
+    with gte_serve() as server, concurrent.futures.ThreadPoolExecutor(10) as pool:
+        body = {"model": "gte-mini", "input": texts, "encoding_format": "float"}
+        answers = [pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=body, timeout=60) for _ in range(10)]
+        deadline = time.monotonic() + 20
+        while httpx.get(f"{server.url}/health").json()["queued_texts"] < 300:
+            assert time.monotonic() < deadline
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/health")
+        assert not any(answer.done() for answer in answers[9:])
+        expected = embedder.embed(texts)
+        for answer in answers:
+            content = answer.result(60).json()
+            np.testing.assert_array_equal(np.float32([item["embedding"] for item in content["data"]]), expected)
+        assert server.process.wait(20) == 0
+
+
+@posix_only
+def test_control_c_ends_an_idle_server_with_130() -> None:
+    with gte_serve() as server:
+        assert server.process.send_signal(signal.SIGINT) is None
+        assert server.process.wait(10) == 130
+
+
+def test_a_model_directory_gives_its_name_and_its_prompts(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    spec = importlib.util.spec_from_file_location(
+        "tiny_models", Path(__file__).parent.parent / "sdk" / "tiny_models.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    tiny_models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tiny_models)
+    path = tiny_models.write_tiny_model(tmp_path / "tiny", prompts={"query": "query : "})
+    with gte_serve("--model", str(path), "--alias", "other") as server:
+        assert [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]] == ["tiny", "other"]
+        for kind, text in (("query", "query : red"), ("document", "red"), (None, "red")):
+            body = {"model": "other", "input": "red", "input_type": kind}
+            answer = httpx.post(f"{server.url}/v1/embeddings", json=body).json()
+            vector = np.array(answer["data"][0]["embedding"])
+            np.testing.assert_allclose(vector, tiny_models.tiny_vector(text), atol=1e-6)
+
+
+def test_the_key_comes_from_a_file_or_the_environment_and_an_open_host_without_one_warns(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("from-a-file\nnot this\n", encoding="utf-8")
+    for arguments, variables, key in (
+        (["--api-key-file", str(key_file)], {"GTE_API_KEY": "ignored"}, "from-a-file"),
+        ([], {"GTE_API_KEY": "from-the-environment"}, "from-the-environment"),
+    ):
+        with gte_serve(*arguments, environment=variables) as server:
+            assert httpx.get(f"{server.url}/v1/models").status_code == 401
+            headers = {"authorization": f"Bearer {key}"}
+            assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+    empty = tmp_path / "empty"
+    empty.touch()
+    result = serve_fails("--api-key-file", str(empty))
+    assert "the API key is empty" in result.stderr
+
+
+def test_an_address_that_is_taken_or_is_none() -> None:
+    with gte_serve() as server:
+        result = serve_fails("--port", str(server.port))
+        assert f"cannot listen at 127.0.0.1 port {server.port}" in result.stderr
+    assert "cannot listen at 127.0.0.300" in serve_fails("--host", "127.0.0.300").stderr
+
+
+@linux_only
+def test_a_host_that_is_open_to_others_warns_without_a_key() -> None:
+    command = [sys.executable, "-m", "gte_sdk.cli", "serve", "--port", "0", "--host", "0.0.0.0"]
+    variables = {name: value for name, value in os.environ.items() if name != "GTE_API_KEY"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == (
+            "gte: warning: 0.0.0.0 is open to other machines and no API key is set (GTE_API_KEY)\n"
+        )
+        process.kill()
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['starlette'] = None; from gte_sdk.cli import main; sys.argv[1:] = ['serve']; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (1, "Error: gte serve needs starlette: pip install 'gte-sdk[serve]'\n")
+
+
+@linux_only
+def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Embedder) -> None:
+    """40 clients, three times two seconds: no error, each gets its own vector, texts share batches, memory is flat."""
+    texts = [f"text number {number} of a client" for number in range(40)]
+    expected = embedder.embed(texts)
+    with gte_serve() as server:
+        failures: list[str] = []
+        resident: list[int] = []
+
+        def client(number: int, end: float) -> None:
+            with httpx.Client(timeout=30) as connection:
+                body = {"model": "gte-mini", "input": texts[number]}
+                while time.monotonic() < end:
+                    answer = connection.post(f"{server.url}/v1/embeddings", json=body)
+                    vector = np.float32(answer.json()["data"][0]["embedding"])
+                    if answer.status_code != 200 or not np.array_equal(vector, expected[number]):
+                        failures.append(answer.text[:200])
+
+        for _ in range(3):
+            end = time.monotonic() + 2
+            threads = [threading.Thread(target=client, args=(number, end)) for number in range(40)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
+            resident.append(int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))))
+        assert failures == []
+        assert resident[2] - resident[1] < 8_000  # KiB
+        metrics = httpx.get(f"{server.url}/metrics").text
+        (batches,) = re.findall(r"^gte_batch_texts_count (\d+)", metrics, flags=re.MULTILINE)
+        (embedded,) = re.findall(r"^gte_texts_total (\d+)", metrics, flags=re.MULTILINE)
+        assert int(embedded) / int(batches) > 2
+        (answered,) = re.findall(r'^gte_requests_total{route="/v1/embeddings",status="200"} (\d+)', metrics, flags=re.M)
+        assert answered == embedded
+
+
+def test_a_single_text_does_not_wait_for_a_large_request() -> None:
+    with gte_serve() as server:
+        large = {"model": "gte-mini", "input": ["word " * 250] * 400}
+        assert 50 * BATCH_TOKENS < 250 * 400
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            whole = pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=large, timeout=120)
+            while httpx.get(f"{server.url}/health").json()["queued_texts"] == 0:
+                pass
+            for _ in range(3):
+                answer = httpx.post(
+                    f"{server.url}/v1/embeddings", json={"model": "gte-mini", "input": "red"}, timeout=60
+                )
+                assert answer.status_code == 200
+                assert not whole.done()
+            server.process.kill()
+
+
+def test_the_openapi_document_holds(url: str) -> None:
+    """Schemathesis sends what the document allows, and what it does not, and finds no answer that it does not name."""
+    if importlib.util.find_spec("schemathesis") is None:
+        pytest.skip("schemathesis is not installed")
+    program = Path(sys.executable).parent / "st"
+    command = [
+        str(program),
+        "run",
+        f"{url}/openapi.json",
+        "-n",
+        "10",
+        "--checks",
+        "all",
+        "--phases",
+        "fuzzing,coverage",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_the_document_names_the_limits(url: str) -> None:
+    document = httpx.get(f"{url}/openapi.json").json()
+    request = document["components"]["schemas"]["EmbeddingsRequest"]["properties"]
+    assert request["input"]["anyOf"][1]["maxItems"] == 2048
+    assert request["dimensions"]["enum"] == [384, None]
+    assert request["model"]["enum"] == ["gte-mini", "text-embedding-3-small"]
+
+
+def test_metrics_are_prometheus_text(url: str) -> None:
+    answer = httpx.get(f"{url}/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    for line in answer.text.splitlines():
+        assert re.fullmatch(r'# (HELP|TYPE) [a-z_]+ .+|[a-z_]+({([a-z]+="[^"]*",?)+})? [0-9.e+-]+', line), line
+    assert re.search(r'gte_info{model="gte-mini",fingerprint="[^"]+",version="[^"]+"} 1', answer.text)
+
+
+def serve_fails(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gte_sdk.cli", "serve", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result
