@@ -4,6 +4,7 @@ Two engines run graphs. "native", the C++ encoder, takes the int8 graphs of our 
 and a text's vector does not depend on its batch. "onnxruntime" takes every other graph, and every other device.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -113,11 +114,18 @@ def _open_onnxruntime(
     graph = session.open_graph(path, device, threads, pool_here)
     dim = graph.dim or description.dim
 
+    # A forked child has none of the session's threads: a run would wait for them for ever, and so would the session's
+    # end. So the child opens its own, and the parent's is kept.
+    graphs = {os.getpid(): graph}
+
     def run(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
+        if os.getpid() not in graphs:
+            graphs[os.getpid()] = session.open_graph(path, device, threads, pool_here)
+        own_graph = graphs[os.getpid()]
         vectors_ND = np.empty((len(ids), dim), dtype=np.float32)
         for rows in tokens.batches_by_tokens([len(row) for row in ids], max_batch_tokens, max_rows):
             batch = tokens.pad_batch([ids[row] for row in rows], pad_id)
-            vectors_ND[rows] = session.run_graph(graph, batch, description.pooling, description.normalize)
+            vectors_ND[rows] = session.run_graph(own_graph, batch, description.pooling, description.normalize)
         return vectors_ND
 
     if (graph.device, variant) in _SLOW:

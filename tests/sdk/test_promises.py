@@ -113,19 +113,24 @@ def test_sixty_four_threads_share_one_embedder(gte_mini: Embedder) -> None:
 
 
 @pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="this system has no fork")
-def test_a_forked_child_embeds_and_says_nothing() -> None:
-    program = """
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+def test_a_forked_child_embeds_and_says_nothing(engine: str) -> None:
+    program = (
+        f"engine = {engine!r}"
+        + """
 import os, warnings
 import gte_sdk
-texts = ["a text of several words"] * 200
-before = gte_sdk.embed(texts)
+model = gte_sdk.Embedder(engine=engine)
+texts = ["a text of several words"] * 50
+before = model.embed(texts)
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork with threads
 child = os.fork()
 if child == 0:
-    os._exit(0 if (gte_sdk.embed(texts) == before).all() else 1)
+    os._exit(0 if (model.embed(texts) == before).all() else 1)
 assert os.waitpid(child, 0)[1] == 0
-assert (gte_sdk.embed(texts) == before).all()
+assert (model.embed(texts) == before).all()
 """
+    )
     assert run_python(program) == ""
 
 
