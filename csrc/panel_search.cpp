@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace gte {
 namespace {
@@ -115,6 +116,19 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
     return measured.bad_row;
 }
 
+int64_t lowest_bad_row(const float* scales, const Panel& panel) {
+    int bad = 0;
+    for (size_t i = 0; i < panel_rows; ++i) {
+        bad |= !(std::fabs(scales[i]) <= std::numeric_limits<float>::max());
+    }
+    for (size_t i = 0; bad && i < panel_rows; ++i) {
+        if (!std::isfinite(scales[i])) {
+            return panel.numbers[i];
+        }
+    }
+    return -1;
+}
+
 int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
                          const Panel& next, int32_t* dots, Reservoir* best) {
     const size_t words = row_words(rows.type, rows.dim);
@@ -137,12 +151,15 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
                 std::min(tile_queries, queries.count - query), dots + query * panel_rows);
         }
     }
-    float scores[panel_rows], scales[panel_rows];
-    int64_t bad_row = -1;
-    for (size_t i = panel_rows; i-- > 0;) {
-        scales[i] = rows.scales[panel.numbers[i]];
-        bad_row = std::isfinite(scales[i]) ? bad_row : panel.numbers[i];
+    float scores[panel_rows], gathered[panel_rows];
+    const float* scales = rows.scales + panel.numbers[0];
+    if (panel.numbers[panel_rows - 1] - panel.numbers[0] != panel_rows - 1) {
+        for (size_t i = 0; i < panel_rows; ++i) {
+            gathered[i] = rows.scales[panel.numbers[i]];
+        }
+        scales = gathered;
     }
+    const int64_t bad_row = lowest_bad_row(scales, panel);
     for (size_t query = 0; query < queries.count; ++query) {
         const uint32_t mask = kernels.finish_int(dots + query * panel_rows, scales, queries.scales[query],
                                                  best[query].threshold(), scores);
@@ -166,6 +183,14 @@ PanelDots make_panel_dots(const Queries& queries) {
 Panel panel_at(const Rows& rows, size_t first) {
     Panel panel;
     panel.row_count = std::min(panel_rows, rows.count - first);
+    if (rows.selected == nullptr && panel.row_count == panel_rows) {
+        const char* row = rows.data + static_cast<ptrdiff_t>(first) * rows.row_stride;
+        for (size_t i = 0; i < panel_rows; ++i, row += rows.row_stride) {
+            panel.numbers[i] = static_cast<uint32_t>(first + i);
+            panel.rows[i] = row;
+        }
+        return panel;
+    }
     for (size_t i = 0; i < panel_rows; ++i) {
         const size_t position = first + std::min(i, panel.row_count - 1);
         const size_t row = rows.selected == nullptr ? position : rows.selected[position];
