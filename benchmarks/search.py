@@ -263,7 +263,8 @@ def plot_growth(results: list[Measurement], machine: dict[str, Any], file: Path)
                 for m in results
                 if m.rival == rival and all(getattr(m, str(field)) == value for field, value in pairs)
             }
-            axis.plot(list(points), list(points.values()), marker="o", label=rival.removeprefix("ours-"))
+            values = sorted(points)
+            axis.plot(values, [points[value] for value in values], marker="o", label=rival.removeprefix("ours-"))
         axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ms")
         axis.set_title(", ".join(f"{field}={value:,}" for field, value in pairs), fontsize=9)
         axis.grid(alpha=0.3)
