@@ -37,17 +37,18 @@ class Engine(NamedTuple):
 
 
 def locate_model(model: str | PathLike[str], variant: str, revision: str | None, offline: bool | None) -> Path:
-    """The local directory of a bundled name, a directory, or a Hub name."""
+    """The local directory or bundle of a bundled name, a directory, a bundle, or a Hub name."""
     name = str(model)
     if name in model_dir.bundled_models():
         return model_dir.bundled_model_path(name)
     path = Path(model)
-    if path.is_dir():
+    if path.is_dir() or path.is_file():
         return path
     if isinstance(model, str) and hub.is_hub_name(name):
         return hub.fetch_model(name, variant, revision, offline)
     raise ModelFormatError(
-        f"model={name!r} is neither a bundled model ({', '.join(model_dir.bundled_models())}), nor a directory, "
+        f"model={name!r} is neither a bundled model ({', '.join(model_dir.bundled_models())}), nor a directory "
+        "or bundle, "
         "nor a Hub name like 'owner/model'"
     )
 
@@ -84,7 +85,9 @@ def open_engine(
     return opened
 
 
-def _open_native(description: model_dir.ModelDir, path: Path, graph_name: str, threads: int) -> Engine | None:
+def _open_native(
+    description: model_dir.ModelDir, path: model_dir.ModelPath, graph_name: str, threads: int
+) -> Engine | None:
     if _has_dense(description):
         return None
     config = model_dir.read_json(description.path / model_dir.CONFIG_JSON)
@@ -100,7 +103,7 @@ def _open_native(description: model_dir.ModelDir, path: Path, graph_name: str, t
 
 def _open_onnxruntime(
     description: model_dir.ModelDir,
-    path: Path,
+    path: model_dir.ModelPath,
     graph_name: str,
     device: str,
     variant: str,

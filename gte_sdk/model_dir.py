@@ -10,11 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from gte_sdk.bundle import BundlePath, open_bundle
 from gte_sdk.errors import ModelFormatError
 
 FORMAT_VERSION = 1
+
+ModelPath: TypeAlias = Path | BundlePath
 
 GTE_JSON = "gte.json"
 CONFIG_JSON = "config.json"
@@ -65,7 +68,7 @@ class FileRecord(NamedTuple):
 class ModelDir:
     """What a model directory says of itself, checked."""
 
-    path: Path
+    path: ModelPath
     name: str
     dim: int
     """Width of the sentence embedding."""
@@ -92,22 +95,24 @@ def bundled_model_path(name: str) -> Path:
     return _BUNDLED / name
 
 
-def read_model_dir(path: Path) -> ModelDir:
-    """Reads and checks the description of the model in `path`.
+def read_model_dir(path: ModelPath) -> ModelDir:
+    """Reads and checks the description of the model in `path`, a directory or a bundle.
 
     Raises ModelFormatError with the file and the remedy where something is missing, malformed or of a newer format.
     """
-    if not path.is_dir():
+    if isinstance(path, Path) and path.is_file():
+        path = open_bundle(path)
+    if isinstance(path, Path) and not path.is_dir():
         raise ModelFormatError(
             f"{path} is not a model directory; give a bundled name ({', '.join(bundled_models())}), "
-            "a directory, or a Hub name like 'owner/model'"
+            "a directory, a bundle, or a Hub name like 'owner/model'"
         )
     if (path / GTE_JSON).exists():
         return _read_own(path)
     return _read_foreign(path)
 
 
-def checked_file(model_dir: ModelDir, name: str) -> Path:
+def checked_file(model_dir: ModelDir, name: str) -> ModelPath:
     """The path of one file of the directory, after its size and SHA-256 were compared with gte.json's record of it."""
     path = model_dir.path / name
     if not path.is_file():
@@ -193,7 +198,9 @@ def write_gte_json(
     return read_model_dir(path)
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: ModelPath) -> str:
+    if isinstance(path, BundlePath):
+        return path.sha256
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -201,7 +208,7 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: ModelPath) -> dict[str, Any]:
     """Reads a JSON object; raises ModelFormatError naming the file where it is missing or is none."""
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; export or download the model again")
@@ -214,7 +221,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_pooling(path: Path) -> str:
+def read_pooling(path: ModelPath) -> str:
     """The pooling mode of a sentence-transformers directory; "mean", GTE's own, where the directory names none."""
     if not (path / POOLING_JSON).is_file():
         return "mean"
@@ -226,7 +233,7 @@ def read_pooling(path: Path) -> str:
     return str(modes[0])
 
 
-def read_module_types(path: Path) -> list[str]:
+def read_module_types(path: ModelPath) -> list[str]:
     """The last word of each module type in modules.json ("Transformer", "Pooling", ...); empty where there is none."""
     if not (path / MODULES_JSON).is_file():
         return []
@@ -237,7 +244,7 @@ def read_module_types(path: Path) -> list[str]:
         raise ModelFormatError(f"{path / MODULES_JSON} is not a list of modules: {error!r}") from error
 
 
-def read_prompts(path: Path) -> dict[str, str]:
+def read_prompts(path: ModelPath) -> dict[str, str]:
     """The prompts of config_sentence_transformers.json, with sentence-transformers' "passage" read as "document"."""
     if not (path / SENTENCE_TRANSFORMERS_JSON).is_file():
         return {}
@@ -249,7 +256,7 @@ def read_prompts(path: Path) -> dict[str, str]:
     return prompts
 
 
-def read_max_tokens(path: Path) -> int:
+def read_max_tokens(path: ModelPath) -> int:
     """The smallest limit that the directory names: sentence-transformers', the tokenizer's, the position table's."""
     config = read_json(path / CONFIG_JSON)
     limits = []
@@ -266,7 +273,7 @@ def read_max_tokens(path: Path) -> int:
     return min(limits)
 
 
-def _read_own(path: Path) -> ModelDir:
+def _read_own(path: ModelPath) -> ModelDir:
     file = path / GTE_JSON
     fields = read_json(file)
     version = fields.get("format_version")
@@ -303,7 +310,7 @@ def _read_own(path: Path) -> ModelDir:
     )
 
 
-def _file_records(file: Path, items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, FileRecord]]:
+def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, FileRecord]]:
     for name, record in items:
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
@@ -314,7 +321,7 @@ def _file_records(file: Path, items: Iterable[tuple[str, Any]]) -> Iterable[tupl
             raise ModelFormatError(f"{file} has a malformed record of {name!r}: {record!r}") from error
 
 
-def _read_foreign(path: Path) -> ModelDir:
+def _read_foreign(path: ModelPath) -> ModelDir:
     config = read_json(path / CONFIG_JSON)
     width = config.get("hidden_size", config.get("dim"))
     if not isinstance(width, int) or width < 1:

@@ -7,7 +7,6 @@ milliseconds. Graphs of another architecture are left to ONNX Runtime (session.p
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_dir import ModelPath
 from gte_sdk.onnx_weights import Node, OnnxFile, read_onnx
 
 # Tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
@@ -44,7 +44,7 @@ class _Unsupported(Exception):  # noqa: N818 - never leaves this module
 
 
 def open_native(
-    path: Path, config: Mapping[str, Any], pooling: str, threads: int, variant: str = ""
+    path: ModelPath, config: Mapping[str, Any], pooling: str, threads: int, variant: str = ""
 ) -> NativeModel | None:
     """The model of an int8 graph that our export wrote, or None for a graph that the C++ encoder does not cover.
 

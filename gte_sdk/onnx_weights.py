@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_sdk.model_dir import ModelPath
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
@@ -36,16 +38,21 @@ class OnnxFile(NamedTuple):
     """Initializers by name, copied out of the file. External ones and types that hold no weights are left out."""
 
 
-def read_onnx(path: Path) -> OnnxFile:
+def read_onnx(path: ModelPath) -> OnnxFile:
     """Raises ValueError for a file that is cut off or is no protobuf."""
+    if not isinstance(path, Path):
+        return _read_view(path, memoryview(path.read_bytes()))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        try:
-            return _read_model(view)
-        except (IndexError, struct.error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not an ONNX file: {error}") from error
-        finally:
-            view.release()
+        return _read_view(path, memoryview(mapped))
+
+
+def _read_view(path: ModelPath, view: memoryview) -> OnnxFile:
+    try:
+        return _read_model(view)
+    except (IndexError, struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not an ONNX file: {error}") from error
+    finally:
+        view.release()
 
 
 def _read_model(model: memoryview) -> OnnxFile:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
+from gte_sdk.model_dir import ModelPath
 from gte_sdk.tokens import TokenBatch
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -52,7 +53,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def open_graph(path: Path, device: str, threads: int, pool_here: bool = False) -> Graph:
+def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = False) -> Graph:
     """Opens the ONNX file on "cpu" or "cuda" with that many threads.
 
     pool_here: prefer last_hidden_state and our pooling to the graph's own.
@@ -71,8 +72,9 @@ def open_graph(path: Path, device: str, threads: int, pool_here: bool = False) -
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     provider = _PROVIDERS[device]
+    source = str(path) if isinstance(path, Path) else path.read_bytes()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
         raise ModelFormatError(
             f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can open: {error}"
@@ -123,7 +125,7 @@ def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: 
     return pooled_ND
 
 
-def _output(path: Path, session: Any, pool_here: bool) -> Any:
+def _output(path: ModelPath, session: Any, pool_here: bool) -> Any:
     outputs = {node.name: node for node in session.get_outputs()}
     choices = [("sentence_embedding", 2), *((name, 3) for name in _HIDDEN_STATE_NAMES)]
     for name, rank in choices[1:] + choices[:1] if pool_here else choices:

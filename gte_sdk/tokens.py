@@ -7,7 +7,6 @@ the lengths are, and sorting by length keeps the padding small.
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_dir import ModelPath
 
 # A text longer than this is tokenized in pieces, so that 10 MB of text do not become 10 MB of token objects at once.
 PIECE_CHARACTERS = 65_536
@@ -37,7 +37,7 @@ class TokenBatch(NamedTuple):
     """(n, t), all zero: an embedded text is one segment."""
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: ModelPath) -> Tokenizer:
     """Reads a tokenizer.json. The truncation and padding that it may carry are switched off: both are done here.
 
     Raises ModelFormatError where the file is missing or is no tokenizer.

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import gte_sdk
+from gte_sdk.cli.bundle import bundle, verify
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
 from gte_sdk.cli.search import search
@@ -52,7 +53,9 @@ def gte(context: click.Context) -> None:
         context.color = False
 
 
+gte.add_command(bundle)
 gte.add_command(embed)
 gte.add_command(index)
 gte.add_command(search)
 gte.add_command(serve)
+gte.add_command(verify)

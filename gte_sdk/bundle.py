@@ -1,0 +1,203 @@
+"""A model directory in one file: a plain, uncompressed ZIP whose first member lists all others with their hashes.
+
+Any ZIP tool unpacks it (docs/model-directory.md has the bytes). It is read from its front without the ZIP directory at
+its end, so there is one truth about what it holds, and a file that was cut off is known by the member that it ends in.
+Every read of a member is compared with its SHA-256. Nothing is unpacked to the disk.
+"""
+
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
+
+from gte_sdk.errors import InputError, ModelFormatError
+
+FORMAT = "gte-bundle"
+FORMAT_VERSION = 1
+LIST_NAME = "bundle.json"
+# Beyond it a ZIP needs other headers. No graph is larger: a protobuf ends at 2 GiB.
+MAX_BYTES = 2**32 - 1
+
+# ZIP's own structures: version 2.0, no compression, UTF-8 names, the earliest date that ZIP has.
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_END = struct.Struct("<4sHHHHIIH")
+_VERSION, _FLAGS, _TIME, _DATE, _MADE_BY, _MODE = 20, 0x0800, 0, 0x0021, 0x0314, 0o100644 << 16
+_BLOCK_BYTES = 1 << 20
+
+
+class Member(NamedTuple):
+    offset: int
+    """Of the content in the file."""
+    bytes: int
+    sha256: str
+
+
+class Size(NamedTuple):
+    st_size: int
+
+
+@dataclass(frozen=True)
+class BundlePath:
+    """A place inside a bundle, with those methods of pathlib.Path that reading a model takes."""
+
+    bundle: Path
+    members: Mapping[str, Member]
+    inside: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.bundle}/{self.inside}" if self.inside else str(self.bundle)
+
+    def __truediv__(self, name: str) -> "BundlePath":
+        return BundlePath(self.bundle, self.members, f"{self.inside}/{name}" if self.inside else name)
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.inside).name if self.inside else self.bundle.stem
+
+    @property
+    def sha256(self) -> str:
+        """As the bundle's list has it; what is read has it too."""
+        return self.members[self.inside].sha256
+
+    def exists(self) -> bool:
+        return self.is_file() or any(name.startswith(f"{self.inside}/" if self.inside else "") for name in self.members)
+
+    def is_file(self) -> bool:
+        return self.inside in self.members
+
+    def stat(self) -> Size:
+        return Size(self.members[self.inside].bytes)
+
+    def read_bytes(self) -> bytes:
+        """Raises ModelFormatError where the content has not the hash that the list records."""
+        offset, size, sha256 = self.members[self.inside]
+        with self.bundle.open("rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ModelFormatError(f"{self} is damaged: it has not the SHA-256 that {LIST_NAME} records; copy it again")
+        return content
+
+    def read_text(self, encoding: str) -> str:
+        return self.read_bytes().decode(encoding)
+
+    def open(self, mode: str) -> io.BytesIO:
+        assert mode == "rb", mode
+        return io.BytesIO(self.read_bytes())
+
+
+def open_bundle(path: Path) -> BundlePath:
+    """Reads the list of a bundle and checks that each member lies where it belongs; contents are checked when read.
+
+    Raises ModelFormatError, naming the member, for a file that is foreign, newer, cut off or damaged.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = _LOCAL.size + len(LIST_NAME)
+        head = file.read(start)
+        fields = _LOCAL.unpack(head[: _LOCAL.size]) if len(head) == start else None
+        if fields is None or fields[0] != b"PK\3\4" or head[_LOCAL.size :] != LIST_NAME.encode():
+            raise ModelFormatError(f"{path} is not a bundle of gte-sdk: it does not begin with {LIST_NAME}")
+        content = file.read(fields[8])
+        if len(content) != fields[8] or zlib.crc32(content) != fields[6]:
+            raise ModelFormatError(f"{path}/{LIST_NAME} is damaged or cut off; copy the bundle again")
+        members = {LIST_NAME: Member(start, len(content), hashlib.sha256(content).hexdigest())}
+        position = start + len(content)
+        for name, (length, sha256) in _read_list(path, content).items():
+            start = position + _LOCAL.size + len(name.encode())
+            position = start + length
+            if position > size:
+                raise ModelFormatError(f"{path}/{name} is cut off: the file ends after {size} bytes; copy it again")
+            _check_local_header(path, file, name, length)
+            members[name] = Member(start, length, sha256)
+            file.seek(position)
+    end = position + sum(_CENTRAL.size + len(name.encode()) for name in members) + _END.size
+    if size != end:
+        raise ModelFormatError(f"{path} has {size} bytes where {end} belong: its ZIP directory is cut off or longer")
+    return BundlePath(path, members)
+
+
+def write_bundle(file: IO[bytes], sources: Mapping[str, Path]) -> None:
+    """Writes the files to an open binary file, by their POSIX paths inside the bundle, in the order of names.
+
+    The same files give the same bytes, whatever their dates. Raises InputError for files that are too large or change.
+    """
+    described = {name: _described(sources[name]) for name in sorted(sources)}
+    listed = {name: {"bytes": length, "sha256": sha256} for name, (length, _, sha256) in described.items()}
+    content = json.dumps(
+        {"format": FORMAT, "format_version": FORMAT_VERSION, "files": listed}, indent=1, ensure_ascii=False
+    ).encode()
+    if (total := len(content) + sum(length + 1000 for length, _, _ in described.values())) > MAX_BYTES:
+        raise InputError(f"{total} bytes are more than the {MAX_BYTES} of a bundle; choose one --variant")
+    directory = [(LIST_NAME, zlib.crc32(content), len(content), file.tell())]
+    file.write(_local_header(LIST_NAME, zlib.crc32(content), len(content)) + content)
+    for name, (length, checksum, sha256) in described.items():
+        directory.append((name, checksum, length, file.tell()))
+        file.write(_local_header(name, checksum, length))
+        digest = hashlib.sha256()
+        with sources[name].open("rb") as source:
+            while block := source.read(_BLOCK_BYTES):
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != sha256:
+            raise InputError(f"{sources[name]} changed while it was bundled; bundle it again")
+    start = file.tell()
+    for name, checksum, length, offset in directory:
+        encoded = name.encode()
+        file.write(
+            _CENTRAL.pack(
+                b"PK\1\2", _MADE_BY, _VERSION, _FLAGS, 0, _TIME, _DATE, checksum, length, length, len(encoded),
+                0, 0, 0, 0, _MODE, offset,
+            ) + encoded
+        )  # fmt: skip
+    file.write(_END.pack(b"PK\5\6", 0, 0, len(directory), len(directory), file.tell() - start, start, 0))
+
+
+def _local_header(name: str, checksum: int, length: int) -> bytes:
+    encoded = name.encode()
+    fields = (b"PK\3\4", _VERSION, _FLAGS, 0, _TIME, _DATE, checksum, length, length, len(encoded), 0)
+    return _LOCAL.pack(*fields) + encoded
+
+
+def _check_local_header(path: Path, file: IO[bytes], name: str, length: int) -> None:
+    encoded = name.encode()
+    head = file.read(_LOCAL.size + len(encoded))
+    fields = _LOCAL.unpack(head[: _LOCAL.size])
+    if head != _local_header(name, fields[6], length):
+        raise ModelFormatError(f"{path}/{name} is damaged: its header is not that of {name}; copy the bundle again")
+
+
+def _described(path: Path) -> tuple[int, int, str]:
+    """Bytes, CRC-32 and SHA-256 of a file."""
+    length, checksum, digest = 0, 0, hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            length += len(block)
+            checksum = zlib.crc32(block, checksum)
+            digest.update(block)
+    return length, checksum, digest.hexdigest()
+
+
+def _read_list(path: Path, content: bytes) -> dict[str, tuple[int, str]]:
+    try:
+        fields = json.loads(content)
+        found, version = fields["format"], fields["format_version"]
+        files = {str(name): (int(record["bytes"]), str(record["sha256"])) for name, record in fields["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFormatError(f"{path}/{LIST_NAME} is not the list of a bundle: {error!r}") from error
+    if (found, version) != (FORMAT, FORMAT_VERSION):
+        raise ModelFormatError(
+            f"{path} has format {found!r} version {version!r}; this gte-sdk reads {FORMAT!r} version {FORMAT_VERSION}: "
+            "upgrade gte-sdk or make the bundle again"
+        )
+    for name, (length, _) in files.items():
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or "\\" in name or not parts or length < 0 or name == LIST_NAME:
+            raise ModelFormatError(f"{path}/{LIST_NAME} records {name!r} with {length} bytes, which cannot be a member")
+    return files
