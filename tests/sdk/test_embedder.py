@@ -264,6 +264,14 @@ def test_a_foreign_directory_prefers_the_unquantized_graph(tmp_path: Path) -> No
         Embedder(tmp_path, variant="fp16")
 
 
+def test_half_precision_on_a_processor_is_said_to_be_slow(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, graph_name="onnx/model_fp16.onnx")
+    with pytest.warns(UserWarning, match=r"variant='fp16' on 'cpu': .*variant='fp32' is faster") as seen:
+        model = Embedder(tmp_path)
+    assert seen[0].filename == __file__
+    assert (model.variant, model.device) == ("fp16", "cpu")
+
+
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match=r"model='gte-maxi' is neither a bundled model \(gte-mini\)"):
         Embedder("gte-maxi")
