@@ -22,6 +22,7 @@ struct Kernels {
     FinishInt finish_int;
     // nullptr where packing a panel for one query costs no more.
     OneQueryFloat one_query_float;
+    OneQueryFloat one_query_half;
     OneQueryWords one_query_int8;
     OneQueryWords one_query_binary;
 };

@@ -43,6 +43,37 @@ GTE_AVX512 void one_query_float_avx512(const char* const* rows, const char* cons
     _mm512_storeu_ps(squares + 16, square_f32x16[1]);
 }
 
+GTE_AVX512 void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                      size_t word_count, float* dots, float* squares) {
+    __m512 dot_f32x16[2] = {_mm512_loadu_ps(dots), _mm512_loadu_ps(dots + 16)};
+    __m512 square_f32x16[2] = {_mm512_loadu_ps(squares), _mm512_loadu_ps(squares + 16)};
+    for (size_t word = 0; word < word_count; word += 16, query += 32 * tile_queries) {
+        const size_t left = word_count - word < 16 ? word_count - word : 16;
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            __m512i column[16];
+            turn_16_rows(rows + 16 * half, next_rows + 16 * half, word * 4, left, column);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < 16; ++i) {
+                if (i < left) {
+                    const __m512 even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(column[i]));
+                    const __m512 odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(column[i], 16)));
+                    const __m512 even_factor = _mm512_set1_ps(query[2 * i * tile_queries]);
+                    const __m512 odd_factor = _mm512_set1_ps(query[(2 * i + 1) * tile_queries]);
+                    dot_f32x16[half] = _mm512_fmadd_ps(even, even_factor, dot_f32x16[half]);
+                    square_f32x16[half] = _mm512_fmadd_ps(even, even, square_f32x16[half]);
+                    dot_f32x16[half] = _mm512_fmadd_ps(odd, odd_factor, dot_f32x16[half]);
+                    square_f32x16[half] = _mm512_fmadd_ps(odd, odd, square_f32x16[half]);
+                }
+            }
+        }
+    }
+    _mm512_storeu_ps(dots, dot_f32x16[0]);
+    _mm512_storeu_ps(dots + 16, dot_f32x16[1]);
+    _mm512_storeu_ps(squares, square_f32x16[0]);
+    _mm512_storeu_ps(squares + 16, square_f32x16[1]);
+}
+
 GTE_AVX512VNNI void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows,
                                               const uint32_t* query, size_t word_count, int32_t* dots) {
     const __m512i flip_sign_bits = _mm512_set1_epi32(static_cast<int>(0x80808080u));

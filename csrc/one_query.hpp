@@ -1,4 +1,4 @@
-// A panel of rows against one query, where memory is the limit: the panel is turned and used in registers, never stored.
+// A panel of rows against one query, where memory is the limit: the panel is turned and used in registers, not stored.
 // The sums are the same, in the same order, as those of panel.hpp and dot.hpp.
 #pragma once
 
@@ -18,6 +18,9 @@ using OneQueryWords = void (*)(const char* const* rows, const char* const* next_
 
 void one_query_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
                             size_t word_count, float* dots, float* squares);
+// Rows of float16; the query's tile has a row for each half.
+void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query, size_t word_count,
+                           float* dots, float* squares);
 // Rows of int8 are read 128 higher, as dot_int8_avx512vnni does.
 void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                size_t word_count, int32_t* dots);
