@@ -79,7 +79,8 @@ def serve(
         from gte_sdk.server import Settings, create_app
         from gte_sdk.server.connection import bind, run
     except ImportError as error:
-        message = f"gte serve needs {error.name}: pip install 'gte-sdk[serve]'"
+        package = (error.name or str(error)).partition(".")[0]
+        message = f"gte serve needs {package}: pip install 'gte-sdk[serve]'"
         raise click.ClickException(message) from error
     settings = Settings(
         model_name=name or (Path(model).resolve().name if Path(model).is_dir() else model),

@@ -60,7 +60,7 @@ def test_token_ids_with_or_without_special_tokens(client: openai.OpenAI, embedde
     vectors = np.array([item.embedding for item in answer.data], dtype=np.float32)
     np.testing.assert_array_equal(vectors, embedder.embed(TEXTS))
     one = client.embeddings.create(model="gte-mini", input=rows[1])
-    np.testing.assert_array_equal(np.float32(one.data[0].embedding), embedder.embed(TEXTS[1]))
+    np.testing.assert_array_equal(np.array(one.data[0].embedding, np.float32), embedder.embed(TEXTS[1]))
 
 
 def test_models(client: openai.OpenAI, embedder: Embedder) -> None:
@@ -108,8 +108,8 @@ def test_langchain_works_unchanged(url: str, embedder: Embedder, monkeypatch: py
     langchain = OpenAIEmbeddings(
         model="gte-mini", base_url=f"{url}/v1", api_key=SecretStr("none"), check_embedding_ctx_length=False
     )
-    np.testing.assert_array_equal(np.float32(langchain.embed_documents(TEXTS)), embedder.embed(TEXTS))
-    np.testing.assert_array_equal(np.float32(langchain.embed_query(TEXTS[0])), embedder.embed(TEXTS[0]))
+    np.testing.assert_array_equal(np.array(langchain.embed_documents(TEXTS), np.float32), embedder.embed(TEXTS))
+    np.testing.assert_array_equal(np.array(langchain.embed_query(TEXTS[0]), np.float32), embedder.embed(TEXTS[0]))
 
 
 def refuse_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,14 +42,16 @@ def test_sigterm_answers_what_was_accepted(embedder: Embedder) -> None:
         expected = embedder.embed(texts)
         for answer in answers:
             content = answer.result(60).json()
-            np.testing.assert_array_equal(np.float32([item["embedding"] for item in content["data"]]), expected)
+            np.testing.assert_array_equal(
+                np.array([item["embedding"] for item in content["data"]], np.float32), expected
+            )
         assert server.process.wait(20) == 0
 
 
 @posix_only
 def test_control_c_ends_an_idle_server_with_130() -> None:
     with gte_serve() as server:
-        assert server.process.send_signal(signal.SIGINT) is None
+        server.process.send_signal(signal.SIGINT)
         assert server.process.wait(10) == 130
 
 
@@ -116,7 +118,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 @linux_only
 def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Embedder) -> None:
-    """40 clients, three times two seconds: no error, each gets its own vector, texts share batches, memory is flat."""
+    """40 clients, three times: no error, each gets its own vector, texts share batches, memory is flat."""
     texts = [f"text number {number} of a client" for number in range(40)]
     expected = embedder.embed(texts)
     with gte_serve() as server:
@@ -128,12 +130,12 @@ def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Emb
                 body = {"model": "gte-mini", "input": texts[number]}
                 while time.monotonic() < end:
                     answer = connection.post(f"{server.url}/v1/embeddings", json=body)
-                    vector = np.float32(answer.json()["data"][0]["embedding"])
+                    vector = np.array(answer.json()["data"][0]["embedding"], np.float32)
                     if answer.status_code != 200 or not np.array_equal(vector, expected[number]):
                         failures.append(answer.text[:200])
 
         for _ in range(3):
-            end = time.monotonic() + 2
+            end = time.monotonic() + 1.2
             threads = [threading.Thread(target=client, args=(number, end)) for number in range(40)]
             for thread in threads:
                 thread.start()
@@ -178,7 +180,7 @@ def test_the_openapi_document_holds(url: str) -> None:
         "run",
         f"{url}/openapi.json",
         "-n",
-        "10",
+        "5",
         "--checks",
         "all",
         "--phases",

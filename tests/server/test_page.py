@@ -1,0 +1,82 @@
+"""The page at /: its files, and in a headless Chromium where one is installed, what a visitor does with it."""
+
+import base64
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gte_sdk import Embedder
+from gte_sdk.server import Settings
+
+from .chromium import PROGRAM, chromium_page
+from .servers import served
+
+needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed (Debian: chromium)")
+
+
+def test_the_page_has_no_outside_assets(url: str) -> None:
+    for path, media_type in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+        answer = httpx.get(f"{url}{path}")
+        assert answer.headers["content-type"] == f"{media_type}; charset=utf-8"
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")  # the name of SVG, not an address
+        assert "innerHTML" not in answer.text
+
+
+@needs_chromium
+def test_paste_search_and_see_the_map(url: str, tmp_path: Path) -> None:
+    with chromium_page(tmp_path / "profile") as page:
+        page.call("Page.navigate", url=f"{url}/")
+        page.wait("document.querySelector('#model')?.textContent.startsWith('gte-mini: 384 dimensions')")
+        page.run("document.querySelector('#texts').select()")
+        pasted = ["The cat sleeps", "A dog barks", "Interest rates rose", "The bank lends money", "<b>bold</b>"]
+        page.type_into("#texts", "\n".join(pasted))
+        page.run("document.querySelector('#embed').click()")
+        page.wait("document.querySelectorAll('#map circle').length === 5")
+        assert page.run("document.querySelector('#state').textContent").startswith("5 texts, 384 dimensions")
+
+        page.type_into("#query", "kitten")
+        page.press_enter()
+        page.wait("document.querySelectorAll('#hits li').length === 5")
+        assert page.run("document.querySelector('#hits li').lastChild.textContent") == "The cat sleeps"
+        assert page.run("document.querySelector('#map .hit[data-index=\"0\"]') !== null")
+        assert page.run("document.querySelectorAll('#map .query').length") == 1
+        shown = page.run("Array.from(document.querySelectorAll('#hits li'), (hit) => hit.lastChild.textContent)")
+        assert sorted(shown) == sorted(pasted)  # and what looks like HTML is shown as it is
+
+        # Alike lie together: each animal is nearer to the other than to any text about money.
+        at = page.run(
+            "Array.from(document.querySelectorAll('#map g circle'), (c) => [Number(c.getAttribute('cx')), "
+            "Number(c.getAttribute('cy'))])"
+        )
+        distance = [[((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5 for b in at] for a in at]
+        assert distance[2][3] < min(distance[0][2], distance[0][3], distance[1][2], distance[1][3])
+
+        asked = [
+            event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert asked
+        assert all(address.startswith((url, "data:")) for address in asked)
+        assert [
+            event for event in page.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+        ] == []
+        if picture := os.environ.get("GTE_PAGE_PICTURE"):
+            Path(picture).write_bytes(base64.b64decode(page.call("Page.captureScreenshot")["data"]))
+
+
+@needs_chromium
+def test_the_page_asks_for_the_key_and_shows_refusals(embedder: Embedder, tmp_path: Path) -> None:
+    settings = Settings("gte-mini", api_key="sesame", max_inputs=20)
+    with served(embedder, settings) as url, chromium_page(tmp_path / "profile") as page:
+        page.call("Page.navigate", url=f"{url}/")
+        page.wait("document.querySelector('#key-row')?.hidden === false")
+        page.type_into("#key", "sesame")
+        page.run("document.querySelector('#embed').click()")
+        page.wait("document.querySelectorAll('#map circle').length === 15")
+        page.run("document.querySelector('#texts').select()")
+        page.type_into("#texts", "\n".join(["red"] * 21))
+        page.run("document.querySelector('#embed').click()")
+        page.wait("document.querySelector('#state.failed') !== null")
+        assert "at most 20" in page.run("document.querySelector('#state').textContent")
