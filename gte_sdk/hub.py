@@ -80,3 +80,22 @@ def _downloaded_snapshot(model: str, revision: str | None, graph_names: Sequence
         f"model={model!r} revision={revision!r} has none of {graph_names}; "
         "export its checkpoint with: python export/to_onnx.py"
     )
+
+
+def cached_models() -> list[tuple[str, str, Path]]:
+    """Name, commit and folder of each model in the Hub's cache, of each the newest commit."""
+    try:
+        from huggingface_hub import scan_cache_dir
+        from huggingface_hub.errors import CacheNotFound
+    except ImportError:
+        return []
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    found = []
+    for repository in sorted(repositories, key=lambda each: each.repo_id):
+        if repository.repo_type == "model" and repository.revisions:
+            newest = max(repository.revisions, key=lambda each: each.last_modified)
+            found.append((repository.repo_id, newest.commit_hash, Path(newest.snapshot_path)))
+    return found

@@ -20,7 +20,7 @@ def available_threads() -> int:
     Affinity and OMP_NUM_THREADS are read at each call; the cgroup quota is read once for a process.
     """
     limits = [_affinity_count()]
-    quota = _cached_cgroup_quota()
+    quota = process_cgroup_quota()
     if quota is not None:
         limits.append(ceil(quota))
     environment = _environment_limit(os.environ.get("OMP_NUM_THREADS", ""))
@@ -42,7 +42,8 @@ def _environment_limit(value: str) -> int | None:
 
 
 @lru_cache(maxsize=1)
-def _cached_cgroup_quota() -> float | None:
+def process_cgroup_quota() -> float | None:
+    """As `cgroup_quota` for this process, read once."""
     return cgroup_quota(_PROCESS_CGROUPS, _CGROUP_MOUNT)
 
 

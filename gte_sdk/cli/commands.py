@@ -8,9 +8,12 @@ from typing import Any
 import click
 
 import gte_sdk
+from gte_sdk.cli.bench import bench
 from gte_sdk.cli.bundle import bundle, verify
+from gte_sdk.cli.doctor import doctor
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
+from gte_sdk.cli.models import download, models
 from gte_sdk.cli.search import search
 from gte_sdk.cli.serve import serve
 from gte_sdk.errors import GteError
@@ -53,9 +56,13 @@ def gte(context: click.Context) -> None:
         context.color = False
 
 
+gte.add_command(bench)
 gte.add_command(bundle)
+gte.add_command(doctor)
+gte.add_command(download)
 gte.add_command(embed)
 gte.add_command(index)
+gte.add_command(models)
 gte.add_command(search)
 gte.add_command(serve)
 gte.add_command(verify)

@@ -33,7 +33,7 @@ def test_version_and_help() -> None:
     assert script.value == "gte_sdk.cli:main"
     runner = CliRunner()
     assert runner.invoke(gte, ["--version"]).stdout == f"gte-sdk {__version__}\n"
-    for command in ([], ["bundle"], ["embed"], ["index"], ["search"], ["verify"]):
+    for command in ([], *([name] for name in gte.commands)):
         result = runner.invoke(gte, [*command, "-h"])
         assert result.exit_code == 0
         assert re.search(r"Examples:\n +gte ", result.stdout)

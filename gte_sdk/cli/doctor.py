@@ -1,0 +1,154 @@
+"""`gte doctor`: what this machine, this installation and this process really give the SDK, and a self test."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import gte_sdk
+from gte_sdk import _kernels
+from gte_sdk.cli.model import model_options
+from gte_sdk.embedder import Embedder
+from gte_sdk.errors import GteError
+from gte_sdk.model_dir import bundled_models
+from gte_sdk.threads import available_threads, process_cgroup_quota
+
+_PACKAGES = ("numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "click", "tqdm", "pyarrow", "huggingface-hub")
+# What decides which kernels run, of the many features that a CPU names.
+_CPU_FEATURES = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+)
+_TEXTS = ("A kitten sleeps on the sofa.", "Where is the young cat?", "Interest rates rose again in March.", "")
+
+
+@click.command()
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+def doctor(model: str, device: str, threads: int | None, as_json: bool) -> None:
+    """Report versions, CPU, threads and caches, and test that the model embeds.
+
+    Exit code 0 where the self test passes, else 1. Put its output into a report of a problem.
+
+    \b
+    Examples:
+      gte doctor
+      gte doctor --device cuda
+      gte doctor --json > report.json
+    """
+    report: dict[str, Any] = {
+        "versions": _versions(),
+        "cpu": _cpu(),
+        "threads": {
+            "used": available_threads(), "of_the_machine": os.cpu_count(), "affinity": _affinity(),
+            "cgroup_quota": process_cgroup_quota(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        },
+        "onnxruntime_providers": _providers(),
+        "models": {"bundled": bundled_models(), "hub_cache": _hub_cache()},
+        "self_test": _self_test(model, device, threads),
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    else:
+        _print(report)
+    if not report["self_test"]["passed"]:
+        sys.exit(1)
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"gte-sdk": gte_sdk.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {**versions, "system": platform.platform()}
+
+
+def _cpu() -> dict[str, Any]:
+    lines = (line.partition(":") for line in _read("/proc/cpuinfo").splitlines())
+    named = {key.strip().lower(): value.strip() for key, _, value in lines}
+    flags = set((named.get("flags") or named.get("features") or "").split())
+    return {
+        "name": named.get("model name") or platform.processor() or platform.machine(),
+        "architecture": platform.machine(),
+        "features": [feature for feature in _CPU_FEATURES if feature in flags],
+        "search_kernels": _kernels.variants(),
+        "encoder_kernels": _kernels.bert_variants(),
+    }
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""
+
+
+def _affinity() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def _providers() -> list[str]:
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+def _hub_cache() -> str | None:
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return str(constants.HF_HUB_CACHE)
+
+
+def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:
+    """Opens the model and embeds: rows of unit length, the same alone and in a batch, like texts near to each other."""
+    started = time.perf_counter()
+    try:
+        with Embedder(model, device=device, threads=threads) as embedder:
+            opened = time.perf_counter()
+            vectors_ND = embedder.embed(list(_TEXTS))
+            alone_ND = np.stack([embedder.embed(text) for text in _TEXTS])
+            lengths = np.linalg.norm(vectors_ND.astype(np.float64), axis=1)
+            unit = bool(np.isfinite(vectors_ND).all() and np.allclose(lengths, 1, atol=1e-4))
+            difference = float(np.abs(vectors_ND - alone_ND).max())
+            return {
+                "passed": unit and difference < 1e-4, "model": model, "fingerprint": embedder.fingerprint,
+                "device": embedder.device, "engine": embedder.engine, "variant": embedder.variant,
+                "unit_length": unit, "largest_difference_alone_and_in_a_batch": difference,
+                "open_ms": round(1000 * (opened - started), 1),
+            }  # fmt: skip
+    except (GteError, OSError) as error:
+        return {"passed": False, "model": model, "error": str(error)}
+
+
+def _print(report: dict[str, Any]) -> None:
+    for title, values in report.items():
+        click.echo(click.style(title.replace("_", " "), bold=True))
+        for name, value in values.items() if isinstance(values, dict) else [("available", values)]:
+            click.echo(f"  {name.replace('_', ' '):<40} {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
