@@ -4,10 +4,8 @@ Only what a reader of weights needs of the format (protobuf, https://protobuf.de
 nodes' operator, name and inputs, and the initializers. Field numbers are those of onnx.proto.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,19 +38,10 @@ class OnnxFile(NamedTuple):
 
 def read_onnx(path: ModelPath) -> OnnxFile:
     """Raises ValueError for a file that is cut off or is no protobuf."""
-    if not isinstance(path, Path):
-        return _read_view(path, memoryview(path.read_bytes()))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        return _read_view(path, memoryview(mapped))
-
-
-def _read_view(path: ModelPath, view: memoryview) -> OnnxFile:
     try:
-        return _read_model(view)
+        return _read_model(memoryview(path.read_bytes()))
     except (IndexError, struct.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not an ONNX file: {error}") from error
-    finally:
-        view.release()
 
 
 def _read_model(model: memoryview) -> OnnxFile:
