@@ -23,6 +23,7 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/hub.py": {"huggingface_hub"},
     "gte_sdk/embedder.py": {"tqdm"},
     "gte_sdk/cli": {"click", "tqdm"},
+    "gte_sdk/cli/doctor.py": {"onnxruntime", "huggingface_hub"},
     "gte_sdk/server": {"starlette", "uvicorn"},
     "gte_sdk/text_tables.py": {"pyarrow"},
     "gte_sdk/vector_files.py": {"pyarrow"},

@@ -27,7 +27,7 @@ def model_options(command: Command) -> Command:
     options = (
         click.option(
             "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL",
-            help="A bundled model, a model directory, or a Hub name such as thenlper/gte-small.",
+            help="A bundled model, a model directory, a bundle (app.gte), or a Hub name such as thenlper/gte-small.",
         ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
