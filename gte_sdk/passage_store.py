@@ -80,6 +80,8 @@ class Snapshot(NamedTuple):
 
 def is_passage_store(path: Path) -> bool:
     """Whether a file is an index of passages. Raises InputError for an index file of vectors alone."""
+    if not path.is_file():  # to open a pipe would wait for its writer
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(100)

@@ -348,6 +348,14 @@ def test_what_stops_it_is_said_in_one_line(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["i", "notes"]
 
 
+@posix_only
+def test_a_pipe_among_the_paths_is_not_waited_for(model: Path, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    result = run("search", "blue", folder, folder / "pipe", "--model", model)
+    assert result.exit_code == 0
+    assert "pipe: not a regular file; skipped" in result.stderr
+
+
 def test_a_folder_that_is_gone_as_a_whole_keeps_its_index(model: Path, folder: Path, tmp_path: Path) -> None:
     update(folder, "-o", tmp_path / "i", "--model", model)
     folder.rename(tmp_path / "elsewhere")
