@@ -4,7 +4,7 @@
 #   make test    the installed wheel without PyTorch, then training and export from the checkout
 #   make sanitize, make test-aarch64, make interop: slower checks, see csrc/sanitize.mk and docs/export.md
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-wheel test-checkout format clean
+.PHONY: demo check test test-wheel test-checkout interop format clean
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
@@ -33,6 +33,10 @@ test-wheel: .venv-wheel/.installed
 
 test-checkout: .venv/.development dist/.built
 	.venv/bin/python -m pytest tests --ignore tests/sdk --ignore tests/kernels
+
+# Each client in an environment of its own, transformers.js by npm; see docs/export.md.
+interop: .venv/.development
+	.venv/bin/python export/interop.py build/interop
 
 format: .venv/.development
 	.venv/bin/ruff format .
