@@ -1,17 +1,16 @@
 """The losses, on unit vectors: GTE's improved contrastive loss, vanilla InfoNCE, Matryoshka and distillation.
 
-Similarity rows are computed in blocks that are recomputed in the backward pass: at 16,384 pairs one whole matrix of
-float32 takes 1.07 GB and the improved loss has four, a block of 1,024 rows takes 67 MB each. The price is a second
-matrix product, small beside the encoder. Logits reach 1/temperature = 100, so all of it is float32 and log-sum-exp.
+Similarity rows are computed in blocks, and each block's gradient at once, while its matrices are there: at 16,384 pairs
+one whole matrix of float32 takes 1.07 GB and the improved loss has four, a block of 1,024 rows takes 67 MB each.
+Logits reach 1/temperature = 100, so all of it is float32 and log-sum-exp.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils.checkpoint import checkpoint
 
 from training.gather import first_row, gather_rows
 
@@ -44,10 +43,10 @@ def contrastive_loss(
     if negatives_MD is None:
         negatives_MD = queries_ND.new_zeros(0, queries_ND.shape[1])
     offset = first_row(queries_ND)
-    all_queries_AD, all_documents_AD = gather_rows(queries_ND), gather_rows(documents_ND)
-    all_negatives_MD = gather_rows(_at_least_float32(negatives_MD))
 
-    def block_loss(queries_BD: Tensor, documents_BD: Tensor, start: int) -> Tensor:
+    def block_loss(start: int, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> Tensor:
+        queries_BD, documents_BD = rows
+        all_queries_AD, all_documents_AD, all_negatives_MD = wholes
         return _sum_of_row_losses(
             queries_BD,
             documents_BD,
@@ -60,14 +59,8 @@ def contrastive_loss(
             false_negative_margin,
         )
 
-    total = queries_ND.new_zeros(())
-    for start in range(0, len(queries_ND), block_rows):
-        block = slice(start, start + block_rows)
-        loss: Tensor = checkpoint(
-            block_loss, queries_ND[block], documents_ND[block], start, use_reentrant=False, preserve_rng_state=False
-        )
-        total = total + loss
-    return total / len(queries_ND)
+    wholes = (gather_rows(queries_ND), gather_rows(documents_ND), gather_rows(_at_least_float32(negatives_MD)))
+    return _sum_over_blocks(block_loss, (queries_ND, documents_ND), wholes, block_rows) / len(queries_ND)
 
 
 def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int]) -> Tensor:
@@ -100,17 +93,51 @@ def similarity_distillation_loss(student_ND: Tensor, teacher_NE: Tensor, block_r
     """The mean squared difference of the two models' cosines over all pairs of rows, for any dimensions d and e."""
     student_ND, teacher_NE = _at_least_float32(student_ND), _at_least_float32(teacher_NE)
 
-    def block_loss(student_BD: Tensor, teacher_BE: Tensor) -> Tensor:
-        return (student_BD @ student_ND.T - teacher_BE @ teacher_NE.T).square().sum()
+    def block_loss(start: int, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> Tensor:
+        (student_BD,), teacher_BE = rows, teacher_NE[start : start + block_rows]
+        return (student_BD @ wholes[0].T - teacher_BE @ teacher_NE.T).square().sum()
 
-    total = student_ND.new_zeros(())
-    for start in range(0, len(student_ND), block_rows):
-        block = slice(start, start + block_rows)
-        loss: Tensor = checkpoint(
-            block_loss, student_ND[block], teacher_NE[block], use_reentrant=False, preserve_rng_state=False
-        )
-        total = total + loss
-    return total / len(student_ND) ** 2
+    return _sum_over_blocks(block_loss, (student_ND,), (student_ND,), block_rows) / len(student_ND) ** 2
+
+
+BlockLoss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""First row, the block's rows of some tensors, and other tensors whole, to a scalar."""
+
+
+def _sum_over_blocks(
+    block_loss: BlockLoss, by_rows: Sequence[Tensor], wholes: Sequence[Tensor], block_rows: int
+) -> Tensor:
+    """The sum of `block_loss` over blocks of rows of `by_rows`, with gradients to both kinds of tensors."""
+    total: Tensor = _SumOverBlocks.apply(block_loss, block_rows, len(by_rows), *by_rows, *wholes)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _SumOverBlocks(torch.autograd.Function):
+    """Differentiates in the forward pass, block by block: no matrix outlives its block, none is computed twice."""
+
+    @staticmethod
+    def forward(context: Any, block_loss: BlockLoss, block_rows: int, row_count: int, *tensors: Tensor) -> Tensor:
+        by_rows, wholes = tensors[:row_count], tensors[row_count:]
+        gradients = [torch.zeros_like(tensor) for tensor in tensors]
+        total = by_rows[0].new_zeros(())
+        for start in range(0, len(by_rows[0]), block_rows):
+            block = slice(start, start + block_rows)
+            with torch.enable_grad():
+                rows = [tensor[block].detach().requires_grad_() for tensor in by_rows]
+                leaves = [tensor.detach().requires_grad_() for tensor in wholes]
+                loss = block_loss(start, rows, leaves)
+                parts = torch.autograd.grad(loss, [*rows, *leaves], allow_unused=True)
+            total += loss.detach()
+            for number, part in enumerate(parts):
+                if part is not None:  # vanilla InfoNCE has no use for the other queries
+                    target = gradients[number][block] if number < row_count else gradients[number]
+                    target += part
+        context.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, None, *(outputs[0] * gradient for gradient in context.saved_tensors))
 
 
 def _sum_of_row_losses(

@@ -1,0 +1,241 @@
+"""Training: peak memory over the batch size, and throughput beside sentence-transformers' cached loss trainer.
+
+    python benchmarks/training.py memory
+    python benchmarks/training.py throughput --model DIR [--batch 128] [--steps 4]
+
+Every measurement is a process of its own. Texts are made, with the lengths of mixed real data (log-normal, 4 to 200
+words); both trainers get the same texts, backbone, batch, token limit, loss, temperature, precision and optimizer.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if __name__ == "__main__":  # run as a script: the checkout's packages are not beside this file
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+MAX_TOKENS = 128
+TEMPERATURE = 0.05
+MEMORY_BATCHES = (1024, 16_384)
+MEMORY_LIMIT = 1.3
+WORDS = [f"{start}{end}" for start in ("com", "pre", "un", "re", "sub", "inter", "over") for end in
+         ("pile", "fix", "load", "turn", "mit", "vene", "flow", "state", "duct", "sign", "port", "lect")]  # fmt: skip
+
+
+def texts(count: int, mean_words: float, seed: int) -> list[str]:
+    random = np.random.default_rng(seed)
+    lengths = np.clip(random.lognormal(np.log(mean_words), 0.8, count), 4, 200).astype(int)
+    return [" ".join(random.choice(WORDS, length)) + f" {number}" for number, length in enumerate(lengths)]
+
+
+def step_memory(batch: int) -> dict[str, Any]:
+    """One optimizer step of the smoke encoder over `batch` pairs; peak resident memory of the process, in MB."""
+    import torch
+
+    from gte_sdk.tokens import tokenize
+    from training.grad_cache import backward_through_chunks
+    from training.objective import stage_loss
+    from training.recipe import load_recipe
+    from training.sources import open_sources
+    from training.start import load_start, start_tokenizer
+
+    recipe = load_recipe("smoke")
+    stage = recipe.stages["pretrain"]
+    directory = start_tokenizer(recipe.encoder, open_sources(stage.sources), Path.home() / ".cache/gte-sdk/benchmark")
+    tokenizer, encoder = load_start(recipe.encoder, directory, 0)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
+    ids = tokenize(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens).ids
+    hardware = recipe.hardware
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    loss = backward_through_chunks(
+        encoder.train(),
+        ids,
+        stage_loss(stage, (batch, batch, 0), None, block_rows=128),
+        chunk_tokens=hardware.chunk_tokens,
+        kept_tokens=hardware.kept_tokens,
+    )
+    optimizer.step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = time.perf_counter() - started
+    return {"batch": batch, "peak_mb": peak / 1024, "before_mb": before / 1024, "seconds": seconds, "loss": float(loss)}
+
+
+def train_ours(model: str, batch: int, steps: int, kept_tokens: int) -> dict[str, Any]:
+    import torch
+
+    from gte_sdk.tokens import load_tokenizer, tokenize
+    from training.encoder import load_encoder
+    from training.grad_cache import backward_through_chunks
+    from training.loss import contrastive_loss
+
+    encoder = load_encoder(model, MAX_TOKENS).train()
+    tokenizer = load_tokenizer(Path(model) / "tokenizer.json")
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-5, weight_decay=0.0)
+    queries, documents = pairs(batch, steps)
+
+    def loss_of(vectors_ND: torch.Tensor) -> torch.Tensor:
+        queries_ND, documents_ND = vectors_ND.chunk(2)
+        return contrastive_loss(queries_ND, documents_ND, temperature=TEMPERATURE)
+
+    times, losses = [], []
+    for step in range(steps + 1):
+        started = time.perf_counter()
+        rows = slice(step * batch, (step + 1) * batch)
+        ids = tokenize(tokenizer, queries[rows] + documents[rows], MAX_TOKENS).ids
+        losses.append(float(backward_through_chunks(encoder, ids, loss_of, chunk_tokens=4096, kept_tokens=kept_tokens)))
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - started)
+    return {"seconds_a_step": statistics.median(times[1:]), "first_loss": losses[0], "peak_mb": peak_mb()}
+
+
+def train_sentence_transformers(model: str, batch: int, steps: int, mini_batch_tokens: int | None) -> dict[str, Any]:
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+    from torch.utils.data import SequentialSampler
+    from transformers import TrainerCallback
+
+    encoder = SentenceTransformer(model, device="cpu")
+    encoder.max_seq_length = MAX_TOKENS
+    queries, documents = pairs(batch, steps)
+    loss = CachedMultipleNegativesRankingLoss(
+        encoder,
+        scale=1 / TEMPERATURE,
+        mini_batch_num_tokens=mini_batch_tokens,
+        directions=("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"),
+        partition_mode="joint",
+    )
+    ends, losses = [time.perf_counter()], []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_log(self, args: Any, state: Any, control: Any, **values: Any) -> None:
+            losses.append(values["logs"].get("loss", 0.0))
+
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(Path.home() / ".cache/gte-sdk/benchmark/rival"),
+        per_device_train_batch_size=batch,
+        max_steps=steps + 1,
+        learning_rate=2e-5,
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        save_strategy="no",
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    dataset = Dataset.from_dict({"anchor": queries, "positive": documents})
+    trainer = SentenceTransformerTrainer(encoder, arguments, dataset, loss=loss, callbacks=[Clock()])
+    trainer._get_train_sampler = lambda *_: SequentialSampler(dataset)
+    trainer.train()
+    times = np.diff(ends)[1:]
+    return {"seconds_a_step": float(np.median(times)), "first_loss": losses[0], "peak_mb": peak_mb()}
+
+
+def pairs(batch: int, steps: int) -> tuple[list[str], list[str]]:
+    count = batch * (steps + 1)
+    return texts(count, 10, seed=1), texts(count, 40, seed=2)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_process(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, str(Path(__file__).resolve()), "worker", *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return result
+
+
+def memory() -> None:
+    results = [in_process("memory", str(batch)) for batch in MEMORY_BATCHES]
+    print("| batch | peak MB | MB before the step | seconds |\n|---|---|---|---|")
+    for result in results:
+        print("| {batch:,} | {peak_mb:.0f} | {before_mb:.0f} | {seconds:.1f} |".format(**result))
+    ratio = results[-1]["peak_mb"] / results[0]["peak_mb"]
+    print(
+        f"\npeak at {MEMORY_BATCHES[-1]:,} is {ratio:.2f} times the peak at {MEMORY_BATCHES[0]:,} (limit {MEMORY_LIMIT})"
+    )
+    if ratio > MEMORY_LIMIT:
+        sys.exit(1)
+
+
+def throughput(model: str, batch: int, steps: int) -> None:
+    runs = {
+        "ours, cached (kept_tokens 4,096)": ("ours", "4096"),
+        "ours, graphs kept (kept_tokens 65,536)": ("ours", "65536"),
+        "sentence-transformers, mini_batch_size 32": ("rival", "0"),
+        "sentence-transformers, mini_batch_num_tokens 4,096": ("rival", "4096"),
+    }
+    results = {
+        name: in_process(*kind, "--model", model, "--batch", str(batch), "--steps", str(steps))
+        for name, kind in runs.items()
+    }
+    slowest = results["sentence-transformers, mini_batch_size 32"]["seconds_a_step"]
+    print("| trainer | s a step | pairs/s | times | peak MB | first loss |\n|---|---|---|---|---|---|")
+    for name, result in results.items():
+        seconds = result["seconds_a_step"]
+        cells = [f"{seconds:.2f}", f"{batch / seconds:.1f}", f"{slowest / seconds:.2f}", f"{result['peak_mb']:.0f}"]
+        print(f"| {name} | {' | '.join(cells)} | {result['first_loss']:.4f} |")
+
+
+def worker(options: argparse.Namespace) -> dict[str, Any]:
+    kind, value = options.arguments
+    if kind == "memory":
+        return step_memory(int(value))
+    if kind == "ours":
+        return train_ours(options.model, options.batch, options.steps, int(value))
+    return train_sentence_transformers(options.model, options.batch, options.steps, int(value) or None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("memory", "throughput", "worker"))
+    parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--model", help="a directory with a transformers backbone")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=4)
+    options = parser.parse_args(arguments)
+    if options.what == "worker":
+        print(json.dumps(worker(options)))
+        return
+    import torch
+
+    packages = ("torch", "transformers", "sentence-transformers")
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        + ", ".join(f"{name} {version(name)}" for name in packages)
+    )
+    if options.what == "memory":
+        memory()
+    elif options.model:
+        throughput(options.model, options.batch, options.steps)
+    else:
+        parser.error("throughput needs --model DIR")
+
+
+if __name__ == "__main__":
+    main()
