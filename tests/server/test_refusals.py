@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -237,6 +238,22 @@ def test_a_body_that_does_not_arrive_is_408(strict: str) -> None:
         status, content = answer_of(connection)
         assert (status, content["error"]["code"]) == (408, "body_timeout")
     assert metric(strict, "gte_held_bytes") == 0
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder) -> None:
+    with served(embedder, Settings("gte-mini", write_seconds=0.5)) as url, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+        body = json.dumps({"model": "gte-mini", "input": ["red"] * 2000}).encode("ascii")  # an answer of 9 MB
+        connection.sendall(post_head("/v1/embeddings", len(body)) + body)
+        assert connection.recv(9) == b"HTTP/1.1 "
+        time.sleep(1.5)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := connection.recv(1 << 16):
+                received += len(chunk)
+        assert received < 8_000_000
 
 
 def test_an_endless_header_is_431(url: str) -> None:
