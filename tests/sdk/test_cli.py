@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -111,11 +112,14 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("red\n" * 20_000, encoding="utf-8")
     command = [*GTE, "embed", "a.txt", "--model", str(write_tiny_model(tmp_path / "model"))]
     with subprocess.Popen(command, cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True) as process:
+        timer = threading.Timer(60, process.kill)  # a process that goes on fails the test, it does not hang it
+        timer.start()
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["text"] == "red"
         process.stdout.close()
         assert process.stderr.read() == ""
+        timer.cancel()
     assert process.returncode == 141
 
 
