@@ -148,7 +148,7 @@ def train_sentence_transformers(model: str, batch: int, steps: int, mini_batch_t
     )
     dataset = Dataset.from_dict({"anchor": queries, "positive": documents})
     trainer = SentenceTransformerTrainer(encoder, arguments, dataset, loss=loss, callbacks=[Clock()])
-    trainer._get_train_sampler = lambda *_: SequentialSampler(dataset)
+    trainer._get_train_sampler = lambda *_: SequentialSampler(dataset)  # type: ignore[method-assign]
     trainer.train()
     times = np.diff(ends)[1:]
     return {"seconds_a_step": float(np.median(times)), "first_loss": losses[0], "peak_mb": peak_mb()}
@@ -176,9 +176,7 @@ def memory() -> None:
     for result in results:
         print("| {batch:,} | {peak_mb:.0f} | {before_mb:.0f} | {seconds:.1f} |".format(**result))
     ratio = results[-1]["peak_mb"] / results[0]["peak_mb"]
-    print(
-        f"\npeak at {MEMORY_BATCHES[-1]:,} is {ratio:.2f} times the peak at {MEMORY_BATCHES[0]:,} (limit {MEMORY_LIMIT})"
-    )
+    print(f"\nat {MEMORY_BATCHES[-1]:,} the peak is {ratio:.2f} x that at {MEMORY_BATCHES[0]:,} (limit {MEMORY_LIMIT})")
     if ratio > MEMORY_LIMIT:
         sys.exit(1)
 

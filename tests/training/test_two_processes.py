@@ -1,6 +1,7 @@
 """Two gloo processes with half the batch each are one process with the whole: same loss, same gradients."""
 
 import copy
+import os
 import socket
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def in_process(rank: int, port: int, encoder: Encoder, kept_tokens: int, directo
     dist.all_reduce(loss)
     gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
     torch.save({"loss": loss / 2, "gradients": gradients}, directory / f"{rank}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # torch can deadlock between its gloo threads and the interpreter's when a process ends in order
 
 
 def free_port() -> int:
