@@ -43,7 +43,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     """One optimizer step of the smoke encoder over `batch` pairs; peak resident memory of the process, in MB."""
     import torch
 
-    from gte_sdk.tokens import tokenize
+    from training.embed import token_ids_of
     from training.grad_cache import backward_through_chunks
     from training.objective import stage_loss
     from training.recipe import load_recipe
@@ -55,14 +55,14 @@ def step_memory(batch: int) -> dict[str, Any]:
     directory = start_tokenizer(recipe.encoder, open_sources(stage.sources), Path.home() / ".cache/gte-sdk/benchmark")
     tokenizer, encoder = load_start(recipe.encoder, directory, 0)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
-    ids = tokenize(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens).ids
+    ids = token_ids_of(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens)
     hardware = recipe.hardware
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     loss = backward_through_chunks(
         encoder.train(),
         ids,
-        stage_loss(stage, (batch, batch, 0), None, block_rows=128),
+        stage_loss(stage, (batch, batch, 0), None, block_rows=16),
         chunk_tokens=hardware.chunk_tokens,
         kept_tokens=hardware.kept_tokens,
     )

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from gte_sdk.tokens import pad_token_id, tokenize
+from gte_sdk.tokens import pad_token_id
 from training.around_stages import measure, mined_sources, save
 from training.checkpoint import MODEL, latest_checkpoint, load_state, restore_random_state
+from training.embed import token_ids_of
 from training.encoder import AnyEncoder, Encoder
 from training.encoder_files import write_encoder
 from training.evaluate import evaluation_texts, find_sets
@@ -237,7 +238,7 @@ def next_tokens(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
     pairs = batch.pairs[run.accelerator.process_index * share :][:share]
     queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
     negatives = [text for pair in pairs for text in pair.negatives]
-    token_ids = tokenize(run.tokenizer, queries + documents + negatives, stage.max_tokens).ids
+    token_ids = token_ids_of(run.tokenizer, queries + documents + negatives, stage.max_tokens)
     return TokenizedBatch(batch, queries, documents, token_ids, (len(queries), len(documents), len(negatives)))
 
 
