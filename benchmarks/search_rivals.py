@@ -83,7 +83,7 @@ def searcher(rival: str, rows_ND: Any, threads: int) -> Callable[[Any, int], Any
     if rival.startswith("faiss"):
         return faiss_searcher(rival, rows_ND, threads)
     if rival == "usearch":
-        from usearch.index import MetricKind, search  # type: ignore[attr-defined]
+        from usearch.index import MetricKind, search  # type: ignore[attr-defined, unused-ignore]
 
         return lambda queries, k: search(rows_ND, queries, k, MetricKind.IP, exact=True, threads=threads)
     import hnswlib
