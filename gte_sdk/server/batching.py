@@ -50,7 +50,8 @@ class MicroBatcher:
         self._metrics = metrics
         self._together = together
         self._queue: deque[_Waiting] = deque()
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: set[asyncio.Task[None]] = set()  # an event loop itself keeps only weak references to tasks
+        self._running = 0
         self._threads = ThreadPoolExecutor(LANES, thread_name_prefix="gte-model")
 
     async def embed(self, ids: list[list[int]]) -> NDArray[np.float32]:
@@ -71,7 +72,8 @@ class MicroBatcher:
         waiting = _Waiting(ids, np.empty((len(ids), self._dim), np.float32), loop.create_future())
         self._queue.append(waiting)
         self._metrics.queued_texts += len(ids)
-        if len(self._workers) < LANES:
+        if self._running < LANES:
+            self._running += 1
             worker = loop.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
@@ -100,6 +102,8 @@ class MicroBatcher:
                 first += end - start
                 if waiting.done == len(waiting.ids) and not waiting.answer.done():
                     waiting.answer.set_result(waiting.vectors)
+        # Here and not when the task is done: a caller that comes in between would take this worker for a running one.
+        self._running -= 1
 
     def _next_batch(self) -> list[tuple[_Waiting, int, int]]:
         """Who is in the next batch, with the first and the end of their texts; empty where nobody waits."""
