@@ -24,6 +24,7 @@ struct Batches {
     const int32_t* token_ids;
     const int64_t* starts;
     std::vector<size_t> first_texts;
+    Output output;
     float* out;
     std::atomic<size_t> next{0};
     std::atomic<bool> out_of_memory{false};
@@ -42,8 +43,9 @@ void work_on_batches(void* context, size_t) {
                 longest = std::max(longest, static_cast<size_t>(starts[text + 1] - starts[text]));
             }
             space.make_room(batches.encoder, static_cast<size_t>(starts[text_count] - starts[0]), longest);
-            batches.variant.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count,
-                                         batches.out + first * batches.encoder.hidden);
+            const size_t rows_before = batches.output == Output::text_vectors ? first : static_cast<size_t>(starts[0]);
+            batches.variant.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count, batches.output,
+                                         batches.out + rows_before * batches.encoder.hidden);
         }
     } catch (const std::bad_alloc&) {
         batches.out_of_memory = true;
@@ -53,6 +55,9 @@ void work_on_batches(void* context, size_t) {
 }  // namespace
 
 void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longest_text) {
+    if (encoder.is_table()) {
+        return;
+    }
     const size_t width = encoder.hidden;
     const size_t wide_width = encoder.layers.empty() ? 0 : encoder.layers[0].intermediate.output_count;
     const size_t wide_rows = std::min(row_count, feed_forward_rows);
@@ -89,8 +94,8 @@ Linear make_linear(const int8_t* weights, const float* scales, const float* bias
 }
 
 void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
-            size_t text_count, size_t batch_tokens, size_t threads, float* out) {
-    Batches batches{encoder, variant, token_ids, starts, {0}, out};
+            size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out) {
+    Batches batches{encoder, variant, token_ids, starts, {0}, output, out};
     for (size_t text = 1; text < text_count; ++text) {
         const int64_t token_count = starts[text + 1] - starts[batches.first_texts.back()];
         if (static_cast<size_t>(token_count) > batch_tokens) {
@@ -115,7 +120,7 @@ const std::vector<BertVariant>& bert_variants() {
     static const std::vector<BertVariant> variants = [] {
         std::vector<BertVariant> found;
         [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
-found.push_back({"scalar", bert_scalar});
+        found.push_back({"scalar", bert_scalar});
 #if defined(GTE_X86)
         if (cpu.avx2) {
             found.push_back({"avx2", bert_avx2});

@@ -1,4 +1,5 @@
-// A BERT encoder on int8 weights: token ids in, one unit vector a text out.
+// A BERT encoder on int8 weights: token ids in, one unit vector a text out, or the state of each token. Without layers it is
+// a table of tokens, and a text's vector the mean of its rows.
 //
 // Texts are laid one after another without padding, so a text's vector cannot depend on what else is in the batch. Products of
 // integers are exact in any order; every float operation has one fixed order of 16 lanes (bert_forward.hpp) and is rounded
@@ -40,9 +41,11 @@ struct Encoder {
     Pooling pooling = Pooling::mean;
     const int8_t* words = nullptr;        // (vocabulary, hidden), borrowed
     std::vector<float> word_scales;       // (vocabulary)
-    std::vector<float> positions;         // (position_count, hidden), the row of token type 0 added
+    std::vector<float> positions;         // (position_count, hidden), the row of token type 0 added; empty in a table
     Norm embedding_norm;
     std::vector<Layer> layers;
+
+    bool is_table() const { return positions.empty(); }
 };
 
 constexpr float gelu_minimum = 0.17004f;  // as export/quantize.py has it
@@ -67,9 +70,12 @@ struct Workspace {
     void make_room(const Encoder& encoder, size_t row_count, size_t longest_text);
 };
 
-// Text i has the token_ids at [starts[i], starts[i + 1]); its unit row goes to out (text_count, hidden).
+enum class Output { text_vectors, token_states };
+
+// Text i has the token_ids at [starts[i], starts[i + 1]). Its unit row goes to out (text_count, hidden), or the last states of
+// its tokens, as they are before pooling, to out (token_count, hidden).
 using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids, const int64_t* starts,
-                             size_t text_count, float* out);
+                             size_t text_count, Output output, float* out);
 
 struct BertVariant {
     const char* name;
@@ -80,8 +86,8 @@ struct BertVariant {
 const std::vector<BertVariant>& bert_variants();
 
 // Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. Each text has 1 to
-// position_count tokens, each token is below the vocabulary; the caller has checked it.
+// position_count tokens (a table has no most), each token is below the vocabulary; the caller has checked it.
 void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
-            size_t text_count, size_t batch_tokens, size_t threads, float* out);
+            size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out);
 
 }  // namespace gte

@@ -67,7 +67,8 @@ class Bert {
         encoder_.words = words_.data();
         encoder_.word_scales = vector_of(word_scales, encoder_.vocabulary);
         encoder_.positions = vector_of(positions, encoder_.position_count * encoder_.hidden);
-        encoder_.embedding_norm = {vector_of(norm_weight, encoder_.hidden), vector_of(norm_bias, encoder_.hidden)};
+        const size_t norm_width = encoder_.is_table() ? 0 : encoder_.hidden;
+        encoder_.embedding_norm = {vector_of(norm_weight, norm_width), vector_of(norm_bias, norm_width)};
     }
 
     void add_layer(const LinearArrays& query_key_value, const LinearArrays& attention_output, const LinearArrays& intermediate,
@@ -75,7 +76,7 @@ class Bert {
         const size_t hidden = encoder_.hidden, wide = static_cast<size_t>(std::get<0>(output).shape(0));
         require(wide > 0 && wide % gte::width_step == 0, "widths must be multiples of 64");
         require(encoder_.layers.empty() || encoder_.layers[0].intermediate.output_count == wide, "layers must be equally wide");
-        require(norms.size() == 4, "a layer has two norms");
+        require(norms.size() == 4 && !encoder_.is_table(), "a layer has two norms, a table no layers");
         gte::Layer layer;
         layer.query_key_value = linear_of(query_key_value, hidden, 3 * hidden);
         layer.attention_output = linear_of(attention_output, hidden, hidden);
@@ -86,31 +87,36 @@ class Bert {
         encoder_.layers.push_back(std::move(layer));
     }
 
-    // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written.
+    // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written, or for
+    // token_states out (tokens, hidden).
     void encode(const TokenIds& token_ids, const Starts& starts, Floats& out, size_t batch_tokens, size_t threads,
-                const std::string& variant_name) const {
+                const std::string& variant_name, bool token_states) const {
         require(token_ids.ndim() == 1 && starts.ndim() == 1 && starts.size() >= 1, "token_ids and starts must be vectors");
         const size_t text_count = static_cast<size_t>(starts.size()) - 1;
         const int64_t* start_data = starts.data();
         require(start_data[0] == 0 && start_data[text_count] == token_ids.size(), "starts must cover token_ids");
         for (size_t text = 0; text < text_count; ++text) {
             const int64_t length = start_data[text + 1] - start_data[text];
-            require(length >= 1 && length <= static_cast<int64_t>(encoder_.position_count), "a text has too few or many tokens");
+            const bool fits = encoder_.is_table() || length <= static_cast<int64_t>(encoder_.position_count);
+            require(length >= 1 && fits, "a text has too few or many tokens");
         }
         const int32_t* id_data = token_ids.data();
         for (py::ssize_t i = 0; i < token_ids.size(); ++i) {
             require(id_data[i] >= 0 && static_cast<size_t>(id_data[i]) < encoder_.vocabulary, "a token id is not in the table");
         }
-        require(out.ndim() == 2 && static_cast<size_t>(out.shape(0)) == text_count &&
+        require(!(token_states && encoder_.is_table()), "a table has no states of tokens");
+        const size_t row_count = token_states ? static_cast<size_t>(token_ids.size()) : text_count;
+        require(out.ndim() == 2 && static_cast<size_t>(out.shape(0)) == row_count &&
                     static_cast<size_t>(out.shape(1)) == encoder_.hidden,
-                "out must be (texts, hidden)");
+                "out must be (texts or tokens, hidden)");
         const gte::BertVariant& variant = variant_named(variant_name);
         float* out_data = out.mutable_data();
         if (text_count == 0) {
             return;
         }
         const py::gil_scoped_release release;
-        gte::encode(encoder_, variant, id_data, start_data, text_count, batch_tokens, threads, out_data);
+        gte::encode(encoder_, variant, id_data, start_data, text_count, batch_tokens, threads,
+                    token_states ? gte::Output::token_states : gte::Output::text_vectors, out_data);
     }
 
   private:
@@ -150,5 +156,5 @@ void bind_bert(py::module_& module) {
         .def("add_layer", &Bert::add_layer, py::arg("query_key_value"), py::arg("attention_output"), py::arg("intermediate"),
              py::arg("output"), py::arg("norms"))
         .def("encode", &Bert::encode, py::arg("token_ids").noconvert(), py::arg("starts").noconvert(),
-             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("variant") = "");
+             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("variant") = "", py::arg("token_states") = false);
 }

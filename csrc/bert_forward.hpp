@@ -285,25 +285,56 @@ void look_up(const Encoder& encoder, const int32_t* token_ids, const int64_t* st
     }
 }
 
-// The unit vector of one text from its last hidden rows (count, hidden).
-void pool(const Encoder& encoder, const float* rows, size_t count, float* out) {
-    const size_t hidden = encoder.hidden;
-    const size_t first = encoder.pooling == Pooling::last_token ? count - 1 : 0;
-    const size_t last = encoder.pooling == Pooling::cls ? 1 : count;
+// out = the unit vector of sums / count; sums_at(i) gives the sums of values i .. i + 15.
+template <typename SumsAt>
+GTE_INLINE void store_unit_mean(size_t hidden, size_t count, const SumsAt& sums_at, float* out) {
     Floats squares = zero_floats();
     for (size_t i = 0; i < hidden; i += lanes) {
-        Floats sum = zero_floats();
-        for (size_t row = first; row < last; ++row) {
-            sum = add(sum, load(rows + row * hidden + i));
-        }
-        sum = div(sum, set(static_cast<float>(last - first)));
-        store(out + i, sum);
-        squares = fma(sum, sum, squares);
+        const Floats mean = div(sums_at(i), set(static_cast<float>(count)));
+        store(out + i, mean);
+        squares = fma(mean, mean, squares);
     }
     const Floats length = set(std::fmax(std::sqrt(sum_of_lanes(squares)), 1e-12f));
     for (size_t i = 0; i < hidden; i += lanes) {
         store(out + i, div(load(out + i), length));
     }
+}
+
+// Sums of rows of `hidden` floats, from their lanes i .. i + 15.
+struct RowSums {
+    const float* rows;
+    size_t hidden, first, last;
+
+    GTE_INLINE Floats operator()(size_t i) const {
+        Floats sum = zero_floats();
+        for (size_t row = first; row < last; ++row) {
+            sum = add(sum, load(rows + row * hidden + i));
+        }
+        return sum;
+    }
+};
+
+// The same of the words of a table.
+struct WordSums {
+    const Encoder& encoder;
+    const int32_t* token_ids;
+    size_t count;
+
+    GTE_INLINE Floats operator()(size_t i) const {
+        Floats sum = zero_floats();
+        for (size_t token = 0; token < count; ++token) {
+            const size_t word = static_cast<size_t>(token_ids[token]);
+            sum = fma(load_int8(encoder.words + word * encoder.hidden + i), set(encoder.word_scales[word]), sum);
+        }
+        return sum;
+    }
+};
+
+// The unit vector of one text from its last hidden rows (count, hidden).
+void pool(const Encoder& encoder, const float* rows, size_t count, float* out) {
+    const size_t first = encoder.pooling == Pooling::last_token ? count - 1 : 0;
+    const size_t last = encoder.pooling == Pooling::cls ? 1 : count;
+    store_unit_mean(encoder.hidden, last - first, RowSums{rows, encoder.hidden, first, last}, out);
 }
 
 void run_layer(const Encoder& encoder, const Layer& layer, Workspace& space, const int64_t* starts, size_t text_count) {
@@ -334,13 +365,24 @@ void run_layer(const Encoder& encoder, const Layer& layer, Workspace& space, con
 }
 
 void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token_ids, const int64_t* starts, size_t text_count,
-                  float* out) {
+                  Output output, float* out) {
     const size_t hidden = encoder.hidden, row_count = static_cast<size_t>(starts[text_count] - starts[0]);
+    if (encoder.is_table()) {
+        for (size_t text = 0; text < text_count; ++text) {
+            const size_t count = static_cast<size_t>(starts[text + 1] - starts[text]);
+            store_unit_mean(hidden, count, WordSums{encoder, token_ids + starts[text], count}, out + text * hidden);
+        }
+        return;
+    }
     look_up(encoder, token_ids, starts, text_count, space.hidden.data());
     std::memset(space.context.data(), 0, row_count * hidden * sizeof(float));
     add_and_normalize(space.hidden.data(), space.context.data(), row_count, hidden, encoder.embedding_norm, encoder.epsilon);
     for (const Layer& layer : encoder.layers) {
         run_layer(encoder, layer, space, starts, text_count);
+    }
+    if (output == Output::token_states) {
+        std::memcpy(out, space.hidden.data(), row_count * hidden * sizeof(float));
+        return;
     }
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);

@@ -14,6 +14,7 @@
 #include "kernels.hpp"
 #include "pool.hpp"
 #include "topk.hpp"
+#include "word_pieces_bindings.hpp"
 
 namespace py = pybind11;
 
@@ -211,4 +212,5 @@ PYBIND11_MODULE(_kernels, module) {
     module.def("mean_pool", &mean_pool, py::arg("last_hidden_state"), py::arg("attention_mask"));
     module.def("normalize_rows", &normalize_rows, py::arg("vectors"));
     bind_bert(module);
+    bind_word_pieces(module);
 }

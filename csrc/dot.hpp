@@ -42,4 +42,24 @@ GTE_DECLARE_DOTS(neon)
 GTE_DECLARE_DOTS(neondot)
 #undef GTE_DECLARE_DOTS
 
+// A panel times as many queries as fit into the registers of an instruction set.
+template <class Word, class Sum>
+struct Tile {
+    size_t query_count;
+    void (*multiply)(const Word* panel, const Word* queries, size_t word_count, Sum* dots);
+};
+
+// tiles: largest first, the last of one query. The other arguments are those of DotFloat and DotWords.
+template <class Word, class Sum, size_t tile_count>
+void multiply_in_tiles(const Tile<Word, Sum> (&tiles)[tile_count], const Word* panel, const Word* queries,
+                       size_t word_count, size_t query_count, Sum* dots) {
+    for (const Tile<Word, Sum>& tile : tiles) {
+        for (; query_count >= tile.query_count; query_count -= tile.query_count) {
+            tile.multiply(panel, queries, word_count, dots);
+            queries += tile.query_count;
+            dots += tile.query_count * panel_rows;
+        }
+    }
+}
+
 }  // namespace gte

@@ -108,14 +108,9 @@ GTE_AVX512VNNI void tile_avx512vnni(const uint32_t* panel, const uint32_t* queri
 
 void dot_binary_avx512vnni(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,
                            int32_t* dots) {
-    while (query_count > 0) {
-        const size_t step = query_count >= 12 ? 12 : query_count >= 4 ? 4 : 1;
-        (step == 12 ? tile_avx512vnni<12> : step == 4 ? tile_avx512vnni<4> : tile_avx512vnni<1>)(panel, queries,
-                                                                                              word_count, dots);
-        query_count -= step;
-        queries += step;
-        dots += step * panel_rows;
-    }
+    const Tile<uint32_t, int32_t> tiles[] = {
+        {12, tile_avx512vnni<12>}, {4, tile_avx512vnni<4>}, {1, tile_avx512vnni<1>}};
+    multiply_in_tiles(tiles, panel, queries, word_count, query_count, dots);
 }
 
 #elif defined(GTE_ARM)

@@ -118,45 +118,14 @@ GTE_AVX512 void tile_avx512(const float* panel, const float* queries, size_t dim
 }  // namespace
 
 void dot_float_avx2(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots) {
-    while (query_count > 0) {
-        size_t step = 6;
-        if (query_count >= 6) {
-            tile_avx2<6>(panel, queries, dim, dots);
-        } else if (query_count >= 3) {
-            tile_avx2<3>(panel, queries, dim, dots);
-            step = 3;
-        } else {
-            tile_avx2<1>(panel, queries, dim, dots);
-            step = 1;
-        }
-        query_count -= step;
-        queries += step;
-        dots += step * panel_rows;
-    }
+    const Tile<float, float> tiles[] = {{6, tile_avx2<6>}, {3, tile_avx2<3>}, {1, tile_avx2<1>}};
+    multiply_in_tiles(tiles, panel, queries, dim, query_count, dots);
 }
 
 void dot_float_avx512(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots) {
-    while (query_count > 0) {
-        size_t step = 12;
-        if (query_count >= 12) {
-            tile_avx512<12>(panel, queries, dim, dots);
-        } else if (query_count >= 8) {
-            tile_avx512<8>(panel, queries, dim, dots);
-            step = 8;
-        } else if (query_count >= 4) {
-            tile_avx512<4>(panel, queries, dim, dots);
-            step = 4;
-        } else if (query_count >= 2) {
-            tile_avx512<2>(panel, queries, dim, dots);
-            step = 2;
-        } else {
-            tile_avx512<1>(panel, queries, dim, dots);
-            step = 1;
-        }
-        query_count -= step;
-        queries += step;
-        dots += step * panel_rows;
-    }
+    const Tile<float, float> tiles[] = {{12, tile_avx512<12>}, {8, tile_avx512<8>}, {4, tile_avx512<4>},
+                                       {2, tile_avx512<2>}, {1, tile_avx512<1>}};
+    multiply_in_tiles(tiles, panel, queries, dim, query_count, dots);
 }
 
 #elif defined(GTE_ARM)
@@ -214,17 +183,8 @@ void tile_neon(const float* panel, const float* queries, size_t dim, float* dots
 }  // namespace
 
 void dot_float_neon(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots) {
-    while (query_count > 0) {
-        const size_t step = query_count >= 4 ? 4 : 1;
-        if (step == 4) {
-            tile_neon<4>(panel, queries, dim, dots);
-        } else {
-            tile_neon<1>(panel, queries, dim, dots);
-        }
-        query_count -= step;
-        queries += step;
-        dots += step * panel_rows;
-    }
+    const Tile<float, float> tiles[] = {{4, tile_neon<4>}, {1, tile_neon<1>}};
+    multiply_in_tiles(tiles, panel, queries, dim, query_count, dots);
 }
 
 #endif

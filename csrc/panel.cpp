@@ -106,8 +106,12 @@ GTE_AVX512 void pack_panel_avx512(const char* const* rows, const char* const* ne
     for (size_t word = 0; word < word_count; word += 16) {
         const size_t left = word_count - word < 16 ? word_count - word : 16;
         for (size_t first = 0; first < panel_rows; first += 16) {
+            const size_t offset = (first_word + word) * word_bytes;
+            for (size_t i = first; i < first + 16; ++i) {
+                _mm_prefetch(next_rows[i] + offset, _MM_HINT_T0);
+            }
             __m512i column[16];
-            turn_16_rows(rows + first, next_rows + first, (first_word + word) * word_bytes, left, column);
+            turn_16_rows(rows + first, offset, left, column);
             uint32_t* out = panel + word * panel_rows + first;
             if (left == 16) {
                 for (int i = 0; i < 16; ++i) {

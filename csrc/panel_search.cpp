@@ -41,7 +41,7 @@ void multiply_floats(const Kernels& kernels, const Rows& rows, const Queries& qu
     std::fill(squares, squares + panel_rows, 0.0f);
     const OneQueryFloat one_query = halves ? kernels.one_query_half : kernels.one_query_float;
     if (queries.count == 1 && one_query != nullptr) {
-        one_query(panel.rows, next.rows, queries.float_tiles.data(), words, dots, squares);
+        one_query(panel.rows, next.rows, queries.unit.data(), words, dots, squares);
         return;
     }
     for (size_t first = 0; first < words; first += segment_words) {
@@ -74,7 +74,7 @@ PanelScales measure_rows(const Rows& rows, const Panel& panel, const float* squa
         const float* values = reinterpret_cast<const float*>(panel.rows[i]);
         const double norm = rows.type == RowType::float32 ? norm_in_double(values, rows.dim) : std::sqrt(squares[i]);
         if (!std::isfinite(norm)) {
-            measured.bad_row = measured.bad_row < 0 ? panel.numbers[i] : measured.bad_row;
+            measured.bad_row = measured.bad_row < 0 ? panel.number(i) : measured.bad_row;
         } else if (norm > 0 && rows.type == RowType::float32) {
             measured.scales[i] = 1.0f;
             measured.irregular[measured.irregular_count++] = {i, values, 1.0 / norm};
@@ -95,7 +95,7 @@ float score_in_double(const IrregularRow& row, const float* unit_query, size_t d
 void offer(uint32_t mask, const float* scores, const Panel& panel, Reservoir& best) {
     for (size_t i = 0; mask != 0 && i < panel.row_count; ++i, mask >>= 1) {
         if (mask & 1) {
-            best.push(scores[i], panel.numbers[i]);
+            best.push(scores[i], panel.number(i));
         }
     }
 }
@@ -124,7 +124,7 @@ int64_t lowest_bad_row(const float* scales, const Panel& panel) {
     }
     for (size_t i = 0; bad && i < panel_rows; ++i) {
         if (!std::isfinite(scales[i])) {
-            return panel.numbers[i];
+            return panel.number(i);
         }
     }
     return -1;
@@ -153,10 +153,10 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
         }
     }
     float scores[panel_rows], gathered[panel_rows];
-    const float* scales = rows.scales + panel.numbers[0];
-    if (panel.numbers[panel_rows - 1] - panel.numbers[0] != panel_rows - 1) {
+    const float* scales = rows.scales + panel.first;
+    if (panel.selected != nullptr || panel.row_count < panel_rows) {
         for (size_t i = 0; i < panel_rows; ++i) {
-            gathered[i] = rows.scales[panel.numbers[i]];
+            gathered[i] = rows.scales[panel.number(i)];
         }
         scales = gathered;
     }
@@ -181,24 +181,20 @@ PanelDots make_panel_dots(const Queries& queries) {
     return dots;
 }
 
-Panel panel_at(const Rows& rows, size_t first) {
-    Panel panel;
+void set_panel(Panel& panel, const Rows& rows, size_t first) {
+    panel.first = first;
     panel.row_count = std::min(panel_rows, rows.count - first);
-    if (rows.selected == nullptr && panel.row_count == panel_rows) {
+    panel.selected = rows.selected != nullptr ? rows.selected + first : nullptr;
+    if (panel.selected == nullptr && panel.row_count == panel_rows) {
         const char* row = rows.data + static_cast<ptrdiff_t>(first) * rows.row_stride;
         for (size_t i = 0; i < panel_rows; ++i, row += rows.row_stride) {
-            panel.numbers[i] = static_cast<uint32_t>(first + i);
             panel.rows[i] = row;
         }
-        return panel;
+        return;
     }
     for (size_t i = 0; i < panel_rows; ++i) {
-        const size_t position = first + std::min(i, panel.row_count - 1);
-        const size_t row = rows.selected == nullptr ? position : rows.selected[position];
-        panel.numbers[i] = static_cast<uint32_t>(row);
-        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(row) * rows.row_stride;
+        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(panel.number(i)) * rows.row_stride;
     }
-    return panel;
 }
 
 int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,

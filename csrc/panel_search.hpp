@@ -15,9 +15,15 @@ namespace gte {
 
 // Up to panel_rows neighbours among the searched rows; one that is not full repeats its last row.
 struct Panel {
+    size_t first;
     size_t row_count;
-    uint32_t numbers[panel_rows];
+    const uint32_t* selected;  // the numbers of the panel's rows; nullptr where they are first, first + 1, ...
     const char* rows[panel_rows];
+
+    uint32_t number(size_t place) const {
+        const size_t present = place < row_count ? place : row_count - 1;
+        return selected != nullptr ? selected[present] : static_cast<uint32_t>(first + present);
+    }
 };
 
 // The dot products of one panel, of the kind that the rows have: [tile][tile_queries][panel_rows].
@@ -28,8 +34,8 @@ struct PanelDots {
 
 PanelDots make_panel_dots(const Queries& queries);
 
-// The panel that begins at position `first` of the searched rows.
-Panel panel_at(const Rows& rows, size_t first);
+// Makes it the panel that begins at position `first` of the searched rows.
+void set_panel(Panel& panel, const Rows& rows, size_t first);
 
 // best: one reservoir for each query. Returns the lowest row of the panel that is not finite, or -1.
 int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,

@@ -12,7 +12,7 @@ namespace gte {
 struct Queries {
     size_t count;
     size_t dim;
-    // Unit length, rounded from double, [count][dim]; a query of zeros stays zero.
+    // Unit length, rounded from double, [count][dim] and one zero more; a query of zeros stays zero.
     std::vector<float> unit;
     // For rows of float32 and float16: [tile][stored values of a row][tile_queries]; padding values are 0.
     std::vector<float> float_tiles;

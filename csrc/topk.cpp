@@ -49,11 +49,12 @@ void work_on_search(void* context, size_t slot) {
             return;
         }
         const size_t end = std::min(start + rows_in_chunk, search.rows.count);
-        Panel panels[2] = {panel_at(search.rows, start), {}};
+        Panel panels[2];
+        set_panel(panels[0], search.rows, start);
         size_t current = 0;
         for (size_t first = start; first < end; first += panel_rows, current ^= 1) {
             // The last panel of a chunk has no successor to call into the cache; it names itself.
-            panels[current ^ 1] = panel_at(search.rows, first + panel_rows < end ? first + panel_rows : first);
+            set_panel(panels[current ^ 1], search.rows, first + panel_rows < end ? first + panel_rows : first);
             const int64_t bad_row = search_panel(search.kernels, search.rows, search.queries, panels[current],
                                                  panels[current ^ 1], worker.dots, worker.best.data());
             if (bad_row >= 0) {

@@ -12,14 +12,12 @@
 namespace gte {
 
 // Words `offset` bytes into each row, of which the first word_count (1 to 16) are there; the others are read as zero.
-// column[i]: word i of the 16 rows. The same place in next_rows is called into the cache.
-GTE_AVX512 GTE_INLINE void turn_16_rows(const char* const* rows, const char* const* next_rows, size_t offset,
-                                        size_t word_count, __m512i* column) {
+// column[i]: word i of the 16 rows.
+GTE_AVX512 GTE_INLINE void turn_16_rows(const char* const* rows, size_t offset, size_t word_count, __m512i* column) {
     const __mmask16 mask = static_cast<__mmask16>((1u << word_count) - 1);
     __m512i r[16], t[16];
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) {
-        _mm_prefetch(next_rows[i] + offset, _MM_HINT_T0);
         r[i] = _mm512_maskz_loadu_epi32(mask, rows[i] + offset);
     }
 #pragma GCC unroll 8

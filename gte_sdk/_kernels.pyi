@@ -48,13 +48,31 @@ def mean_pool(last_hidden_state: NDArray[np.float32], attention_mask: NDArray[np
 def normalize_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy (n, d) with rows of unit length; a row of zeros stays zero."""
 
+class WordPieces:
+    """BERT's tokenizer on ASCII texts, csrc/word_pieces.hpp."""
+
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        prefix: str,
+        unknown: str,
+        longest_word: int,
+        lowercase: bool,
+        reserved: list[str],
+    ) -> None: ...
+    def encode(self, texts: list[str], room: int, threads: int) -> tuple[list[list[int] | None], list[int]]:
+        """Of each text the ids, at most `room` (None where not covered), and its count of tokens. No special ones."""
+
 def bert_variants() -> list[str]:
     """Names of the instruction sets that the encoder has on this CPU and build, slowest first."""
 
 LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
 
 class Bert:
-    """An encoder of csrc/bert.hpp. A linear layer is (weights (k, n), scales (n), bias (n), level (k), raised)."""
+    """An encoder of csrc/bert.hpp; without positions (0, hidden) and norms (0,) a table of tokens.
+
+    A linear layer is (weights (k, n), scales (n), bias (n), level (k), raised).
+    """
 
     def __init__(
         self,
@@ -83,5 +101,9 @@ class Bert:
         batch_tokens: int,
         threads: int,
         variant: str = "",
+        token_states: bool = False,
     ) -> None:
-        """Writes unit rows to out (n, hidden); text i has the token ids [starts[i], starts[i + 1])."""
+        """Writes unit rows to out (n, hidden); text i has the token ids [starts[i], starts[i + 1]).
+
+        token_states: writes the last state of each token instead, to out (tokens, hidden).
+        """

@@ -69,7 +69,7 @@ def read_texts(file: IO[bytes], name: str, file_format: Format, column: str | No
     blank lines between JSON objects are passed over.
     """
     if file_format == "parquet":
-        return _read_parquet(file, name, column)
+        return read_parquet_texts(file, name, column)
     if file_format == "lines":
         if column is not None:
             raise InputError(f"{name}: column {column!r} was asked for, but a file of lines has no columns")
@@ -144,7 +144,12 @@ def _read_csv(file: IO[bytes], name: str, column: str | None, delimiter: str) ->
     return TextTable(chosen, tuple(header), None, _batches(rows(), chosen))
 
 
-def _read_parquet(file: IO[bytes], name: str, column: str | None) -> TextTable:
+def read_parquet_texts(file: IO[bytes], name: str, column: str | None, rows: range | None = None) -> TextTable:
+    """As `read_texts` for Parquet; with `rows` only those of the file, which start at a multiple of BATCH_ROWS.
+
+    Batches end at multiples of BATCH_ROWS of the file, whatever its row groups are: a part of a file is read in the
+    batches that the whole file is read in.
+    """
     pyarrow, parquet = import_parquet()
     try:
         parquet_file = parquet.ParquetFile(file, pre_buffer=False)
@@ -156,22 +161,59 @@ def _read_parquet(file: IO[bytes], name: str, column: str | None) -> TextTable:
     value_type = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
     if not (pyarrow.types.is_string(value_type) or pyarrow.types.is_large_string(value_type)):
         raise InputError(f"{name}: the column {chosen!r} holds {field.type}, not text; {_columns(schema.names)}")
+    wanted = range(parquet_file.metadata.num_rows) if rows is None else rows
+    assert wanted.start % BATCH_ROWS == 0
 
     def batches() -> Iterator[TextBatch]:
-        first_row = 1
+        first_row = wanted.start + 1
         try:
-            for record_batch in parquet_file.iter_batches(batch_size=BATCH_ROWS):
+            for record_batch in _record_batches(pyarrow, parquet_file, wanted):
                 texts = record_batch.column(chosen).to_pylist()
                 if None in texts:
                     raise InputError(f"{name}, row {first_row + texts.index(None)}: {chosen!r} is null; expected text")
                 yield TextBatch(first_row, texts, None, record_batch)
                 first_row += len(texts)
-            if first_row == 1:
-                yield TextBatch(1, [], None, pyarrow.RecordBatch.from_pylist([], schema))
+            if not wanted:
+                yield TextBatch(first_row, [], None, pyarrow.RecordBatch.from_pylist([], schema))
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{name}, after row {first_row - 1}: {error}") from error
 
-    return TextTable(chosen, tuple(schema.names), parquet_file.metadata.num_rows, batches())
+    return TextTable(chosen, tuple(schema.names), len(wanted), batches())
+
+
+def _record_batches(pyarrow: Any, parquet_file: Any, rows: range) -> Iterator[Any]:
+    """The rows of the row groups that they lie in, BATCH_ROWS at a time; pyarrow's own batches end with row groups."""
+    groups: list[int] = []
+    row = start = 0
+    for group in range(parquet_file.num_row_groups):
+        end = row + parquet_file.metadata.row_group(group).num_rows
+        if end > rows.start and row < rows.stop:
+            start = start if groups else row
+            groups.append(group)
+        row = end
+    pending: list[Any] = []
+    row = start
+    for read in parquet_file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
+        part = read.slice(max(0, rows.start - row), max(0, rows.stop - max(row, rows.start)))
+        row += len(read)
+        while len(part):
+            room = BATCH_ROWS - sum(map(len, pending))
+            pending.append(part.slice(0, room))
+            part = part.slice(room)
+            if sum(map(len, pending)) == BATCH_ROWS:
+                yield _joined(pyarrow, pending)
+                pending = []
+        if row >= rows.stop:
+            break
+    if pending:
+        yield _joined(pyarrow, pending)
+
+
+def _joined(pyarrow: Any, batches: list[Any]) -> Any:
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pyarrow.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
 
 
 def import_parquet() -> tuple[Any, Any]:

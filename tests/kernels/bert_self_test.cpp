@@ -9,7 +9,6 @@
 
 namespace {
 
-constexpr uint64_t expected_checksum = 0x67e9f358349110dbull;
 constexpr size_t hidden = 128, wide = 512, vocabulary = 500, positions = 64, texts = 40;
 
 uint32_t random_bits() {
@@ -95,14 +94,33 @@ int main() {
         }
         starts.push_back(static_cast<int64_t>(token_ids.size()));
     }
+    gte::Encoder table;
+    table.hidden = hidden;
+    table.vocabulary = vocabulary;
+    table.words = encoder.words;
+    table.word_scales = encoder.word_scales;
+    const struct {
+        const char* name;
+        const gte::Encoder& encoder;
+        gte::Output output;
+        size_t rows;
+        uint64_t checksum;
+    } cases[] = {
+        {"text vectors", encoder, gte::Output::text_vectors, texts, 0x67e9f358349110dbull},
+        {"token states", encoder, gte::Output::token_states, token_ids.size(), 0x8199f88700ffad90ull},
+        {"vectors of a table", table, gte::Output::text_vectors, texts, 0xf37182e1d05bc222ull},
+    };
     bool all_equal = true;
-    for (const gte::BertVariant& variant : gte::bert_variants()) {
-        for (const size_t threads : {1, 2, 3}) {
-            std::vector<float> vectors(texts * hidden);
-            gte::encode(encoder, variant, token_ids.data(), starts.data(), texts, 50 * threads, threads, vectors.data());
-            const bool equal = checksum(vectors) == expected_checksum;
-            std::printf("%s, %zu threads: %s\n", variant.name, threads, equal ? "equal" : "DIFFERENT");
-            all_equal = all_equal && equal;
+    for (const auto& [name, run, output, rows, expected] : cases) {
+        for (const gte::BertVariant& variant : gte::bert_variants()) {
+            for (const size_t threads : {1, 2, 3}) {
+                std::vector<float> out(rows * hidden);
+                gte::encode(run, variant, token_ids.data(), starts.data(), texts, 50 * threads, threads, output, out.data());
+                const bool equal = checksum(out) == expected;
+                std::printf("%s, %s, %zu threads: %s %llx\n", name, variant.name, threads, equal ? "equal" : "DIFFERENT",
+                            static_cast<unsigned long long>(checksum(out)));
+                all_equal = all_equal && equal;
+            }
         }
     }
     return all_equal ? 0 : 1;

@@ -1,0 +1,6 @@
+// The class gte_sdk._kernels.WordPieces, see word_pieces.hpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+void bind_word_pieces(pybind11::module_& module);
