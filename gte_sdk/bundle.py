@@ -11,7 +11,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -49,12 +49,14 @@ class BundlePath:
     bundle: Path
     members: Mapping[str, Member]
     inside: str = ""
+    hub_name: str | None = None
+    """As which the model was published, where that is what was bundled."""
 
     def __str__(self) -> str:
         return f"{self.bundle}/{self.inside}" if self.inside else str(self.bundle)
 
     def __truediv__(self, name: str) -> "BundlePath":
-        return BundlePath(self.bundle, self.members, f"{self.inside}/{name}" if self.inside else name)
+        return replace(self, inside=f"{self.inside}/{name}" if self.inside else name)
 
     @property
     def name(self) -> str:
@@ -109,7 +111,8 @@ def open_bundle(path: Path) -> BundlePath:
             raise ModelFormatError(f"{path}/{LIST_NAME} is damaged or cut off; copy the bundle again")
         members = {LIST_NAME: Member(start, len(content), hashlib.sha256(content).hexdigest())}
         position = start + len(content)
-        for name, (length, sha256) in _read_list(path, content).items():
+        files, hub_name = _read_list(path, content)
+        for name, (length, sha256) in files.items():
             start = position + _LOCAL.size + len(name.encode())
             position = start + length
             if position > size:
@@ -120,19 +123,20 @@ def open_bundle(path: Path) -> BundlePath:
     end = position + sum(_CENTRAL.size + len(name.encode()) for name in members) + _END.size
     if size != end:
         raise ModelFormatError(f"{path} has {size} bytes where {end} belong: its ZIP directory is cut off or longer")
-    return BundlePath(path, members)
+    return BundlePath(path, members, hub_name=hub_name)
 
 
-def write_bundle(file: IO[bytes], sources: Mapping[str, Path]) -> None:
+def write_bundle(file: IO[bytes], sources: Mapping[str, Path], hub_name: str | None = None) -> None:
     """Writes the files to an open binary file, by their POSIX paths inside the bundle, in the order of names.
 
-    The same files give the same bytes, whatever their dates. Raises InputError for files that are too large or change.
+    `hub_name` is as which they were published. The same files give the same bytes, whatever their dates. Raises
+    InputError for files that are too large or change.
     """
     described = {name: _described(sources[name]) for name in sorted(sources)}
     listed = {name: {"bytes": length, "sha256": sha256} for name, (length, _, sha256) in described.items()}
-    content = json.dumps(
-        {"format": FORMAT, "format_version": FORMAT_VERSION, "files": listed}, indent=1, ensure_ascii=False
-    ).encode()
+    published = {"hub_name": hub_name} if hub_name else {}
+    fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **published, "files": listed}
+    content = json.dumps(fields, indent=1, ensure_ascii=False).encode()
     if (total := len(content) + sum(length + 1000 for length, _, _ in described.values())) > MAX_BYTES:
         raise InputError(f"{total} bytes are more than the {MAX_BYTES} of a bundle; choose one --variant")
     directory = [(LIST_NAME, zlib.crc32(content), len(content), file.tell())]
@@ -184,11 +188,13 @@ def _described(path: Path) -> tuple[int, int, str]:
     return length, checksum, digest.hexdigest()
 
 
-def _read_list(path: Path, content: bytes) -> dict[str, tuple[int, str]]:
+def _read_list(path: Path, content: bytes) -> tuple[dict[str, tuple[int, str]], str | None]:
+    """Bytes and SHA-256 of each member, and the Hub name."""
     try:
         fields = json.loads(content)
         found, version = fields["format"], fields["format_version"]
         files = {str(name): (int(record["bytes"]), str(record["sha256"])) for name, record in fields["files"].items()}
+        hub_name = str(fields["hub_name"]) if "hub_name" in fields else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFormatError(f"{path}/{LIST_NAME} is not the list of a bundle: {error!r}") from error
     if (found, version) != (FORMAT, FORMAT_VERSION):
@@ -200,4 +206,4 @@ def _read_list(path: Path, content: bytes) -> dict[str, tuple[int, str]]:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or not parts or length < 0 or name == LIST_NAME:
             raise ModelFormatError(f"{path}/{LIST_NAME} records {name!r} with {length} bytes, which cannot be a member")
-    return files
+    return files, hub_name

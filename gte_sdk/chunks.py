@@ -1,9 +1,21 @@
-"""The pieces that Embedder.embed_chunks gives."""
+"""The pieces that Embedder.embed_chunks gives: each embedded alone, or all in the light of each other.
 
+Late chunking (Guenther et al., arXiv 2409.04701) runs the model over as much of the text as it reads and averages the
+states of each piece's tokens afterwards, so that a piece knows what "it" or "the city" in it refers to.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from gte_sdk import _kernels, tokens
+from gte_sdk.errors import InputError, InputTypeError
+
+TokenStates = Callable[[Sequence[Sequence[int]]], Iterator[NDArray[np.float32]]]
+"""The ids of texts, special tokens in place, to the states (t, hidden) of each one's tokens."""
 
 
 class Chunk(NamedTuple):
@@ -15,3 +27,41 @@ class Chunk(NamedTuple):
     """The characters [start, end) of the text."""
     vector: NDArray[np.float32]
     """(dim,), unit length."""
+
+
+def split_text(tokenizer: Tokenizer, text: str, room: int, overlap: int) -> tuple[str, list[tokens.Span], list[int]]:
+    """The text as the tokenizer reads it, spans in it of at most `room` tokens each (special tokens not counted), and
+    the ids of all of it."""
+    if not isinstance(text, str):
+        raise InputTypeError(f"text is a {type(text).__name__}; give a str")
+    if not 0 <= overlap < room:
+        raise InputError(f"overlap={overlap}; it must be at least 0 and below the {room} tokens of a piece")
+    text = tokens.encodable(text)
+    return text, *tokens.chunk_spans(tokenizer, text, room, overlap)
+
+
+def late_vectors(
+    spans: Sequence[tokens.Span], ids: Sequence[int], tokenizer: Tokenizer, room: int, token_states: TokenStates
+) -> NDArray[np.float32]:
+    """(n, hidden) unit rows: the mean state of each span's tokens, where the model read `room` tokens of text at once.
+
+    A text that is longer is read in runs of whole spans, as many as fit; the special tokens of a run count for no span.
+    """
+    before, after = tokens.special_tokens_around(tokenizer)
+    runs = list(_runs(spans, room))
+    inputs = [[*before, *ids[run[0].first : run[-1].last], *after] for run in runs]
+    means = [
+        states_TD[len(before) + span.first - run[0].first : len(before) + span.last - run[0].first].mean(axis=0)
+        for run, states_TD in zip(runs, token_states(inputs), strict=True)
+        for span in run
+    ]
+    return _kernels.normalize_rows(np.array(means, dtype=np.float32))
+
+
+def _runs(spans: Sequence[tokens.Span], room: int) -> Iterator[Sequence[tokens.Span]]:
+    first = 0
+    for index, span in enumerate(spans):
+        if span.last - spans[first].first > room:
+            yield spans[first:index]
+            first = index
+    yield spans[first:]

@@ -22,7 +22,7 @@ class ModelMismatchError(GteError):
 
 
 class DeviceError(GteError):
-    """A device that was asked for by name and cannot run the model."""
+    """A device, or the library behind it, that is missing or cannot run the model as it was proved."""
 
 
 class TruncationWarning(UserWarning):

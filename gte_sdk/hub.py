@@ -1,18 +1,48 @@
 """Models by their Hub name ("owner/model"): fetched once, kept in the Hub's own cache, pinned to one commit.
 
-The protocol, the cache layout, resume, proxies and the HF_* environment variables are huggingface_hub's; here is only
-which files of a repository an Embedder needs, and one clear error.
+The protocol, the cache layout, resume, proxies and the HF_* environment variables are huggingface_hub's. Here is only
+which files of a repository an Embedder needs, that they are whole, and one clear error (hub_errors.py). A file is
+compared with its hash each time it is used, and fetched again where it differs. A commit that is in the cache is used
+without a request; a branch or tag costs one, to see where it points now.
 """
 
+import hashlib
+import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from gte_sdk import model_dir
 from gte_sdk.errors import HubError, InputError
-from gte_sdk.model_dir import CARD, CONFIG_JSON, GRAPH_FILES, GTE_JSON
+from gte_sdk.hub_errors import Wanted, explained, is_unreachable, no_graph
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_DESCRIPTION_FILES = ("*.json", "1_Pooling/*", CARD, GTE_JSON)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_NEEDED = (model_dir.CONFIG_JSON, model_dir.TOKENIZER_JSON)
+# Without these a model is still read, and differently: no prompts, or the wrong pooling.
+_DECISIVE = (model_dir.MODULES_JSON, model_dir.POOLING_JSON, model_dir.SENTENCE_TRANSFORMERS_JSON)
+_DESCRIPTION = (
+    *_NEEDED,
+    *_DECISIVE,
+    model_dir.SENTENCE_BERT_JSON,
+    model_dir.TOKENIZER_CONFIG_JSON,
+    model_dir.SPECIAL_TOKENS_JSON,
+    model_dir.GTE_JSON,
+    model_dir.PARITY_JSON,
+    model_dir.GOLDEN_JSON,
+    model_dir.CARD,
+)
+
+
+class _Cached(NamedTuple):
+    """What the cache says of one file."""
+
+    path: Path | None
+    """Where it is, if it is there."""
+    known_missing: bool
+    """Whether the Hub has said that the repository has no such file."""
 
 
 def is_hub_name(model: str) -> bool:
@@ -21,81 +51,218 @@ def is_hub_name(model: str) -> bool:
 
 
 def fetch_model(model: str, variant: str, revision: str | None, offline: bool | None) -> Path:
-    """The local directory of a Hub model with its description and one graph of `variant` ("auto" prefers fp32).
+    """The local directory of a Hub model with its description and one graph of `variant`.
 
-    `offline=True` opens no socket and takes what the cache holds; None leaves that to HF_HUB_OFFLINE. Raises HubError.
+    "auto" prefers the int8 graph of a repository with gte.json, whose loss is proven there, and fp32 of any other.
+    `offline=True` opens no socket and takes what the cache holds; None leaves that to HF_HUB_OFFLINE, and takes the
+    cache with a warning where the Hub cannot be reached; False insists on the Hub. Raises HubError.
     """
     try:
-        from huggingface_hub import constants
+        from huggingface_hub import HfApi, constants
     except ImportError as error:
         raise HubError(f"model={model!r} is a Hub name, and that needs: pip install 'gte-sdk[hub]'") from error
 
-    variants = ("fp32", "int8", "fp16") if variant == "auto" else (variant,)
-    if unknown := set(variants) - set(GRAPH_FILES):
-        raise InputError(f"variant={unknown.pop()!r}; one of {('auto', *GRAPH_FILES)} is supported")
-    graph_names = [name for candidate in variants for name in GRAPH_FILES[candidate]]
+    if variant not in ("auto", *model_dir.GRAPH_FILES):
+        raise InputError(f"variant={variant!r}; one of {('auto', *model_dir.GRAPH_FILES)} is supported")
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # or it asks the Hub for a list of agents, to report which one runs it
+    wanted = Wanted(model, revision, variant)
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
-        return _cached_snapshot(model, revision, graph_names)
-    return _downloaded_snapshot(model, revision, graph_names)
-
-
-def _cached_snapshot(model: str, revision: str | None, graph_names: Sequence[str]) -> Path:
-    """Reads the cache's own folders. huggingface_hub's downloads ask the Hub for this and that even when offline."""
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(model, CONFIG_JSON, revision=revision)
-    if not isinstance(config, str):
-        raise HubError(
-            f"model={model!r} revision={revision!r} is not in the cache; fetch it once with the network on, "
-            "without offline=True and HF_HUB_OFFLINE"
-        )
-    snapshot = Path(config).parent
-    if not any((snapshot / name).is_file() for name in graph_names):
-        raise HubError(
-            f"model={model!r} revision={revision!r} has none of {graph_names} in the cache; "
-            "fetch it once with the network on"
-        )
-    return snapshot
-
-
-def _downloaded_snapshot(model: str, revision: str | None, graph_names: Sequence[str]) -> Path:
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
+        return _cached_snapshot(wanted)
+    if _is_commit(revision) and (snapshot := _cached_if_whole(wanted, must_be_certain=True)):
+        return snapshot
     try:
-        snapshot = Path(snapshot_download(model, revision=revision, allow_patterns=list(_DESCRIPTION_FILES)))
-        for name in graph_names:
-            try:
-                hf_hub_download(model, name, revision=snapshot.name)
-                return snapshot
-            except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but it means the network
-                raise
-            except EntryNotFoundError:
-                continue
-    except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
-        raise HubError(
-            f"model={model!r} revision={revision!r} could not be fetched: {error}; check the name and the network"
-        ) from error
-    raise HubError(
-        f"model={model!r} revision={revision!r} has none of {graph_names}; "
-        "export its checkpoint with: python export/to_onnx.py"
-    )
+        info = HfApi().model_info(model, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True)
+    except Exception as error:  # HTTP, connection, time-out and validation errors share no base
+        if offline is None and is_unreachable(error) and (snapshot := _cached_if_whole(wanted)):
+            warnings.warn(
+                f"{wanted}: the Hub cannot be reached ({type(error).__name__}), so the cached commit "
+                f"{snapshot.name} is used; offline=True or a commit as revision says that this is meant",
+                stacklevel=4,
+            )
+            return snapshot
+        raise explained(wanted, error) from error
+    return _downloaded_snapshot(wanted, info)
 
 
 def cached_models() -> list[tuple[str, str, Path]]:
     """Name, commit and folder of each model in the Hub's cache, of each the newest commit."""
     try:
-        from huggingface_hub import scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
+        from huggingface_hub import constants, scan_cache_dir
     except ImportError:
         return []
-    try:
-        repositories = scan_cache_dir().repos
-    except CacheNotFound:
+    if not Path(constants.HF_HUB_CACHE).is_dir():
         return []
     found = []
-    for repository in sorted(repositories, key=lambda each: each.repo_id):
+    for repository in sorted(scan_cache_dir().repos, key=lambda each: each.repo_id):
         if repository.repo_type == "model" and repository.revisions:
             newest = max(repository.revisions, key=lambda each: each.last_modified)
             found.append((repository.repo_id, newest.commit_hash, Path(newest.snapshot_path)))
     return found
+
+
+def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
+    """What the cache holds, without a request. huggingface_hub's downloads ask the Hub for this and that.
+
+    A cache that other programs filled may not say which files the repository has not; that is a warning, and a
+    HubError where one `must_be_certain`. So is a graph of another variant than "auto" prefers.
+    """
+    cached = {name: _cached(wanted.model, name, wanted.revision) for name in _DESCRIPTION}
+    config = cached[model_dir.CONFIG_JSON].path
+    if config is None:
+        raise HubError(
+            f"{wanted} is not in the cache; fetch it once with the network on, without offline=True and "
+            f"HF_HUB_OFFLINE: {wanted.download_command}"
+        )
+    snapshot = config.parent
+    variants = _variants(wanted.variant, is_ours=cached[model_dir.GTE_JSON].path is not None)
+    graph_names = [name for variant in variants for name in model_dir.GRAPH_FILES[variant]]
+    graph = next((name for name in graph_names if (snapshot / name).is_file()), None)
+    missing = [name for name in _NEEDED if cached[name].path is None] or ([] if graph else [f"any of {graph_names}"])
+    if graph is None or missing:
+        raise HubError(
+            f"{wanted} is in the cache without {missing[0]}; fetch it once with the network on: "
+            f"{wanted.download_command}"
+        )
+    if must_be_certain and graph not in model_dir.GRAPH_FILES[variants[0]]:
+        raise HubError(f"{wanted}: the cache has {graph}, and the repository may have a graph to be preferred")
+    unknown = [name for name in _DECISIVE if cached[name] == _Cached(None, False)]
+    if unknown and not _has_listing(wanted.model, snapshot.name):
+        uncertain = (
+            f"{wanted}: the cache does not say whether the repository has {unknown}, so prompts and pooling may be "
+            f"others than its own; fetch it once with the network on: {wanted.download_command}"
+        )
+        if must_be_certain:
+            raise HubError(uncertain)
+        warnings.warn(uncertain, stacklevel=5)
+    data_names = model_dir.external_data_names(_names_inside(snapshot), graph)
+    for name in (*(name for name in _DESCRIPTION if cached[name].path), *data_names, graph):
+        if _is_damaged(snapshot / name, None):
+            raise HubError(
+                f"{wanted}: {snapshot / name} is damaged in the cache; fetch it again with the network on: "
+                f"{wanted.download_command}"
+            )
+    return snapshot
+
+
+def _cached_if_whole(wanted: Wanted, must_be_certain: bool = False) -> Path | None:
+    try:
+        return _cached_snapshot(wanted, must_be_certain)
+    except HubError:
+        return None
+
+
+def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
+    """Fetches what is missing or damaged of one commit; `info` is the Hub's description of it."""
+    from huggingface_hub import hf_hub_download
+
+    commit = str(info.sha)
+    digests: Mapping[str, str | None] = {
+        file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings or ()
+    }
+    variants = _variants(wanted.variant, is_ours=model_dir.GTE_JSON in digests)
+    graph_names = [name for variant in variants for name in model_dir.GRAPH_FILES[variant]]
+    graph = next((name for name in graph_names if name in digests), None)
+    if graph is None:
+        raise no_graph(wanted, sorted(digests))
+    if missing := [name for name in _NEEDED if name not in digests]:
+        raise HubError(f"{wanted} has no {missing[0]}; {wanted.export_advice}")
+    try:
+        if not _is_commit(wanted.revision) and _commit_of(wanted) != commit:
+            # Asked for by its branch or tag, so that the cache learns where that points.
+            hf_hub_download(wanted.model, model_dir.CONFIG_JSON, revision=wanted.revision)
+        # The graph comes last: a cache that has it has the rest.
+        for name in (*_DESCRIPTION, *model_dir.external_data_names(digests, graph), graph):
+            _fetch_file(wanted, name, commit, digests.get(name))
+    except HubError:
+        raise
+    except Exception as error:  # HTTP, connection, time-out and disk errors share no base
+        raise explained(wanted, error) from error
+    config = _cached(wanted.model, model_dir.CONFIG_JSON, commit).path
+    assert config is not None
+    return config.parent
+
+
+def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> None:
+    """Puts one file into the cache, or the knowledge that the repository has none of this name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    path, known_missing = _cached(wanted.model, name, commit)
+    if known_missing:
+        return
+    try:
+        if path is None:
+            path = Path(hf_hub_download(wanted.model, name, revision=commit))
+        elif _is_damaged(path, digest):
+            warnings.warn(f"{wanted}: {path} is damaged, and is fetched again", stacklevel=6)
+        else:
+            return
+        if _is_damaged(path, digest):
+            path = Path(hf_hub_download(wanted.model, name, revision=commit, force_download=True))
+    except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but it means the network
+        raise
+    except EntryNotFoundError:
+        return
+    if _is_damaged(path, digest):
+        raise HubError(
+            f"{wanted}: {name} arrives with another content than the Hub lists; check proxy and mirror, or try again "
+            "later"
+        )
+
+
+def _is_damaged(path: Path, digest: str | None) -> bool:
+    """Whether a cached file differs from its hash: the Hub's `digest`, else the name of the blob that it links to.
+
+    SHA-256 for large files, git's SHA-1 of a blob for small ones; mirrors also use the plain SHA-1.
+    """
+    if digest is None and path.is_symlink():
+        digest = os.path.basename(os.readlink(path))  # noqa: PTH115, PTH119 one step: a shared blob is a link too
+    if digest is not None and re.fullmatch(r"[0-9a-f]{64}", digest):
+        return model_dir.sha256_of_file(path) != digest
+    if digest is not None and _is_commit(digest):
+        content = path.read_bytes()
+        blob = b"blob %d\0" % len(content)
+        return digest not in (hashlib.sha1(blob + content).hexdigest(), hashlib.sha1(content).hexdigest())
+    return False
+
+
+def _cached(model: str, name: str, revision: str | None) -> _Cached:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, name, revision=revision)
+    return _Cached(Path(found), False) if isinstance(found, str) else _Cached(None, found is not None)
+
+
+def _commit_of(wanted: Wanted) -> str | None:
+    """Where the branch or tag pointed when the cache learned it last."""
+    config = _cached(wanted.model, model_dir.CONFIG_JSON, wanted.revision).path
+    return config.parent.name if config else None
+
+
+def _has_listing(model: str, commit: str) -> bool:
+    """Whether the cache has the list of a commit's files, so that what is not there does not exist."""
+    try:
+        from huggingface_hub import get_cached_repo_tree  # of huggingface_hub 1.0 and newer
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:
+        return False
+    try:
+        files = {file.path for file in get_cached_repo_tree(model, revision=commit)}
+    except CachedRepoTreeNotFoundError:
+        return False
+    return not any(name in files for name in _DECISIVE if _cached(model, name, commit).path is None)
+
+
+def _variants(variant: str, is_ours: bool) -> tuple[str, ...]:
+    """The variants that will do, the preferred one first."""
+    if variant != "auto":
+        return (variant,)
+    return ("int8", "fp32", "fp16") if is_ours else ("fp32", "int8", "fp16")
+
+
+def _names_inside(snapshot: Path) -> list[str]:
+    return [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and _COMMIT.fullmatch(revision) is not None

@@ -1,6 +1,8 @@
 """What callers may pass as texts and counts, checked once at the border with the index or name and the remedy."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,24 @@ from gte_sdk.errors import InputError, InputTypeError
 
 
 def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
-    """`value` if it is an int in [least, most]."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """`value` as an int if it is one in [least, most], numpy's integers included."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise InputTypeError(f"{name}={value!r} is a {type(value).__name__}; give an int")
+    value = index(value)
     if value < least or (most is not None and value > most):
         raise InputError(f"{name}={value}; it must be at least {least}" + (f" and at most {most}" if most else ""))
     return value
+
+
+def check_seconds(name: str, value: float | None) -> float | None:
+    """`value` as a float if it is a finite number above 0, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputTypeError(f"{name}={value!r} is a {type(value).__name__}; give seconds as a number, or None")
+    if not 0 < value < inf:
+        raise InputError(f"{name}={value}; it must be above 0 and finite, or None")
+    return float(value)
 
 
 def check_iterable(texts: Iterable[str]) -> Iterable[str]:
@@ -27,18 +41,19 @@ def check_iterable(texts: Iterable[str]) -> Iterable[str]:
 
 def check_texts(texts: list[str], first_index: int) -> list[str]:
     """`texts` if each of them is a str; the message names the first that is not, counted from first_index."""
-    for index, text in enumerate(texts, first_index):
+    for number, text in enumerate(texts, first_index):
         if not isinstance(text, str):
-            raise InputTypeError(f"text {index} is a {type(text).__name__}: {text!r:.80}; give a str")
+            raise InputTypeError(f"text {number} is a {type(text).__name__}: {text!r:.80}; give a str")
     return texts
 
 
-def check_out(out: Any, rows: int, dim: int) -> NDArray[np.float32]:
-    """`out` if vectors can be written into it: (rows, dim) float32, an array or a memmap."""
+def check_out(out: Any, rows: int, dim: int, dtype: Any) -> NDArray[Any]:
+    """`out` if vectors can be written into it: (rows, dim) of the type, an array or a memmap."""
+    wanted = np.dtype(dtype)
     if not isinstance(out, np.ndarray):
-        raise InputTypeError(f"out is a {type(out).__name__}; give a numpy array or memmap of float32")
-    if out.dtype != np.float32:
-        raise InputTypeError(f"out has dtype {out.dtype}; give float32")
+        raise InputTypeError(f"out is a {type(out).__name__}; give a numpy array or memmap of {wanted}")
+    if out.dtype != wanted:
+        raise InputTypeError(f"out has dtype {out.dtype}; give {wanted}")
     if out.shape != (rows, dim):
         raise InputError(f"out has shape {out.shape}; {rows} texts need ({rows}, {dim})")
     if not out.flags.writeable:
@@ -48,11 +63,11 @@ def check_out(out: Any, rows: int, dim: int) -> NDArray[np.float32]:
 
 def check_token_ids(ids: Sequence[Sequence[int]], max_tokens: int, vocabulary_size: int) -> Sequence[Sequence[int]]:
     """`ids` if each text has 1 to max_tokens tokens, all of them in the vocabulary."""
-    for index, row in enumerate(ids):
+    for number, row in enumerate(ids):
         if not 1 <= len(row) <= max_tokens:
-            raise InputError(f"text {index} has {len(row)} tokens; the model reads 1 to {max_tokens}")
+            raise InputError(f"text {number} has {len(row)} tokens; the model reads 1 to {max_tokens}")
         if min(row) < 0 or max(row) >= vocabulary_size:
             raise InputError(
-                f"text {index} has ids from {min(row)} to {max(row)}; the model has {vocabulary_size} tokens"
+                f"text {number} has ids from {min(row)} to {max(row)}; the model has {vocabulary_size} tokens"
             )
     return ids

@@ -7,28 +7,39 @@ read is checked against its hash first. Nothing in a model directory is ever exe
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from gte_sdk.bundle import BundlePath, open_bundle
 from gte_sdk.errors import ModelFormatError
+from gte_sdk.output_types import read_limits
+
+# What a published directory says is read in published.py; its names are the model directory's names too.
+from gte_sdk.published import CONFIG_JSON as CONFIG_JSON
+from gte_sdk.published import MODULES_JSON as MODULES_JSON
+from gte_sdk.published import POOLING_JSON as POOLING_JSON
+from gte_sdk.published import POOLING_MODES as POOLING_MODES
+from gte_sdk.published import SENTENCE_BERT_JSON as SENTENCE_BERT_JSON
+from gte_sdk.published import SENTENCE_TRANSFORMERS_JSON as SENTENCE_TRANSFORMERS_JSON
+from gte_sdk.published import TOKENIZER_CONFIG_JSON as TOKENIZER_CONFIG_JSON
+from gte_sdk.published import ModelPath as ModelPath
+from gte_sdk.published import hub_name_of
+from gte_sdk.published import read_json as read_json
+from gte_sdk.published import read_max_tokens as read_max_tokens
+from gte_sdk.published import read_module_types as read_module_types
+from gte_sdk.published import read_modules as read_modules
+from gte_sdk.published import read_pooling as read_pooling
+from gte_sdk.published import read_prompts as read_prompts
 
 FORMAT_VERSION = 1
 
-ModelPath: TypeAlias = Path | BundlePath
-
 GTE_JSON = "gte.json"
-CONFIG_JSON = "config.json"
 TOKENIZER_JSON = "tokenizer.json"
-TOKENIZER_CONFIG_JSON = "tokenizer_config.json"
 SPECIAL_TOKENS_JSON = "special_tokens_map.json"
-MODULES_JSON = "modules.json"
-SENTENCE_BERT_JSON = "sentence_bert_config.json"
-SENTENCE_TRANSFORMERS_JSON = "config_sentence_transformers.json"
-POOLING_JSON = "1_Pooling/config.json"
 PARITY_JSON = "parity.json"
+GOLDEN_JSON = "golden.json"
 CARD = "README.md"
 
 # The first name that is there is taken; the later ones are those under which the Hub's models publish the same thing.
@@ -37,6 +48,7 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
     "fp16": ("onnx/model_fp16.onnx",),
     "int8": (
         "onnx/model_quantized.onnx",
+        "model_quantized.onnx",
         "onnx/model_int8.onnx",
         "onnx/model_quint8_avx2.onnx",
         "onnx/model_qint8_avx512_vnni.onnx",
@@ -45,17 +57,6 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-POOLING_MODES = ("mean", "cls", "lasttoken")
-_LEGACY_POOLING_KEYS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
-# RoBERTa and its relatives number positions from padding_idx + 1, so two of them hold no token.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 _BUNDLED = Path(__file__).parent / "models"
 
 
@@ -84,6 +85,10 @@ class ModelDir:
     """Recorded files by POSIX path inside the directory; empty for a directory without gte.json."""
     fingerprint: str | None
     """Identifies the vector space; None for a directory without gte.json, see `fingerprint_of_files`."""
+    matryoshka_dims: tuple[int, ...] = ()
+    """Widths that the vectors may be cut to, for a model trained for it (Matryoshka, arXiv 2205.13147)."""
+    int8_limits: Mapping[int, float] = field(default_factory=dict)
+    """By width, the magnitude that is 127 steps in int8 vectors (output_types.py)."""
 
 
 def bundled_models() -> list[str]:
@@ -146,6 +151,11 @@ def available_variants(model_dir: ModelDir) -> dict[str, str]:
     }
 
 
+def external_data_names(names: Iterable[str], graph_name: str) -> list[str]:
+    """Which of the files hold weights of that graph: model.onnx_data, model.onnx_data_1, model.onnx.data."""
+    return sorted(name for name in names if name.startswith((f"{graph_name}_data", f"{graph_name}.data")))
+
+
 def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: str) -> str:
     """The identity of a vector space: weights, tokenizer and pooling. All variants of one export share it."""
     identity = {"weights": weights_sha256, "tokenizer": tokenizer_sha256, "pooling": pooling}
@@ -158,6 +168,10 @@ def fingerprint_of_files(model_dir: ModelDir, graph_name: str) -> str:
     if model_dir.fingerprint is not None:
         return model_dir.fingerprint
     graph = sha256_of_file(model_dir.path / graph_name)
+    if isinstance(model_dir.path, Path):  # a bundle holds no graph with weights outside of it
+        file = model_dir.path / graph_name
+        for name in external_data_names((beside.name for beside in file.parent.iterdir()), file.name):
+            graph += sha256_of_file(file.with_name(name))
     return fingerprint_of_weights(graph, sha256_of_file(model_dir.path / TOKENIZER_JSON), model_dir.pooling)
 
 
@@ -172,6 +186,7 @@ def write_gte_json(
     fingerprint: str,
     licence: str,
     provenance: Mapping[str, Any],
+    matryoshka_dims: Sequence[int] = (),
 ) -> ModelDir:
     """Records every file that is in the directory `path` (call it last) and returns the description, read back.
 
@@ -192,6 +207,7 @@ def write_gte_json(
         "fingerprint": fingerprint,
         "licence": licence,
         "provenance": dict(provenance),
+        "matryoshka_dims": list(matryoshka_dims),
         "files": files,
     }
     (path / GTE_JSON).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -208,69 +224,12 @@ def sha256_of_file(path: ModelPath) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: ModelPath) -> dict[str, Any]:
-    """Reads a JSON object; raises ModelFormatError naming the file where it is missing or is none."""
-    if not path.is_file():
-        raise ModelFormatError(f"{path} is missing; export or download the model again")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelFormatError(f"{path} is not JSON: {error}; export or download the model again") from error
-    if not isinstance(value, dict):
-        raise ModelFormatError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
-    return value
-
-
-def read_pooling(path: ModelPath) -> str:
-    """The pooling mode of a sentence-transformers directory; "mean", GTE's own, where the directory names none."""
-    if not (path / POOLING_JSON).is_file():
-        return "mean"
-    config = read_json(path / POOLING_JSON)
-    mode = config.get("pooling_mode") or [name for key, name in _LEGACY_POOLING_KEYS.items() if config.get(key) is True]
-    modes = [mode] if isinstance(mode, str) else list(mode)
-    if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        raise ModelFormatError(f"{path / POOLING_JSON} asks for pooling {modes}; one of {POOLING_MODES} is supported")
-    return str(modes[0])
-
-
-def read_module_types(path: ModelPath) -> list[str]:
-    """The last word of each module type in modules.json ("Transformer", "Pooling", ...); empty where there is none."""
-    if not (path / MODULES_JSON).is_file():
-        return []
-    try:
-        modules = json.loads((path / MODULES_JSON).read_text(encoding="utf-8"))
-        return [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFormatError(f"{path / MODULES_JSON} is not a list of modules: {error!r}") from error
-
-
-def read_prompts(path: ModelPath) -> dict[str, str]:
-    """The prompts of config_sentence_transformers.json, with sentence-transformers' "passage" read as "document"."""
-    if not (path / SENTENCE_TRANSFORMERS_JSON).is_file():
-        return {}
-    prompts = read_json(path / SENTENCE_TRANSFORMERS_JSON).get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ModelFormatError(f"{path / SENTENCE_TRANSFORMERS_JSON} has prompts that are not texts: {prompts!r}")
-    if "passage" in prompts:
-        prompts.setdefault("document", prompts["passage"])
-    return prompts
-
-
-def read_max_tokens(path: ModelPath) -> int:
-    """The smallest limit that the directory names: sentence-transformers', the tokenizer's, the position table's."""
-    config = read_json(path / CONFIG_JSON)
-    limits = []
-    if isinstance(positions := config.get("max_position_embeddings"), int):
-        limits.append(positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions)
-    for name, key in ((SENTENCE_BERT_JSON, "max_seq_length"), (TOKENIZER_CONFIG_JSON, "model_max_length")):
-        if (path / name).is_file() and isinstance(limit := read_json(path / name).get(key), int):
-            limits.append(limit)
-    limits = [limit for limit in limits if limit > 0]
-    if not limits:
-        raise ModelFormatError(
-            f"{path / CONFIG_JSON} has no max_position_embeddings; set max_seq_length in {SENTENCE_BERT_JSON}"
-        )
-    return min(limits)
+def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
+    """The widths that `matryoshka_dims` of a JSON file names (gte.json, config_sentence_transformers.json), if any."""
+    dims = read_json(path).get("matryoshka_dims", []) if path.is_file() else []
+    if not isinstance(dims, list) or not all(type(width) is int and 1 <= width <= dim for width in dims):
+        raise ModelFormatError(f"{path} has matryoshka_dims={dims!r}; it is a list of whole numbers from 1 to {dim}")
+    return tuple(sorted(dims, reverse=True))
 
 
 def _read_own(path: ModelPath) -> ModelDir:
@@ -283,30 +242,32 @@ def _read_own(path: ModelPath) -> ModelDir:
             "upgrade gte-sdk or export the model again"
         )
 
-    def field(name: str, kind: type) -> Any:
+    def checked(name: str, kind: type) -> Any:
         value = fields.get(name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
             raise ModelFormatError(f"{file} has {name}={value!r} where a {kind.__name__} belongs")
         return value
 
     for name in ("dim", "max_tokens"):
-        if field(name, int) < 1:
+        if checked(name, int) < 1:
             raise ModelFormatError(f"{file} has {name}={fields[name]}; it must be at least 1")
-    if field("pooling", str) not in POOLING_MODES:
+    if checked("pooling", str) not in POOLING_MODES:
         raise ModelFormatError(f"{file} has pooling={fields['pooling']!r}; one of {POOLING_MODES} is supported")
-    prompts = field("prompts", dict)
+    prompts = checked("prompts", dict)
     if not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelFormatError(f"{file} has prompts that are not texts: {prompts!r}")
     return ModelDir(
         path=path,
-        name=field("name", str),
-        dim=field("dim", int),
-        max_tokens=field("max_tokens", int),
-        pooling=field("pooling", str),
-        normalize=field("normalize", bool),
+        name=checked("name", str),
+        dim=checked("dim", int),
+        max_tokens=checked("max_tokens", int),
+        pooling=checked("pooling", str),
+        normalize=checked("normalize", bool),
         prompts=prompts,
-        files=dict(_file_records(file, field("files", dict).items())),
-        fingerprint=field("fingerprint", str),
+        files=dict(_file_records(file, checked("files", dict).items())),
+        fingerprint=checked("fingerprint", str),
+        matryoshka_dims=read_matryoshka_dims(file, fields["dim"]),
+        int8_limits=read_limits(file, fields),
     )
 
 
@@ -328,7 +289,7 @@ def _read_foreign(path: ModelPath) -> ModelDir:
         raise ModelFormatError(f"{path / CONFIG_JSON} has hidden_size={width!r} where a positive int belongs")
     return ModelDir(
         path=path,
-        name=path.name,
+        name=hub_name_of(path) or path.name,
         dim=width,
         max_tokens=read_max_tokens(path),
         pooling=read_pooling(path),
@@ -336,4 +297,5 @@ def _read_foreign(path: ModelPath) -> ModelDir:
         prompts=read_prompts(path),
         files={},
         fingerprint=None,
+        matryoshka_dims=read_matryoshka_dims(path / SENTENCE_TRANSFORMERS_JSON, width),
     )

@@ -1,4 +1,4 @@
-"""BERT graphs of our int8 export on the C++ encoder of csrc/bert.hpp, without ONNX Runtime.
+"""BERT graphs and token tables of our int8 export on the C++ encoder of csrc/bert.hpp, without ONNX Runtime.
 
 Texts are packed without padding and all arithmetic has one order, so a text's vector has the same bits in any batch, on
 any number of threads and on every CPU. It is also the fastest way on a CPU (docs/experiments.md) and starts in
@@ -7,6 +7,7 @@ milliseconds. Graphs of another architecture are left to ONNX Runtime (session.p
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_dir import ModelPath
 from gte_sdk.onnx_weights import Node, OnnxFile, read_onnx
 
+# Changes whenever the bits of the vectors do, so that golden vectors of another version are compared with a tolerance.
+# tests/kernels/bert_self_test.cpp pins the bits.
+ARITHMETIC = "native 1"
 # Tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
 BATCH_TOKENS = 256
 # The unit of the kernels: what the widths of layers and heads have to be multiples of.
@@ -26,6 +30,8 @@ _MATMUL = re.compile(
     r"intermediate/dense|output/dense)/MatMul_output_0/int32$"
 )
 _RAISED = "gte_int8/zero_0"
+# What the graph of a token table is made of: its rows, their mean and its unit length.
+_TABLE_OPERATORS = {"Cast", "Clip", "Div", "Expand", "Gather", "Mul", "ReduceL2", "ReduceSum", "Shape", "Unsqueeze"}
 
 LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
 
@@ -50,41 +56,62 @@ def open_native(
 
     `config` is the content of config.json; `variant` forces an instruction set. Raises ValueError for a damaged file.
     """
-    if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
+    is_table = config.get("num_hidden_layers") == 0
+    if config.get("model_type") != "bert" or not (is_table or config.get("hidden_act") == "gelu"):
         return None
     if config.get("position_embedding_type", "absolute") != "absolute":
         return None
     graph = read_onnx(path)
     try:
-        bert, dim = _build(graph, int(config["num_attention_heads"]), float(config["layer_norm_eps"]), pooling)
+        bert, dim = (
+            _build_table(graph, pooling)
+            if is_table
+            else _build(graph, int(config["num_attention_heads"]), float(config["layer_norm_eps"]), pooling)
+        )
     except (_Unsupported, KeyError):
         return None
     return NativeModel(bert, dim, threads, variant or _kernels.bert_variants()[-1])
 
 
-def run_native(model: NativeModel, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """(n, dim) unit rows of n texts, given as token ids with their special tokens."""
+def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: bool = False) -> NDArray[np.float32]:
+    """(n, dim) unit rows of n texts, given as token ids with their special tokens.
+
+    token_states: the last states of all tokens instead, text after text (tokens, dim), as they are before pooling.
+    """
     starts = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in ids], out=starts[1:])
-    token_ids = np.empty(starts[-1], dtype=np.int32)
-    for row, start in zip(ids, starts.tolist(), strict=False):
-        token_ids[start : start + len(row)] = row
-    vectors_ND = np.empty((len(ids), model.dim), dtype=np.float32)
+    token_ids = np.fromiter(chain.from_iterable(ids), np.int32, starts[-1])
+    rows_ND = np.empty((starts[-1] if token_states else len(ids), model.dim), dtype=np.float32)
     try:
-        model.bert.encode(token_ids, starts, vectors_ND, BATCH_TOKENS, model.threads, model.variant)
+        model.bert.encode(token_ids, starts, rows_ND, BATCH_TOKENS, model.threads, model.variant, token_states)
     except ValueError as error:
         raise ModelFormatError(
             f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max()}: {error}; "
             "graph and tokenizer.json belong to different models"
         ) from error
-    return vectors_ND
+    return rows_ND
+
+
+def _build_table(graph: OnnxFile, pooling: str) -> tuple[Any, int]:
+    """A graph that looks tokens up and takes their mean, as export writes a static encoder."""
+    tables = [node.inputs[0] for node in graph.nodes if node.operator == "Gather" and node.inputs[1] == "input_ids"]
+    if pooling != "mean" or {node.operator for node in graph.nodes} != _TABLE_OPERATORS or len(tables) != 2:
+        raise _Unsupported
+    name = tables[0].removesuffix("/int8")
+    words_VD: Any = graph.weights[f"{name}/int8"].copy()
+    dim = words_VD.shape[1]
+    if words_VD.dtype != np.int8 or dim % _WIDTH:
+        raise _Unsupported
+    none = np.empty(0, dtype=np.float32)
+    scales = _floats(graph.weights, f"{name}/scale").ravel()
+    return _kernels.Bert(words_VD, scales, none.reshape(0, dim), none, none, 1, 0.0, pooling), dim
 
 
 def _build(graph: OnnxFile, heads: int, epsilon: float, pooling: str) -> tuple[Any, int]:
     weights = graph.weights
     prefix = _only_prefix(weights)
     embeddings = f"{prefix}embeddings."
-    words_VD: Any = weights[f"{embeddings}word_embeddings.weight/int8"]
+    words_VD: Any = weights[f"{embeddings}word_embeddings.weight/int8"].copy()
     positions_PD = _floats(weights, f"{embeddings}position_embeddings.weight")
     if f"{embeddings}token_type_embeddings.weight" in weights:
         positions_PD = positions_PD + _floats(weights, f"{embeddings}token_type_embeddings.weight")[0]
@@ -167,4 +194,4 @@ def _floats(weights: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np
     array = weights[name]
     if array.dtype != np.float32:
         raise _Unsupported
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return array.astype(np.float32)  # a copy, aligned

@@ -33,7 +33,8 @@ class OnnxFile(NamedTuple):
     nodes: list[Node]
     """In the order in which they run."""
     weights: dict[str, NDArray[np.generic]]
-    """Initializers by name, copied out of the file. External ones and types that hold no weights are left out."""
+    """Initializers by name, read-only views of the file's bytes at any alignment: what is kept is copied. External ones
+    and types that hold no weights are left out."""
 
 
 def read_onnx(path: ModelPath) -> OnnxFile:
@@ -86,8 +87,7 @@ def _read_tensor(tensor: memoryview) -> tuple[str, NDArray[np.generic] | None]:
                 data = value
     if dtype is None or data is None:
         return name, None
-    array = np.frombuffer(data, dtype=dtype)
-    return name, array.reshape(shape).copy()
+    return name, np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
 def _packed_varints(values: memoryview) -> list[int]:

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
-from gte_sdk.errors import DeviceError, InputError, ModelFormatError
+from gte_sdk.errors import DeviceError, ModelFormatError
 from gte_sdk.model_dir import ModelPath
+from gte_sdk.providers import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.tokens import TokenBatch
 
-DEVICES = ("auto", "cpu", "cuda")
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _HIDDEN_STATE_NAMES = ("last_hidden_state", "token_embeddings")
 
 
@@ -26,31 +25,12 @@ class Graph(NamedTuple):
     """The onnxruntime.InferenceSession; safe to run from many threads at once."""
     input_names: frozenset[str]
     output_name: str
+    states_name: str | None
+    """The output with the states of the tokens, where the graph has one."""
     dim: int | None
     """Width of the output where the graph states it, else None."""
     device: str
     """Where the graph really runs: "cpu" or "cuda"."""
-
-
-def choose_device(device: str) -> str:
-    """Turns "auto" into a device that the installed onnxruntime offers; checks an explicit one.
-
-    Raises InputError for an unknown name, DeviceError where onnxruntime has no such provider.
-    """
-    import onnxruntime
-
-    if device not in DEVICES:
-        raise InputError(f"device={device!r}; one of {DEVICES} is supported")
-    offered = onnxruntime.get_available_providers()
-    if device == "auto":
-        return "cuda" if _PROVIDERS["cuda"] in offered else "cpu"
-    if _PROVIDERS[device] not in offered:
-        raise DeviceError(
-            f"device={device!r} needs {_PROVIDERS[device]}, and the installed onnxruntime {onnxruntime.__version__} "
-            f"offers only {offered}; replace it with onnxruntime-gpu: "
-            "pip uninstall onnxruntime && pip install onnxruntime-gpu"
-        )
-    return device
 
 
 def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = False) -> Graph:
@@ -60,9 +40,9 @@ def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = Fal
 
     Raises ModelFormatError for a file that is no graph of token inputs, DeviceError where the device does not start.
     """
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = import_onnxruntime()
+    if device == "cuda":
+        find_cuda_libraries()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -71,7 +51,7 @@ def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = Fal
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3
-    provider = _PROVIDERS[device]
+    provider = PROVIDERS[device]
     source = str(path) if isinstance(path, Path) else path.read_bytes()
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
@@ -80,17 +60,14 @@ def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = Fal
             f"{path} is not a graph that onnxruntime {onnxruntime.__version__} can open: {error}"
         ) from error
     if session.get_providers()[0] != provider:
-        raise DeviceError(
-            f"device={device!r}: {provider} did not start, onnxruntime fell back to {session.get_providers()}; "
-            "check that the CUDA and cuDNN libraries that it names are installed, or pass device='cpu'"
-        )
+        raise DeviceError(why_not_started(device, session.get_providers()))
     input_names = frozenset(node.name for node in session.get_inputs())
     if "input_ids" not in input_names or not input_names <= set(TokenBatch._fields):
         raise ModelFormatError(f"{path} has the inputs {sorted(input_names)} where {TokenBatch._fields} belong")
     output = _output(path, session, pool_here)
-    return Graph(
-        session, input_names, output.name, output.shape[-1] if isinstance(output.shape[-1], int) else None, device
-    )
+    states = [node.name for node in session.get_outputs() if node.name in _HIDDEN_STATE_NAMES and len(node.shape) == 3]
+    dim = output.shape[-1] if isinstance(output.shape[-1], int) else None
+    return Graph(session, input_names, output.name, states[0] if states else None, dim, device)
 
 
 def run_graph(graph: Graph, batch: TokenBatch, pooling: str, normalized: bool) -> NDArray[np.float32]:
@@ -99,19 +76,30 @@ def run_graph(graph: Graph, batch: TokenBatch, pooling: str, normalized: bool) -
     `pooling` is used where the graph gives token vectors only; `normalized` says that the graph's own sentence
     vectors have unit length already.
     """
+    output = _run(graph, graph.output_name, batch)
+    if output.ndim == 2 and normalized:
+        return output
+    vectors = output if output.ndim == 2 else _pool(output, batch.attention_mask, pooling)
+    return _kernels.normalize_rows(vectors)
+
+
+def run_states(graph: Graph, batch: TokenBatch) -> NDArray[np.float32]:
+    """The states (n, t, hidden) of a batch's tokens, from a graph that has states_name."""
+    assert graph.states_name is not None
+    return _run(graph, graph.states_name, batch)
+
+
+def _run(graph: Graph, output_name: str, batch: TokenBatch) -> NDArray[np.float32]:
     inputs = {name: array for name, array in batch._asdict().items() if name in graph.input_names}
     try:
-        (output,) = graph.session.run([graph.output_name], inputs)
+        (output,) = graph.session.run([output_name], inputs)
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
         raise ModelFormatError(
             f"the graph failed on token ids up to {batch.input_ids.max()} in shape {batch.input_ids.shape}: {error}; "
             "graph and tokenizer.json belong to different models, or memory ran out (lower max_batch_tokens)"
         ) from error
-    output = output.astype(np.float32, copy=False)
-    if output.ndim == 2 and normalized:
-        return output  # type: ignore[no-any-return]
-    vectors = output if output.ndim == 2 else _pool(output, batch.attention_mask, pooling)
-    return _kernels.normalize_rows(vectors)
+    floats: NDArray[np.float32] = output.astype(np.float32, copy=False)
+    return floats
 
 
 def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:

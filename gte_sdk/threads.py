@@ -19,20 +19,27 @@ def available_threads() -> int:
 
     Affinity and OMP_NUM_THREADS are read at each call; the cgroup quota is read once for a process.
     """
-    limits = [_affinity_count()]
+    return max(1, min(thread_limits().values()))
+
+
+def thread_limits() -> dict[str, int]:
+    """What limits the threads of this process, by name: the least of them is what it may use."""
+    limits = {"the machine's processors": os.cpu_count() or 1}
+    if hasattr(os, "sched_getaffinity"):
+        limits["CPU affinity"] = len(os.sched_getaffinity(0))
     quota = process_cgroup_quota()
     if quota is not None:
-        limits.append(ceil(quota))
+        limits["cgroup CPU quota"] = ceil(quota)
     environment = _environment_limit(os.environ.get("OMP_NUM_THREADS", ""))
     if environment is not None:
-        limits.append(environment)
-    return max(1, min(limits))
+        limits["OMP_NUM_THREADS"] = environment
+    return limits
 
 
-def _affinity_count() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def deciding_limit() -> str:
+    """Where the number of `available_threads` comes from: the first of the tightest limits."""
+    limits = thread_limits()
+    return min(limits, key=lambda name: limits[name])
 
 
 def _environment_limit(value: str) -> int | None:

@@ -88,7 +88,7 @@ def open_writer(
     elif vector_format == "jsonl":
         yield lambda batch, vectors_ND: _write_jsonl(file, vector_column, batch, vectors_ND)
     else:
-        with _parquet_writer(file, dim, vector_column, metadata) as write:
+        with _parquet_writer(file, vector_column, metadata) as write:
             yield write
 
 
@@ -152,9 +152,8 @@ def _json_value(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _parquet_writer(file: IO[bytes], dim: int, vector_column: str, metadata: Mapping[str, str]) -> Iterator[Write]:
+def _parquet_writer(file: IO[bytes], vector_column: str, metadata: Mapping[str, str]) -> Iterator[Write]:
     pyarrow, parquet = import_parquet()
-    vector_type = pyarrow.list_(pyarrow.float32(), dim)
     writer: Any = None
     pending: list[Any] = []
     input_schema: Any = None
@@ -166,9 +165,8 @@ def _parquet_writer(file: IO[bytes], dim: int, vector_column: str, metadata: Map
             columns = _record_batch(pyarrow, batch, input_schema)
         input_schema = columns.schema
         _check_vector_column(vector_column, input_schema.names)
-        flat = pyarrow.array(np.ascontiguousarray(vectors_ND).reshape(-1))
-        vectors = pyarrow.FixedSizeListArray.from_arrays(flat, type=vector_type)
-        schema = input_schema.append(pyarrow.field(vector_column, vector_type, nullable=False))
+        vectors = arrow_vectors(vectors_ND)
+        schema = input_schema.append(pyarrow.field(vector_column, vectors.type, nullable=False))
         pending.append(pyarrow.record_batch([*columns.columns, vectors], schema=schema))
         if sum(len(part) for part in pending) >= ROW_GROUP_ROWS:
             flush()
@@ -196,6 +194,13 @@ def _parquet_writer(file: IO[bytes], dim: int, vector_column: str, metadata: Map
     if writer is None:
         raise InputError("the input has no rows; a Parquet file needs one to know its columns; use --format npy")
     writer.close()
+
+
+def arrow_vectors(vectors_ND: NDArray[np.float32]) -> Any:
+    """A pyarrow array of n vectors: fixed_size_list<float>[dim]."""
+    pyarrow, _ = import_parquet()
+    numbers = pyarrow.array(np.ascontiguousarray(vectors_ND, dtype=np.float32).reshape(-1))
+    return pyarrow.FixedSizeListArray.from_arrays(numbers, vectors_ND.shape[1])
 
 
 def _record_batch(pyarrow: Any, batch: TextBatch, schema: Any) -> Any:

@@ -15,7 +15,7 @@ from gte_sdk.bundle import open_bundle
 from gte_sdk.cli.commands import gte
 from gte_sdk.model_dir import GTE_JSON, bundled_model_path, write_gte_json
 
-from .tiny_models import DIM, TABLE, write_tiny_model
+from .tiny_models import DIM, TABLE, tiny_vector, write_tiny_model
 
 
 def run(*arguments: str | Path) -> Result:
@@ -115,6 +115,23 @@ def test_a_directory_of_the_hub_is_bundled_without_foreign_weights(tmp_path: Pat
     assert one.fingerprint == other.fingerprint
     assert run("verify", tmp_path / "hub.gte").exit_code == 0
     assert "no gte.json with hashes to compare with" in run("verify", model).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "query"),
+    [("intfloat/e5-small-v2", "mean", "query : red"), ("BAAI/bge-small-en-v1.5", "cls", "red")],
+)
+def test_what_the_hub_name_says_of_a_model_is_true_of_its_bundle(
+    name: str, pooling: str, query: str, tmp_path: Path
+) -> None:
+    snapshot = write_tiny_model(tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / "abc")
+    shutil.rmtree(snapshot / "1_Pooling")
+    assert run("bundle", snapshot, tmp_path / "a.gte").exit_code == 0
+    one, other = Embedder(tmp_path / "a.gte"), Embedder(snapshot)
+    np.testing.assert_allclose(one.embed_query("red"), tiny_vector(query, pooling), atol=1e-6)
+    np.testing.assert_array_equal(one.embed("red blue"), other.embed("red blue"))
+    assert one.fingerprint == other.fingerprint
+    assert json.loads(run("verify", tmp_path / "a.gte", "--json").stdout)["name"] == name
 
 
 def test_one_variant(own: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from gte_sdk import Embedder, __version__
 from gte_sdk.cli.commands import gte
+from gte_sdk.model_dir import bundled_models
+from gte_sdk.native import ARITHMETIC
 from gte_sdk.threads import available_threads
 
 from .hub_stand_in import COMMIT, serve_hub
@@ -38,7 +41,7 @@ def test_a_model_of_the_hub_is_downloaded_listed_and_works_without_a_network(tmp
     cache = tmp_path / "cache"
     with serve_hub(NAME, source) as (endpoint, _):
         listed = json.loads(run_with_cache(cache, endpoint, "models", "--json").stdout)
-        assert [model["name"] for model in listed] == ["gte-mini"]
+        assert [model["name"] for model in listed] == bundled_models()
         result = run_with_cache(cache, endpoint, "download", NAME, "--revision", "main")
         assert result.returncode == 0, result.stderr
         folder = Path(result.stdout.strip())
@@ -51,10 +54,9 @@ def test_a_model_of_the_hub_is_downloaded_listed_and_works_without_a_network(tmp
         assert "has none of ['onnx/model_quantized.onnx'" in missing.stderr
     nowhere = "http://127.0.0.1:9"
     listed = json.loads(run_with_cache(cache, nowhere, "models", "--json").stdout)
-    assert listed[1] == {**described, "bytes": listed[1]["bytes"]}
-    assert [line.split()[:4] for line in run_with_cache(cache, nowhere, "models").stdout.splitlines()[2:]] == [
-        [NAME, "cache", str(DIM), "32"]
-    ]
+    assert listed[-1] == {**described, "bytes": listed[-1]["bytes"]}
+    *_, last = run_with_cache(cache, nowhere, "models").stdout.splitlines()
+    assert last.split()[:4] == [NAME, "cache", str(DIM), "32"]
     np.testing.assert_array_equal(Embedder(folder).embed("red"), Embedder(source).embed("red"))
     gone = run_with_cache(cache, nowhere, "download", "somebody/else")
     assert gone.returncode == 1
@@ -67,9 +69,9 @@ def test_models_describe_the_one_in_the_package() -> None:
     assert (mini["from"], mini["dim"], mini["max_tokens"]) == ("bundled", embedder.dim, embedder.max_tokens)
     assert mini["variants"] == ["int8"]
     assert Path(mini["path"]).is_dir()
-    heading, line = run("models").stdout.splitlines()[:2]
-    assert heading.split() == ["NAME", "FROM", "DIM", "TOKENS", "MB", "VARIANTS"]
-    assert line.split()[:2] == ["gte-mini", "bundled"]
+    heading, *lines = (line.split() for line in run("models").stdout.splitlines())
+    assert heading == ["NAME", "FROM", "DIM", "TOKENS", "MB", "VARIANTS"]
+    assert ["gte-mini", "bundled"] in [line[:2] for line in lines]
 
 
 def test_download_wants_a_name_of_the_hub() -> None:
@@ -87,16 +89,29 @@ def test_the_doctor_reports_what_this_process_has(monkeypatch: pytest.MonkeyPatc
     assert report["versions"]["numpy"] == np.__version__
     assert report["versions"]["python"] == platform.python_version()
     assert report["threads"]["used"] == available_threads() == 1
-    assert "CPUExecutionProvider" in report["onnxruntime_providers"]
+    assert report["threads"]["decided_by"] == "OMP_NUM_THREADS"
+    assert report["onnxruntime"]["conflict"] is None
+    assert "CPUExecutionProvider" in report["onnxruntime"]["providers_offered"]
     assert report["cpu"]["search_kernels"][0] == "scalar"
-    assert report["models"]["bundled"] == ["gte-mini"]
+    assert report["models"]["bundled"] == bundled_models()
     test = report["self_test"]
     assert (test["passed"], test["unit_length"], test["device"]) == (True, True, "cpu")
     assert test["fingerprint"] == Embedder().fingerprint
     assert test["largest_difference_alone_and_in_a_batch"] == 0
+    assert test["kernels"] == report["cpu"]["encoder_kernels"][-1]
+    assert re.fullmatch(rf"held: \d+ texts, made by {ARITHMETIC}", test["golden_vectors"])
     text = run("doctor").stdout
     assert f"gte-sdk {__version__}" in " ".join(text.split())
     assert "passed yes" in " ".join(text.split())
+
+
+def test_the_doctor_counts_the_nodes_of_a_graph_by_provider(tmp_path: Path) -> None:
+    test = json.loads(run("doctor", "--model", write_tiny_model(tmp_path), "--threads", "1", "--json").stdout)[
+        "self_test"
+    ]
+    assert list(test["nodes_by_provider"]) == ["CPUExecutionProvider"]
+    assert (test["engine"], test["kernels"], test["threads"]) == ("onnxruntime", "CPUExecutionProvider", 1)
+    assert test["golden_vectors"] == "none in this model directory"
 
 
 def test_the_doctor_finds_a_model_that_is_ill(tmp_path: Path) -> None:

@@ -101,21 +101,23 @@ def test_pad_batch_pads_on_the_right_and_masks() -> None:
 def test_chunks_cover_the_text_and_keep_to_the_limit(words: list[str], room: int, overlap: int) -> None:
     tokenizer = tokens.load_tokenizer(TOKENIZER_JSON)
     text = " ".join(words)
-    spans = tokens.chunk_spans(tokenizer, text, room, overlap)
+    spans, ids = tokens.chunk_spans(tokenizer, text, room, overlap)
     whole = tokenizer.encode(text, add_special_tokens=False).ids
-    pieces = [tokenizer.encode(text[start:end], add_special_tokens=False).ids for start, end in spans]
+    pieces = [tokenizer.encode(text[span.start : span.end], add_special_tokens=False).ids for span in spans]
+    assert ids == whole
+    assert [ids[span.first : span.last] for span in spans] == pieces
     assert all(0 < len(piece) <= room for piece in pieces)
-    assert [start for start, _ in spans] == sorted({start for start, _ in spans})
+    assert [span.start for span in spans] == sorted({span.start for span in spans})
     if overlap == 0:
         assert [token for piece in pieces for token in piece] == whole
-    covered = {position for start, end in spans for position in range(start, end)}
+    covered = {position for span in spans for position in range(span.start, span.end)}
     assert {position for position, character in enumerate(text) if not character.isspace()} <= covered
 
 
 def test_chunks_of_a_word_longer_than_a_piece(tokenizer: Tokenizer) -> None:
     text = "antidisestablishmentarianism" * 3
-    spans = tokens.chunk_spans(tokenizer, text, 4, 0)
-    assert "".join(text[start:end] for start, end in spans) == text
+    spans, _ = tokens.chunk_spans(tokenizer, text, 4, 0)
+    assert "".join(text[span.start : span.end] for span in spans) == text
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"version": "1.0", "model": {"type": "Unknown"}}'])

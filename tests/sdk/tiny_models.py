@@ -1,6 +1,7 @@
 """Tiny real models for the tests: a token table as an ONNX graph, so that every vector can be computed by hand."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def write_tiny_model(
     inputs: tuple[str, ...] = ("input_ids", "attention_mask"),
     graph_name: str = "onnx/model.onnx",
     prompts: dict[str, str] | None = None,
+    matryoshka_dims: Sequence[int] = (),
     table: NDArray[np.float32] = TABLE,
 ) -> Path:
     """A Hub-like directory without gte.json; `output` is last_hidden_state, or sentence_embedding, the plain sum."""
@@ -34,7 +36,9 @@ def write_tiny_model(
     tiny_tokenizer().save(str(path / "tokenizer.json"))
     write_json(path / "config.json", {"model_type": "bert", "hidden_size": DIM, "max_position_embeddings": 32})
     write_json(path / "1_Pooling" / "config.json", {"pooling_mode": pooling})
-    write_json(path / "config_sentence_transformers.json", {"prompts": prompts or {}})
+    write_json(
+        path / "config_sentence_transformers.json", {"prompts": prompts or {}, "matryoshka_dims": [*matryoshka_dims]}
+    )
     onnx.save(table_graph(output, inputs, table), str(path / graph_name))
     return path
 

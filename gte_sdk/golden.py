@@ -1,0 +1,87 @@
+"""Golden vectors: a few texts with the vectors that each graph of an export gave where its parity was measured.
+
+A graph that is opened embeds them first, so that a CPU whose int8 arithmetic saturates, or an ONNX Runtime that is
+broken, is found before a vector of it is stored. It costs one batch of some 100 tokens. The native engine promises the
+same bits everywhere and is held to them; ONNX Runtime's floats differ in their last digits between processors, and an
+int8 value that lies between two steps may be rounded to the other one, so there the cosine decides.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk import native
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_dir import GOLDEN_JSON, GTE_JSON, ModelDir, checked_file, read_json
+
+# The least cosine to a golden vector. Engines and processors that are right stay above .998 in int8 (docs/runtime.md).
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99}
+
+
+class GoldenVectors(NamedTuple):
+    made_by: str
+    """`native.ARITHMETIC` or the version of onnxruntime."""
+    rows: NDArray[np.float32]
+    """(n, dim) unit rows."""
+
+
+class Golden(NamedTuple):
+    texts: list[str]
+    """Without a prompt, none longer than the model reads."""
+    vectors: Mapping[str, GoldenVectors]
+    """By variant."""
+
+
+def read_golden(description: ModelDir) -> Golden | None:
+    """The golden vectors of a model directory; None where it has none. Raises ModelFormatError for malformed ones."""
+    if GOLDEN_JSON not in description.files:
+        return None
+    file = checked_file(description, GOLDEN_JSON)
+    fields = read_json(file)
+    try:
+        texts = [str(text) for text in fields["texts"]]
+        vectors = {
+            str(variant): GoldenVectors(
+                str(entry["made_by"]),
+                np.frombuffer(base64.b64decode(entry["float32"], validate=True), "<f4").reshape(len(texts), -1),
+            )
+            for variant, entry in fields["vectors"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFormatError(f"{file} does not hold golden vectors: {error!r}; export the model again") from error
+    for _, rows_ND in vectors.values():
+        if rows_ND.shape[1] != description.dim:
+            raise ModelFormatError(
+                f"{file} holds vectors of {rows_ND.shape[1]} numbers where {GTE_JSON} records dim={description.dim}; "
+                "export the model again"
+            )
+    return Golden(texts, vectors)
+
+
+def golden_fields(golden: Golden) -> dict[str, object]:
+    """The content of golden.json."""
+    vectors = {
+        variant: {"made_by": made_by, "float32": base64.b64encode(rows.astype("<f4").tobytes()).decode("ascii")}
+        for variant, (made_by, rows) in golden.vectors.items()
+    }
+    return {"texts": golden.texts, "vectors": vectors}
+
+
+def deviation(expected: GoldenVectors, rows_ND: NDArray[np.float32], variant: str, exact: bool) -> str | None:
+    """How the rows that this machine gives for the golden texts are wrong; None where they are right.
+
+    `exact`: the native engine gave them; it is held to the bits where the same arithmetic made the golden vectors.
+    """
+    if exact and expected.made_by == native.ARITHMETIC:
+        differing = int((rows_ND != expected.rows).any(axis=1).sum())
+        if differing:
+            return f"gives other bits for {differing} of {len(rows_ND)} golden texts"
+        return None
+    cosines_N = np.einsum("nd,nd->n", rows_ND.astype(np.float64), expected.rows.astype(np.float64))
+    least = float(cosines_N.min(initial=1.0))
+    if not least >= LEAST_COSINE[variant]:  # NaN too
+        return f"has a cosine of {least:.4f} to its golden vectors, where at least {LEAST_COSINE[variant]} belongs"
+    return None

@@ -1,0 +1,139 @@
+"""What runs a model, held while it is used: dropped after a time without calls, and back by itself at the next one.
+
+A call holds what it uses, so nothing is dropped under it. Nobody polls: one sleeping timer looks again when the time
+could be over. A forked child starts with a lock of its own, and loads again what has threads that stayed in the parent.
+A fork waits for loads: ONNX Runtime opens a session under locks of its own, which a child would find taken for ever.
+"""
+
+import ctypes
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+Runner = TypeVar("Runner")
+
+# Taken by what loads and by what forks; reentrant, for a load that forks.
+_load_or_fork = threading.RLock()
+
+
+class Loaded(Generic[Runner]):
+    """Calls `load` at once, and again whenever what it gave was dropped.
+
+    unload_after: seconds without a call after which it is dropped; None keeps it. survives_fork: a child may use what
+    the parent loaded. Safe to share between threads.
+    """
+
+    def __init__(self, load: Callable[[], Runner], unload_after: float | None, survives_fork: bool) -> None:
+        self._load = load
+        self._unload_after = unload_after
+        self._survives_fork = survives_fork
+        self._runner: Runner | None = None
+        self._parents_runners: list[Runner] = []
+        self._timer: threading.Timer | None = None
+        self._start_alone()
+        _what_forks_look_after().add(self)
+        with self.use():
+            pass
+
+    @contextmanager
+    def use(self) -> Iterator[Runner]:
+        """Loads where it must; others that come meanwhile wait for the same load."""
+        with self._lock:
+            runner = self._runner
+            if runner is None:
+                with _load_or_fork:
+                    runner = self._runner = self._load()
+            self._calls += 1
+        try:
+            yield runner
+        finally:
+            with self._lock:
+                self._calls -= 1
+                self._last_used = time.monotonic()
+                self._set_timer()
+
+    def drop(self) -> None:
+        """Gives the memory back as soon as the calls that run have ended."""
+        with self._lock:
+            self._runner = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        _return_free_memory()
+
+    def __del__(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self) -> None:
+        """Called with the lock. One timer is enough: it finds out how long ago the last call was."""
+        if self._unload_after is None or self._timer is not None or self._runner is None:
+            return
+        rest = self._last_used + self._unload_after - time.monotonic()
+        timer = threading.Timer(max(rest, 0.0), _drop_if_idle, (weakref.ref(self),))
+        timer.daemon = True
+        timer.start()
+        self._timer = timer
+
+    def _drop_if_idle(self) -> None:
+        assert self._unload_after is not None
+        with self._lock:
+            if self._timer is not threading.current_thread():
+                return  # drop() was faster
+            self._timer = None
+            if self._calls > 0:
+                return  # the end of the call sets another
+            if time.monotonic() - self._last_used < self._unload_after:
+                self._set_timer()
+                return
+            self._runner = None
+        _return_free_memory()
+
+    def _start_alone(self) -> None:
+        """As it is for a process without other threads: the first, and every forked child."""
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._timer = None
+        self._last_used = time.monotonic()
+        if not self._survives_fork and self._runner is not None:
+            # Kept for ever: its end would wait for threads that the child does not have.
+            self._parents_runners.append(self._runner)
+            self._runner = None
+
+
+def _return_free_memory() -> None:
+    """glibc keeps freed blocks of up to 32 MB for itself once the first of that size was freed."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps nothing
+        if trim is not None:
+            trim(0)
+
+
+def _drop_if_idle(loaded: "weakref.ref[Loaded[Runner]]") -> None:
+    """The timer's, which keeps nothing alive that its owner has given up."""
+    alive = loaded()
+    if alive is not None:
+        alive._drop_if_idle()
+
+
+@lru_cache(maxsize=1)
+def _what_forks_look_after() -> "weakref.WeakSet[Loaded[Any]]":
+    """All that is loaded. A lock that another thread held at the fork would never be released in the child."""
+    everything: weakref.WeakSet[Loaded[Any]] = weakref.WeakSet()
+
+    def start_alone() -> None:
+        _load_or_fork.release()
+        for loaded in everything:
+            loaded._start_alone()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_load_or_fork.acquire, after_in_parent=_load_or_fork.release, after_in_child=start_alone
+        )
+    return everything

@@ -1,0 +1,71 @@
+"""What vectors are given as: float32 as they are computed, or less of them.
+
+int8 and uint8 have one range for all texts and dimensions, measured at export and fixed in gte.json: a text always has
+the same bytes, and a product of two int8 rows is the product of the vectors, on another scale, which a range of its own
+for each dimension would give up. On gte-mini: cosine .9998 to the float vectors, .99 of the ten nearest (500 texts).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.errors import InputError, ModelFormatError
+
+DTYPES: Mapping[str, Any] = {
+    "float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8, "binary": np.uint8,
+}  # fmt: skip
+_STEPS = 127
+
+
+def check_dtype(dtype: str, dim: int, int8_limits: Mapping[int, float]) -> str:
+    """`dtype` if vectors of that width can be given as one. Raises InputError with what can be."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r}; one of {tuple(DTYPES)} is supported")
+    if dtype in ("int8", "uint8") and dim not in int8_limits:
+        raise InputError(
+            f"dtype={dtype!r}: this model's directory records no range for vectors of {dim} numbers; write it with "
+            "python -m export.ranges DIRECTORY, or take 'float16' or 'binary'"
+        )
+    return dtype
+
+
+def row_width(dtype: str, dim: int) -> int:
+    """Numbers of a row of that type: 8 dimensions a byte in binary."""
+    return (dim + 7) // 8 if dtype == "binary" else dim
+
+
+def convert_rows(vectors_ND: NDArray[np.float32], dtype: str, int8_limits: Mapping[int, float]) -> NDArray[Any]:
+    """(n, row_width) rows of the type; what it is checked for by check_dtype.
+
+    int8: value * 127 / limit, rounded to even and clipped to -127 .. 127; uint8: that + 128. binary: a bit for each
+    value, set above zero, the first value in the highest bit, as numpy.packbits has it.
+    """
+    if dtype == "float32":
+        return vectors_ND
+    if dtype == "float16":
+        return vectors_ND.astype(np.float16)
+    if dtype == "binary":
+        return np.packbits(vectors_ND > 0, axis=1)
+    per_step = np.float32(_STEPS / int8_limits[vectors_ND.shape[1]])
+    steps_ND = np.clip(np.rint(vectors_ND * per_step), -_STEPS, _STEPS)
+    steps_or_raised_ND: NDArray[Any] = (
+        steps_ND.astype(np.int8) if dtype == "int8" else (steps_ND + 128).astype(np.uint8)
+    )
+    return steps_or_raised_ND
+
+
+def measure_limits(cut_vectors: Sequence[NDArray[np.float32]]) -> dict[str, float]:
+    """What gte.json records for vectors (n, dim) of each width: the largest magnitude of a value among them."""
+    return {str(vectors_ND.shape[1]): float(np.abs(vectors_ND).max()) for vectors_ND in cut_vectors}
+
+
+def read_limits(file: Any, fields: Mapping[str, Any]) -> dict[int, float]:
+    """`int8_limits` of gte.json by width; none for a directory that was exported before there were any."""
+    limits = fields.get("int8_limits", {})
+    if not isinstance(limits, dict) or not all(
+        width.isdecimal() and isinstance(limit, float) and 0 < limit <= 1 for width, limit in limits.items()
+    ):
+        raise ModelFormatError(f"{file} has int8_limits={limits!r}; it maps widths to numbers above 0 and at most 1")
+    return {int(width): limit for width, limit in limits.items()}

@@ -1,0 +1,176 @@
+"""Brings an index of a folder up to date: reads what changed, embeds the texts that are new, forgets what is gone.
+
+What did not change is told by size and times and not read; what was read is told by its hash and not embedded. Each
+batch is saved as it is done, so that an interrupted update goes on where it ended. `gte index` and an application's own
+thread run the same update (examples/desktop).
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gte_sdk import __version__
+from gte_sdk.embedder import Embedder
+from gte_sdk.errors import InputError
+from gte_sdk.passage_store import FilePassages, FileState, PassageStore
+from gte_sdk.passages import split_passages, text_to_embed
+from gte_sdk.text_files import Notice, decode_text, find_text_files, kind_of
+
+Progress = Callable[[int, int], None]
+"""Takes how many of the files to read are done, and how many there are."""
+
+BATCH_PASSAGES = 128
+# Texts that are sorted by length together, so that a batch holds little padding.
+_GROUP_PASSAGES = 1024
+# A file system may keep times no finer than this: a file that changed since may change again under the same times.
+_FRESH_NANOSECONDS = 3_000_000_000
+
+
+class Changes(NamedTuple):
+    """How many files an update found, and what it embedded."""
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    embedded: int
+    """Passages that the model read; others were there already under the same text."""
+    was_cut: bool
+    """Whether one of them was longer than the model reads."""
+
+    def any(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+
+class _Found(NamedTuple):
+    path: Path
+    name: str
+    stamp: str
+
+
+def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progress: Progress) -> Changes:
+    """Makes the index what its folders are now; `notice` gets one line for each file that cannot be read.
+
+    `progress` is called before and after each batch (a fraction of a second); what it raises ends the update with all
+    batches so far saved, and the next update goes on there. Raises InputError where a folder of the index is gone as a
+    whole, and leaves what is known of it.
+    """
+    for name in store.settings.paths:
+        if not Path(name).exists():
+            raise InputError(f"{name}, which {store.path} is an index of, is not there; name the folders to index")
+    known = store.files()
+    split_again = store.meta("split_by") != __version__
+    present, to_read = _scan(store, notice, {} if split_again else known)
+    files = _ReadFiles(known, split_again, notice)
+    added = changed = embedded = 0
+    was_cut = False
+    if to_read or len(present) < len(known):
+        store.set_meta({"complete": "false"})
+    prompt = embedder.prompts.get("document", "")
+    done = 0
+    progress(0, len(to_read))
+    for group in _groups(files.read(to_read, present)):
+        texts = {text_hash: text_to_embed(part) for file in group for part, text_hash in file.passages}
+        for text_hash in store.embedded_texts(texts):
+            del texts[text_hash]
+        by_length = sorted(texts, key=lambda text_hash: -len(texts[text_hash]))
+        for start in range(0, len(by_length), BATCH_PASSAGES):
+            batch = by_length[start : start + BATCH_PASSAGES]
+            # In two steps because a cut is told by its count: to catch a warning is not safe beside other threads.
+            tokenized = embedder.tokenize([texts[text_hash] for text_hash in batch], prompt=prompt)
+            store.add_vectors(batch, embedder.embed_tokens(tokenized.ids))
+            embedded += len(batch)
+            was_cut = was_cut or any(tokenized.left_out)
+            share = (start + len(batch)) / len(by_length)
+            progress(done + int((files.read_count - done) * share), len(to_read))
+        store.put_files(group)
+        for file in group:
+            before = known.get(file.path)
+            added += before is None
+            changed += before is not None and before.sha256 != file.state.sha256
+        done = files.read_count
+        progress(done, len(to_read))
+    progress(len(to_read), len(to_read))
+    if files.new_stamps:
+        store.set_stamps(files.new_stamps)
+    gone = known.keys() - present
+    store.remove_files(gone)
+    if store.meta("complete") != "true" or split_again:
+        store.remove_unused_vectors()
+        store.set_meta({"complete": "true", "split_by": __version__})
+    return Changes(added, changed, len(gone), len(present) - added - changed, embedded, was_cut)
+
+
+def _scan(store: PassageStore, notice: Notice, known: dict[str, FileState]) -> tuple[set[str], list[_Found]]:
+    """The files that are there, and those of them that have to be read."""
+    _, _, _, paths, globs, excludes = store.settings
+    own = {f"{store.path.resolve()}{ending}" for ending in ("", "-journal", ".rebuild")}
+    present: set[str] = set()
+    to_read = []
+    for path in find_text_files(map(Path, paths), globs=globs, excludes=excludes, notice=notice):
+        name = str(path)
+        if name in own:
+            continue
+        try:
+            status = path.stat()
+        except OSError:  # deleted a moment ago
+            continue
+        present.add(name)
+        stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        if name in known and known[name].stamp == stamp:
+            continue
+        is_fresh = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _FRESH_NANOSECONDS
+        to_read.append(_Found(path, name, "" if is_fresh else stamp))
+    return present, to_read
+
+
+class _ReadFiles:
+    """Reads files into passages, and keeps what turned out to be the same for a new stamp."""
+
+    def __init__(self, known: dict[str, FileState], split_again: bool, notice: Notice) -> None:
+        self.read_count = 0
+        self.new_stamps: dict[str, str] = {}
+        self._known = known
+        self._split_again = split_again
+        self._notice = notice
+
+    def read(self, to_read: list[_Found], present: set[str]) -> Iterator[FilePassages]:
+        """Files that cannot be read are taken out of `present`: the next update tries them again."""
+        for path, name, stamp in to_read:
+            self.read_count += 1
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                self._notice(f"{path}: {error.strerror or error}; skipped")
+                present.discard(name)
+                continue
+            state = FileState(stamp, hashlib.sha256(content).digest())
+            before = self._known.get(name)
+            if before and before.sha256 == state.sha256 and not self._split_again:
+                if before.stamp != stamp:
+                    self.new_stamps[name] = stamp
+                continue
+            text = decode_text(path, content, self._notice) or ""
+            passages = split_passages(_shown(name), text, kind_of(path) or "text")
+            yield FilePassages(
+                name, state, [(part, hashlib.sha256(text_to_embed(part).encode()).digest()) for part in passages]
+            )
+
+
+def _shown(name: str) -> str:
+    """A path that any encoding can print; what the file system gave in no encoding is shown as U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _groups(files: Iterator[FilePassages]) -> Iterator[list[FilePassages]]:
+    group: list[FilePassages] = []
+    for file in files:
+        group.append(file)
+        if sum(len(each.passages) for each in group) >= _GROUP_PASSAGES:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,275 @@
+"""The layouts in which the models that people name are published: what is fetched, and how it is read.
+
+Each is a tiny model in the files and fields of the repository that it stands for: where the graphs lie, which
+descriptions there are, and what they do not say.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+
+from gte_sdk import Embedder, ModelFormatError, hub, model_dir, published
+
+from .hub_programs import open_all, open_one
+from .hub_stand_in import COMMIT, serve_hub
+from .tiny_models import DIM, TABLE, table_graph, tiny_vector, write_json, write_tiny_model
+
+BERT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INT8_TABLE = np.round(TABLE * 64) / np.float32(64)
+E5 = {"query": "query: ", "passage": "passage: ", "document": "passage: "}
+BGE_QUERY = "Represent this sentence for searching relevant passages: "
+
+
+def write_sentence_transformers(path: Path, pooling: str, *graphs: str, config: dict[str, Any] | None = None) -> None:
+    """As sentence-transformers wrote repositories in 2023, when most of these were published."""
+    write_tiny_model(path, inputs=BERT_INPUTS)
+    (path / "onnx" / "model.onnx").unlink()
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        {"idx": index, "name": str(index), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for index, (place, kind) in enumerate(kinds)
+    ]
+    write_json(path / "modules.json", modules)
+    keys = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    pooling_modes = {f"pooling_mode_{key}": key.startswith(f"{pooling}_") and "sqrt" not in key for key in keys}
+    write_json(path / "1_Pooling" / "config.json", {"word_embedding_dimension": DIM, **pooling_modes})
+    write_json(path / "sentence_bert_config.json", {"max_seq_length": 24, "do_lower_case": False})
+    (path / "config_sentence_transformers.json").unlink()
+    if config is not None:
+        write_json(path / "config_sentence_transformers.json", config)
+    for name in (
+        "model.safetensors",
+        "pytorch_model.bin",
+        "openvino/openvino_model.bin",
+        "vocab.txt",
+        ".gitattributes",
+    ):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_bytes(b"weights of others")
+    for name in graphs:
+        (path / name).parent.mkdir(exist_ok=True)
+        onnx.save(table_graph("last_hidden_state", BERT_INPUTS), str(path / name))
+
+
+def write_transformers_js(path: Path) -> None:
+    """As the conversion script of transformers.js writes repositories: graphs, tokenizer, and nothing of pooling."""
+    write_tiny_model(path, inputs=BERT_INPUTS)
+    shutil.rmtree(path / "1_Pooling")
+    (path / "config_sentence_transformers.json").unlink()
+    write_json(path / "quantize_config.json", {"per_channel": True})
+    onnx.save(table_graph("last_hidden_state", BERT_INPUTS, INT8_TABLE), str(path / "onnx" / "model_quantized.onnx"))
+
+
+def write_multilingual_e5(path: Path) -> None:
+    write_sentence_transformers(path, "mean")
+    write_json(path / "config.json", {"model_type": "xlm-roberta", "hidden_size": DIM, "max_position_embeddings": 20})
+    graph = table_graph("last_hidden_state", BERT_INPUTS[:2])
+    onnx.save(
+        graph,
+        str(path / "onnx" / "model.onnx"),
+        save_as_external_data=True,
+        location="model.onnx_data",
+        size_threshold=0,
+    )
+
+
+def write_all_minilm(path: Path) -> None:
+    others = ("O1", "O4", "qint8_arm64", "qint8_avx512", "qint8_avx512_vnni", "quint8_avx2")
+    versions = {"__version__": {"sentence_transformers": "2.0.0"}}
+    graphs = [f"onnx/model_{other}.onnx" for other in others]
+    write_sentence_transformers(path, "mean", "onnx/model.onnx", *graphs, config=versions)
+
+
+class Layout(NamedTuple):
+    name: str
+    write: Callable[[Path], None]
+    graphs: set[str]
+    pooling: str
+    prompts: dict[str, str]
+    max_tokens: int
+
+
+def gte(path: Path) -> None:
+    write_sentence_transformers(path, "mean", "onnx/model.onnx")
+
+
+def e5(path: Path) -> None:
+    write_sentence_transformers(path, "mean", "model.onnx")
+
+
+def bge(path: Path) -> None:
+    write_sentence_transformers(path, "cls", "onnx/model.onnx", config={"__version__": {"transformers": "4.28.1"}})
+
+
+def arctic(path: Path) -> None:
+    prompts = {"prompts": {"query": "query: "}, "default_prompt_name": None}
+    write_sentence_transformers(path, "mean", "onnx/model.onnx", config=prompts)
+
+
+def e5_with_prompts(path: Path) -> None:
+    config = {"prompts": {"query": "query: ", "document": "document: "}}
+    write_sentence_transformers(path, "mean", "onnx/model.onnx", config=config)
+
+
+def e5_with_empty_prompts(path: Path) -> None:
+    write_sentence_transformers(path, "mean", "onnx/model.onnx", config={"prompts": {"query": "", "document": ""}})
+
+
+BGE = {"query": BGE_QUERY}
+ONNX = {"onnx/model.onnx"}
+LAYOUTS = [
+    Layout("thenlper/gte-small", gte, ONNX, "mean", {}, 24),
+    Layout("thenlper/gte-base", gte, ONNX, "mean", {}, 24),
+    Layout("thenlper/gte-large", gte, ONNX, "mean", {}, 24),
+    Layout("Supabase/gte-small", write_transformers_js, ONNX, "mean", {}, 32),
+    Layout("intfloat/e5-small-v2", e5, {"model.onnx"}, "mean", E5, 24),
+    Layout("intfloat/e5-base-v2", e5_with_empty_prompts, ONNX, "mean", E5, 24),
+    Layout("intfloat/e5-large", e5_with_prompts, ONNX, "mean", {"query": "query: ", "document": "document: "}, 24),
+    Layout("intfloat/multilingual-e5-large", write_multilingual_e5, {*ONNX, "onnx/model.onnx_data"}, "mean", E5, 18),
+    Layout("Xenova/e5-small-v2", write_transformers_js, ONNX, "mean", E5, 32),
+    Layout("BAAI/bge-small-en-v1.5", bge, ONNX, "cls", BGE, 24),
+    Layout("Xenova/bge-base-en-v1.5", write_transformers_js, ONNX, "cls", BGE, 32),
+    Layout("sentence-transformers/all-MiniLM-L6-v2", write_all_minilm, ONNX, "mean", {}, 24),
+    Layout("Snowflake/snowflake-arctic-embed-xs", arctic, ONNX, "mean", {"query": "query: "}, 24),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_a_published_layout_is_fetched_and_read(tmp_path: Path, layout: Layout) -> None:
+    source = tmp_path / "source"
+    layout.write(source)
+    with serve_hub(layout.name, source) as (endpoint, _):
+        online, offline = open_all([(layout.name, {}), (layout.name, {"offline": True})], endpoint, tmp_path / "cache")
+    assert offline == online
+    assert online["warnings"] == []
+    assert (online["prompts"], online["max_tokens"]) == (layout.prompts, layout.max_tokens)
+    assert online["variant"] == "fp32"
+    for kind, text in [("query", "red green"), ("document", "red green"), ("vector", "red green")]:
+        words = (layout.prompts.get(kind, "") + text).replace(":", " : ")
+        np.testing.assert_allclose(online[kind], tiny_vector(words, layout.pooling), atol=1e-6, err_msg=kind)
+    snapshot = tmp_path / "cache" / "hub" / f"models--{layout.name.replace('/', '--')}" / "snapshots" / COMMIT
+    fetched = {file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()}
+    assert {name for name in fetched if ".onnx" in name} == layout.graphs
+    assert fetched - layout.graphs <= set(hub._DESCRIPTION)
+    # The folder that `gte download` prints is the same model, prompts included.
+    folder = Embedder(snapshot)
+    assert folder.prompts == layout.prompts
+    assert folder.fingerprint == online["fingerprint"]
+
+
+def test_the_int8_graph_where_it_is_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_transformers_js(source)
+    name = "Supabase/gte-small"
+    with serve_hub(name, source) as (endpoint, requests):
+        int8, fp32 = open_all([(name, {"variant": "int8"}), (name, {})], endpoint, tmp_path / "cache")
+        ids = [2, 4, 5, 3]
+        expected = INT8_TABLE[ids].mean(axis=0) / np.linalg.norm(INT8_TABLE[ids].mean(axis=0))
+        np.testing.assert_allclose(int8["vector"], expected, atol=1e-6)
+        # That int8 was cached first does not make it what "auto" means, pinned or not.
+        np.testing.assert_allclose(fp32["vector"], tiny_vector("red green"), atol=1e-6)
+        open_one(endpoint, tmp_path / "other", name, variant="int8")
+        assert open_one(endpoint, tmp_path / "other", name, revision=COMMIT)["variant"] == "fp32"
+        assert sum("model_quantized" in request for request in requests) == 2
+
+
+def test_our_own_export_on_the_hub_gives_its_int8_graph(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(model_dir.bundled_model_path("gte-mini"), tmp_path / "source"))
+    with serve_hub("somebody/gte-mini", source) as (endpoint, requests):
+        answer = open_one(endpoint, tmp_path / "cache", "somebody/gte-mini")
+        bundled = Embedder("gte-mini")
+        np.testing.assert_array_equal(np.float32(answer["vector"]), bundled.embed("red green"))
+        assert answer["fingerprint"] == bundled.fingerprint
+        assert sum(".onnx" in request for request in requests) == 1
+
+
+def test_two_weight_files_of_one_graph_are_two_models(tmp_path: Path) -> None:
+    fingerprints = set()
+    for name, table in (("a", TABLE), ("b", TABLE * np.float32(2))):
+        path = tmp_path / name
+        write_tiny_model(path)
+        graph = table_graph("last_hidden_state", BERT_INPUTS[:2], table)
+        onnx.save(
+            graph, str(path / "onnx" / "model.onnx"), save_as_external_data=True, location="model.onnx_data",
+            size_threshold=0,
+        )  # fmt: skip
+        fingerprints.add(Embedder(path).fingerprint)
+    assert (tmp_path / "a/onnx/model.onnx").read_bytes() == (tmp_path / "b/onnx/model.onnx").read_bytes()
+    assert len(fingerprints) == 2
+
+
+def test_a_cache_that_another_program_filled_is_not_trusted_blindly(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    bge(source)
+    name = "somebody/else"
+    with serve_hub(name, source) as (endpoint, _):
+        open_one(endpoint, tmp_path / "cache", name)
+        repository = tmp_path / "cache" / "hub" / "models--somebody--else"
+        snapshot = repository / "snapshots" / COMMIT
+        for left_out in ("modules.json", "1_Pooling/config.json"):
+            (snapshot / left_out).unlink()
+        (offline,) = open_all([(name, {"offline": True})], endpoint, tmp_path / "cache")
+        assert (
+            "['modules.json', '1_Pooling/config.json'], so prompts and pooling may be others" in offline["warnings"][0]
+        )
+        # With the Hub in reach, what is unknown is asked for, even for a commit.
+        pinned = open_one(endpoint, tmp_path / "cache", name, revision=COMMIT)
+        np.testing.assert_allclose(pinned["vector"], tiny_vector("red", "cls"), atol=1e-6)
+        # Half of a description is refused.
+        (snapshot / "1_Pooling" / "config.json").unlink()
+        half = open_one(endpoint, tmp_path / "cache", name, offline=True)
+        assert half["error"] == "ModelFormatError"
+        assert "1_Pooling/config.json is missing; modules.json names it: download the model again" in half["message"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("models--intfloat--e5-small-v2/snapshots/abc", "intfloat/e5-small-v2"),
+        ("models--a--b/snapshots/abc", "a/b"),
+        ("models--a--b/abc", None),
+        ("datasets--a--b/snapshots/abc", None),
+        ("models--a/snapshots/abc", None),
+    ],
+)
+def test_the_name_of_a_snapshot(folder: str, expected: str | None) -> None:
+    assert published.hub_name_of(Path("/cache") / folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("intfloat/e5-base", "query: "),
+        ("intfloat/multilingual-e5-small", "query: "),
+        ("intfloat/e5-large-unsupervised", "query: "),
+        ("intfloat/multilingual-e5-large-instruct", None),
+        ("intfloat/e5-mistral-7b-instruct", None),
+        ("BAAI/bge-large-en", BGE_QUERY),
+        ("BAAI/bge-small-zh-v1.5", "为这个句子生成表示以用于检索相关文章："),
+        ("BAAI/bge-m3", None),
+        ("BAAI/bge-reranker-base", None),
+        ("somebody/e5-small-v2", None),
+        ("thenlper/gte-small", None),
+    ],
+)
+def test_prompts_that_only_the_card_says(tmp_path: Path, name: str, query: str | None) -> None:
+    snapshot = tmp_path / f"models--{name.replace('/', '--')}" / "snapshots" / COMMIT
+    assert published.read_prompts(snapshot).get("query") == query
+    # The same files outside of the Hub's cache are some model, of which nothing is known.
+    assert published.read_prompts(tmp_path) == {}
+
+
+def test_pooling_without_the_prompt_is_refused(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path, prompts={"query": "query: "})
+    write_json(tmp_path / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
+    with pytest.raises(ModelFormatError, match="include_prompt=false, which leaves the prompt's tokens out"):
+        Embedder(tmp_path)
+    write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": ""}})
+    assert json.loads((tmp_path / "1_Pooling" / "config.json").read_text())["include_prompt"] is False
+    np.testing.assert_allclose(Embedder(tmp_path).embed("red"), tiny_vector("red"), atol=1e-6)

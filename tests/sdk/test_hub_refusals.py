@@ -1,0 +1,163 @@
+"""What a Hub name that cannot be used says: one sentence with the value and the remedy, and never a hang."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gte_sdk import InputError
+from gte_sdk.hub import fetch_model
+from gte_sdk.model_dir import sha256_of_file
+
+from .hub_programs import open_all, open_one
+from .hub_stand_in import COMMIT, Fault, open_hub, serve_hub
+from .tiny_models import tiny_vector, write_tiny_model
+
+NAME = "somebody/tiny-model"
+EXPORT = f"python export/to_onnx.py {NAME} --output DIR, and give DIR as the model"
+
+
+def only_safetensors(path: Path) -> None:
+    (path / "onnx" / "model.onnx").unlink()
+    (path / "model.safetensors").write_bytes(b"weights")
+    (path / "pytorch_model.bin").write_bytes(b"weights")
+
+
+def only_a_pickle(path: Path) -> None:
+    (path / "onnx" / "model.onnx").unlink()
+    (path / "pytorch_model.bin").write_bytes(b"weights")
+
+
+def no_weights(path: Path) -> None:
+    (path / "onnx" / "model.onnx").unlink()
+
+
+def unknown_graph(path: Path) -> None:
+    (path / "onnx" / "model.onnx").rename(path / "onnx" / "model_O3.onnx")
+
+
+def no_fast_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").rename(path / "vocab.txt")
+
+
+@pytest.mark.parametrize(
+    ("change", "variant", "messages"),
+    [
+        (only_safetensors, "auto", ["has safetensors weights and no ONNX graph; ", EXPORT]),
+        (
+            only_a_pickle,
+            "auto",
+            ["as pytorch_model.bin only, a pickle, which is refused because loading it runs", "ONNX"],
+        ),
+        (no_weights, "auto", ["has neither an ONNX graph nor weights; check the name"]),
+        (unknown_graph, "auto", ["under names that are not known (onnx/model_O3.onnx); ", EXPORT]),
+        (no_fast_tokenizer, "auto", ["has no tokenizer.json; ", EXPORT]),
+        (
+            lambda path: None,
+            "int8",
+            ["has none of ['onnx/model_quantized.onnx'", "variant='int8'; it has variant 'fp32'"],
+        ),
+    ],
+)
+def test_a_repository_that_cannot_be_run(
+    tmp_path: Path, change: Callable[[Path], None], variant: str, messages: list[str]
+) -> None:
+    source = write_tiny_model(tmp_path / "source")
+    change(source)
+    with serve_hub(NAME, source) as (endpoint, requests):
+        answer = open_one(endpoint, tmp_path / "cache", NAME, variant=variant)
+        # Nothing is fetched that could not be used.
+        assert requests == [f"GET /api/models/{NAME}?blobs=true"]
+    assert answer["error"] == "HubError"
+    assert answer["message"].startswith(f"model='{NAME}' revision=None ")
+    assert "\n" not in answer["message"]
+    for message in messages:
+        assert message in answer["message"]
+
+
+def test_names_and_tokens_that_the_hub_refuses(tmp_path: Path) -> None:
+    source = write_tiny_model(tmp_path / "source")
+    with open_hub(NAME, {COMMIT: source}, {"main": COMMIT}) as served:
+        page = f"{served.endpoint}/{NAME}"
+        unknown, malformed = open_all([("somebody/else", {}), ("somebody/a--b", {})], served.endpoint, tmp_path / "1")
+        assert unknown["message"] == (
+            f"model='somebody/else' revision=None is not on {served.endpoint}, or is private; check the name, "
+            "or set HF_TOKEN if it is private"
+        )
+        assert malformed["message"].startswith("model='somebody/a--b' revision=None is no valid Hub name: ")
+        served.gate = "hf_member"
+        gated = open_one(served.endpoint, tmp_path / "2", NAME)
+        assert gated["message"] == (
+            f"model='{NAME}' revision=None is gated; accept its terms at {page} and set HF_TOKEN to a token of that "
+            "account"
+        )
+        (stranger,) = open_all([(NAME, {})], served.endpoint, tmp_path / "3", HF_TOKEN="hf_stranger")
+        assert stranger["message"] == gated["message"]
+        (invalid,) = open_all([(NAME, {})], served.endpoint, tmp_path / "4", HF_TOKEN="invalid")
+        assert "was refused, as the token is not valid; set HF_TOKEN to a valid one" in invalid["message"]
+        (member,) = open_all([(NAME, {})], served.endpoint, tmp_path / "5", HF_TOKEN="hf_member")
+        np.testing.assert_allclose(member["vector"], tiny_vector("red green"), atol=1e-6)
+        for token in ("hf_member", "hf_stranger"):
+            assert token not in str([gated, stranger, invalid, member])
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ("403", "was refused with status 403; give the token in HF_TOKEN read access to "),
+        ("429", "was refused with status 429, too many requests; wait some minutes"),
+        ("503", "status 503; try again later, or check HF_ENDPOINT"),
+    ],
+)
+def test_a_hub_that_answers_with_an_error(tmp_path: Path, status: str, message: str) -> None:
+    source = write_tiny_model(tmp_path / "source")
+    with open_hub(NAME, {COMMIT: source}, {"main": COMMIT}) as served:
+        served.faults.append(Fault("GET /api/models", status, times=99))
+        answer = open_one(served.endpoint, tmp_path / "cache", NAME)
+    assert answer["error"] == "HubError"
+    assert message in answer["message"]
+
+
+def test_a_hub_that_does_not_answer_ends_in_time(tmp_path: Path) -> None:
+    source = write_tiny_model(tmp_path / "source")
+    cache = tmp_path / "cache"
+    short = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    late = "no answer in time (ReadTimeout); check network and HTTPS_PROXY, or raise HF_HUB_ETAG_TIMEOUT"
+    with open_hub(NAME, {COMMIT: source}, {"main": COMMIT}) as served:
+        served.faults.append(Fault("GET /api/models", "wait"))
+        (silent,) = open_all([(NAME, {})], served.endpoint, cache, **short)
+        assert f"could not be fetched from {served.endpoint}: {late}" in silent["message"]
+        # The content stops half-way, and so does every attempt to go on.
+        digest = sha256_of_file(source / "onnx" / "model.onnx")
+        served.faults.append(Fault(f"GET /{digest}", "hang", times=99))
+        (stalled,) = open_all([(NAME, {})], served.endpoint, cache, **short)
+        assert late in stalled["message"]
+        served.faults.clear()
+        (whole,) = open_all([(NAME, {})], served.endpoint, cache)
+        np.testing.assert_allclose(whole["vector"], tiny_vector("red green"), atol=1e-6)
+        served.faults.append(Fault("GET /api/models", "wait"))
+        (cached,) = open_all([(NAME, {})], served.endpoint, cache, **short)
+        assert {**cached, "warnings": []} == whole
+        assert "the Hub cannot be reached (ReadTimeout), so the cached commit" in cached["warnings"][0]
+
+
+def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
+    with serve_hub(NAME, write_tiny_model(tmp_path / "source")) as (endpoint, requests):
+        answer = open_one(endpoint, tmp_path / "cache", NAME, offline=True, revision="v1", variant="int8")
+        (variable, insisting) = open_all(
+            [(NAME, {}), (NAME, {"offline": False})], endpoint, tmp_path / "cache", HF_HUB_OFFLINE="1"
+        )
+        assert requests == []
+    assert answer["error"] == variable["error"] == "HubError"
+    assert answer["message"] == (
+        f"model='{NAME}' revision='v1' is not in the cache; fetch it once with the network on, without offline=True "
+        f"and HF_HUB_OFFLINE: gte download {NAME} --revision v1 --variant int8"
+    )
+    assert "is not in the cache; fetch it once with the network on" in variable["message"]
+    assert insisting["message"].endswith("cannot be fetched while HF_HUB_OFFLINE is set; unset it")
+
+
+def test_an_unknown_variant() -> None:
+    with pytest.raises(InputError, match=r"variant='int4'; one of \('auto', 'fp32', 'fp16', 'int8'\) is supported"):
+        fetch_model(NAME, "int4", None, None)
