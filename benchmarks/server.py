@@ -1,24 +1,29 @@
 """Throughput of `gte serve` under concurrent clients that send one text at a time, with and without micro-batching.
 
 The third server is what a program usually has: a route that calls `Embedder.embed` for each request in a thread pool.
-All three run the same model in a process of their own, in turns, and answer base64; the clients share this machine.
+The fourth is fastembed behind FastAPI on the same int8 file, where both are installed. Each is a process of its own,
+in turns, and answers base64; the clients share this machine.
 
     python benchmarks/server.py --clients 64 --seconds 8 --rounds 3
 """
 
 import argparse
-import asyncio
+import base64
 import json
 import os
 import platform
 import random
+import re
+import selectors
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +34,11 @@ GTE = [sys.executable, "-m", "gte_sdk.cli", "serve", "--port", "0"]
 SERVERS = {
     "micro-batching": GTE,
     "no micro-batching": [*GTE, "--no-micro-batching"],
-    "one call per request": [sys.executable, __file__, "--call-per-request"],
+    "one call per request": [sys.executable, __file__, "--serve", "gte_sdk"],
+    "fastembed and FastAPI": [sys.executable, __file__, "--serve", "fastembed"],
 }
 WARM_UP_SECONDS = 1.0
+REQUEST_POOL = 1000
 
 
 class Round(NamedTuple):
@@ -41,75 +48,119 @@ class Round(NamedTuple):
     errors: int
     cpu_ms: float
     """Processor time of the server for each request; other programs on the machine hardly move it."""
-    resident_mb: float
+    peak_mb: float
+    """The most resident memory so far."""
+    growth_mb: float
+    """Of resident memory, from the warm-up's end to the round's."""
 
 
 def main() -> None:
     options = _options()
-    if options.call_per_request:
-        serve_one_call_per_request()
+    if options.serve:
+        serve_gte() if options.serve == "gte_sdk" else serve_fastembed()
         return
-    rounds: dict[str, list[Round]] = {name: [] for name in SERVERS}
+    words = (options.words[0], options.words[1])
+    servers = {name: SERVERS[name] for name in options.servers}
+    if find_spec("fastembed") is None or find_spec("fastapi") is None:
+        servers.pop("fastembed and FastAPI", None)
+        print("fastembed and FastAPI: not installed, left out", file=sys.stderr)
+    rounds: dict[str, list[Round]] = {name: [] for name in servers}
     for number in range(options.rounds):
-        for name in random.Random(number).sample(list(SERVERS), len(SERVERS)):
-            with running(SERVERS[name]) as (port, process_id):
-                before = cpu_seconds(process_id)
-                latencies, errors, count = asyncio.run(load(port, options.clients, options.seconds))
-                cpu_ms = 1000 * (cpu_seconds(process_id) - before) / count
-                rounds[name].append(_round(latencies, errors, options.seconds, cpu_ms, resident_mb(process_id)))
+        for name in random.Random(number).sample(list(servers), len(servers)):
+            with running(servers[name]) as (port, process_id):
+                load(port, options.clients, WARM_UP_SECONDS, words)
+                cpu, resident = cpu_seconds(process_id), resident_mb(process_id, "VmRSS")
+                latencies, errors = load(port, options.clients, options.seconds, words)
+                cpu_ms = 1000 * (cpu_seconds(process_id) - cpu) / len(latencies)
+                growth = resident_mb(process_id, "VmRSS") - resident
+                memory = (resident_mb(process_id, "VmHWM"), growth)
+                rounds[name].append(_round(latencies, errors, options.seconds, cpu_ms, *memory))
             print(f"round {number + 1}, {name}: {rounds[name][-1].requests_per_second:.0f} requests/s", file=sys.stderr)
     results = {
         name: Round(*(statistics.median(column) for column in zip(*of, strict=True))) for name, of in rounds.items()
     }
     print(
-        f"{options.clients} clients, one text of 5 to 40 words each, {options.seconds:g} s, median of {options.rounds}"
+        f"{options.clients} clients, texts of {words[0]} to {words[1]} words, {options.seconds:g} s, median of "
+        f"{options.rounds}"
     )
-    print(f"{'server':24}{'requests/s':>12}{'median ms':>12}{'p99 ms':>10}{'errors':>8}{'CPU ms':>8}{'MB':>8}")
+    titles = f"{'requests/s':>12}{'median ms':>12}{'p99 ms':>10}{'errors':>8}{'CPU ms':>8}{'MB':>8}{'+MB':>8}"
+    print(f"{'server':24}{titles}")
     for name, result in results.items():
-        print(
-            f"{name:24}{result[0]:>12.0f}{result[1]:>12.1f}{result[2]:>10.1f}{result[3]:>8.0f}{result[4]:>8.2f}{result[5]:>8.0f}"
-        )
-    batching = results["micro-batching"].requests_per_second
-    ratios = {f"micro-batching / {name}": batching / results[name].requests_per_second for name in list(SERVERS)[1:]}
+        figures = f"{result[0]:>12.0f}{result[1]:>12.1f}{result[2]:>10.1f}{result[3]:>8.0f}{result[4]:>8.2f}"
+        print(f"{name:24}{figures}{result[5]:>8.0f}{result[6]:>8.1f}")
+    first, *others = servers
+    rate = results[first].requests_per_second
+    ratios = {f"{first} / {name}": rate / results[name].requests_per_second for name in others}
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cpus": os.cpu_count()}
     print(json.dumps({"results": {k: v._asdict() for k, v in results.items()}, "ratios": ratios, **machine}))
 
 
-async def load(port: int, clients: int, seconds: float) -> tuple[list[float], int, int]:
-    """Latencies in seconds after the warm-up, how many of those requests were no 200, and how many were sent at all."""
+def load(port: int, clients: int, seconds: float, words: tuple[int, int]) -> tuple[list[float], int]:
+    """Latencies in seconds of all requests that were answered in time, and how many of the answers were no 200.
+
+    One thread with ready-made requests and plain sockets, so that it takes little of the processors that it shares.
+    """
+    choice = random.Random(clients)
+    pool = [request_bytes(" ".join(choice.choices(WORDS, k=choice.randint(*words)))) for _ in range(REQUEST_POOL)]
     latencies: list[float] = []
-    errors = count = 0
-    start = time.perf_counter() + WARM_UP_SECONDS
-    end = start + seconds
-
-    async def client(number: int) -> None:
-        nonlocal errors, count
-        choice = random.Random(number)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while (sent := time.perf_counter()) < end:
-            text = " ".join(choice.choices(WORDS, k=choice.randint(5, 40)))
-            status = await ask(reader, writer, text)
-            count += 1
-            if sent >= start:
-                latencies.append(time.perf_counter() - sent)
+    errors = 0
+    with selectors.DefaultSelector() as selector:
+        for _ in range(clients):
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(connection, selectors.EVENT_READ, Client(connection, pool))
+        everybody: list[Client] = [key.data for key in selector.get_map().values()]
+        end = time.perf_counter() + seconds
+        for client in everybody:
+            client.send()
+        while (now := time.perf_counter()) < end:
+            for key, _ in selector.select(end - now):
+                status = key.data.receive()
+                if status is None:
+                    continue
+                latencies.append(time.perf_counter() - key.data.sent)
                 errors += status != 200
-        writer.close()
+                key.data.send()
+        for client in everybody:
+            client.connection.close()
+    return latencies, errors
 
-    await asyncio.gather(*(client(number) for number in range(clients)))
-    return latencies, errors, count
+
+class Client:
+    """One open connection that sends its next request as soon as the last one is answered."""
+
+    def __init__(self, connection: socket.socket, pool: list[bytes]) -> None:
+        self.connection = connection
+        self.sent = 0.0
+        self._pool = pool
+        self._answer = b""
+
+    def send(self) -> None:
+        self.sent = time.perf_counter()
+        self.connection.sendall(random.choice(self._pool))
+
+    def receive(self) -> int | None:
+        """The status of an answer that is whole, None for a part of one."""
+        chunk = self.connection.recv(65536)
+        if not chunk:
+            raise ConnectionError("the server closed a connection")
+        self._answer += chunk
+        head, separator, body = self._answer.partition(b"\r\n\r\n")
+        if not separator:
+            return None
+        length = int(re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
+        if len(body) < length:
+            return None
+        self._answer = b""
+        return int(head[9:12])
 
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> int:
-    """One request over an open connection; the status of its answer."""
+def request_bytes(text: str) -> bytes:
     body = json.dumps({"model": "gte-mini", "input": text, "encoding_format": "base64"}).encode("ascii")
     head = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode("ascii") + body)
-    header = await reader.readuntil(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in header.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    await reader.readexactly(length)
-    return int(header[9:12])
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode("ascii") + body
 
 
 @contextmanager
@@ -131,17 +182,14 @@ def cpu_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_mb(process_id: int) -> float:
-    """The largest resident size so far, from /proc (Linux)."""
+def resident_mb(process_id: int, which: str) -> float:
+    """Resident memory from /proc (Linux): "VmRSS" is what it is, "VmHWM" the most that it has been."""
     status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(which))) / 1024
 
 
-def serve_one_call_per_request() -> None:
+def serve_gte() -> None:
     """The usual server: a route in a thread pool that calls the embedder on the texts of its request."""
-    import base64
-
-    import uvicorn
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
@@ -149,34 +197,62 @@ def serve_one_call_per_request() -> None:
     from starlette.routing import Route
 
     from gte_sdk import Embedder
-    from gte_sdk.server.connection import bind
 
     embedder = Embedder()
 
     async def embeddings(request: Request) -> JSONResponse:
         content: dict[str, Any] = await request.json()
-        vectors_ND = await run_in_threadpool(embedder.embed, [content["input"]])
-        data = [{"index": n, "embedding": base64.b64encode(row.tobytes()).decode()} for n, row in enumerate(vectors_ND)]
-        return JSONResponse({"data": data})
+        return JSONResponse(_base64_rows(await run_in_threadpool(lambda: list(embedder.embed([content["input"]])))))
 
-    app = Starlette(routes=[Route("/v1/embeddings", embeddings, methods=["POST"])])
+    _serve(Starlette(routes=[Route("/v1/embeddings", embeddings, methods=["POST"])]))
+
+
+def serve_fastembed() -> None:
+    from fastapi import FastAPI
+
+    sys.path.append(str(Path(__file__).resolve().parents[1]))  # last, so that gte_sdk is the one that is installed
+
+    from benchmarks.embedding_rivals import INT8, open_fastembed
+    from gte_sdk.model_dir import bundled_model_path
+
+    embed = open_fastembed(bundled_model_path("gte-mini"), INT8)
+
+    def embeddings(content: dict[str, Any]) -> dict[str, Any]:
+        return _base64_rows([row.astype(np.float32) for row in embed([content["input"]])])
+
+    app = FastAPI()
+    app.add_api_route("/v1/embeddings", embeddings, methods=["POST"])
+    _serve(app)
+
+
+def _base64_rows(rows: Iterable[Any]) -> dict[str, Any]:
+    return {"data": [{"index": n, "embedding": base64.b64encode(row.tobytes()).decode()} for n, row in enumerate(rows)]}
+
+
+def _serve(app: Any) -> None:
+    import uvicorn
+
+    from gte_sdk.server.connection import bind
+
     listener = bind("127.0.0.1", 0)
     listener.listen()
     print(f"http://127.0.0.1:{listener.getsockname()[1]}", file=sys.stderr, flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
-def _round(latencies: list[float], errors: int, seconds: float, cpu_ms: float, resident: float) -> Round:
+def _round(latencies: list[float], errors: int, seconds: float, cpu_ms: float, peak: float, growth: float) -> Round:
     median, p99 = np.percentile(np.array(latencies) * 1000, [50, 99]).tolist()
-    return Round(len(latencies) / seconds, median, p99, errors, cpu_ms, resident)
+    return Round(len(latencies) / seconds, median, p99, errors, cpu_ms, peak, growth)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--words", type=int, nargs=2, default=(5, 40), help="the least and the most words of a text")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--call-per-request", action="store_true", help="run the third server; used by the benchmark")
+    parser.add_argument("--servers", nargs="+", choices=list(SERVERS), default=list(SERVERS))
+    parser.add_argument("--serve", choices=("gte_sdk", "fastembed"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -1,8 +1,5 @@
 """The Starlette application: which path leads where, the page's files, and every error in OpenAI's shape."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +39,12 @@ _PAGE_HEADERS = {
 def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
 
-    Its lifespan ends the model's threads; time-outs of headers and writes, and the bound on connections, are the ASGI
-    server's business.
+    Time-outs of headers and writes, and the bound on connections, are the ASGI server's business.
     """
     metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
     service = Service(embedder, settings, metrics)
     models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
-    document = openapi_document(settings, embedder.dim, embedder.vocabulary_size)
+    document = openapi_document(settings, embedder.dims, embedder.vocabulary_size)
 
     async def list_models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": models})
@@ -61,18 +57,13 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         raise Refusal(404, f"the model {name[:80]!r} is not served here", code="model_not_found", param="model")
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "model": settings.model_name, "queued_texts": metrics.queued_texts})
+        return JSONResponse({"status": "ok", "model": settings.model_name, "queued_texts": service.queued_texts})
 
     async def metrics_text(request: Request) -> Response:
-        return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(metrics.text(service.queued_texts), media_type="text/plain; version=0.0.4")
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(document)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        await asyncio.to_thread(service.batcher.close)
 
     routes = [
         Route("/v1/embeddings", service.embeddings, methods=["POST"]),
@@ -86,7 +77,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         *(Route(path, _page_file(name, media_type)) for path, (name, media_type) in _PAGE_FILES.items()),
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
-    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=handlers)
     return gate(app, settings, metrics, frozenset(route.path for route in routes))
 
 

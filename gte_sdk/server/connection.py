@@ -50,20 +50,17 @@ def run(
         server_header=False,
         proxy_headers=False,
     )
-    server = uvicorn.Server(config)
 
-    async def serve() -> None:
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            started()
-        await serving
+    class AnnouncingServer(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                started()
 
     # Uvicorn raises the signal that stopped it once more at the end, under the handler that it found.
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        asyncio.run(serve())
+        AnnouncingServer(config).run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -38,7 +38,6 @@ class Metrics:
 
     def __init__(self, model: str, fingerprint: str, version: str) -> None:
         self.started = time.time()
-        self.queued_texts = 0
         self.requests_in_progress = 0
         self.held_bytes = 0
         self.truncated_texts = 0
@@ -58,7 +57,7 @@ class Metrics:
         self._texts += texts
         self._tokens += tokens
 
-    def text(self) -> str:
+    def text(self, queued_texts: int) -> str:
         """The exposition format, version 0.0.4."""
         lines = [
             *_family("gte_info", "gauge", "The model that is served.", f"gte_info{{{self._information}}} 1"),
@@ -77,7 +76,7 @@ class Metrics:
             *_single("gte_texts_total", "counter", "Texts embedded.", self._texts),
             *_single("gte_tokens_total", "counter", "Tokens embedded, special tokens included.", self._tokens),
             *_single("gte_truncated_texts_total", "counter", "Texts that were cut.", self.truncated_texts),
-            *_single("gte_queued_texts", "gauge", "Texts that wait for the model.", self.queued_texts),
+            *_single("gte_queued_texts", "gauge", "Texts that wait for the model.", queued_texts),
             *_single("gte_requests_in_progress", "gauge", "Requests not yet answered.", self.requests_in_progress),
             *_single("gte_held_bytes", "gauge", "Bodies of the requests in progress.", self.held_bytes),
             *_single("process_start_time_seconds", "gauge", "Start, since the epoch.", self.started),

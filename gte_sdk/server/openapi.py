@@ -1,5 +1,6 @@
 """The OpenAPI document of the server: what requests.py accepts and service.py answers, for people and generators."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gte_sdk
@@ -21,7 +22,7 @@ _REFUSALS = {
 }
 
 
-def openapi_document(settings: Settings, dim: int, vocabulary_size: int) -> dict[str, Any]:
+def openapi_document(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
     """OpenAPI 3.1 for this server: its model's names, its limits, its key."""
     refusals = {str(status): _error(text) for status, text in _REFUSALS.items()}
     guarded = {"403": _error("The Host header does not name this machine.")}
@@ -56,7 +57,7 @@ def openapi_document(settings: Settings, dim: int, vocabulary_size: int) -> dict
             "/health": {"get": _get("Whether the server answers", "health", _json_of("Health"), {}, is_open=True)},
             "/metrics": {"get": _get("Counters for Prometheus", "metrics", text, guarded)},
         },
-        "components": {"schemas": _schemas(settings, dim, vocabulary_size)},
+        "components": {"schemas": _schemas(settings, dims, vocabulary_size)},
     }  # fmt: skip
     if settings.api_key is not None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -64,7 +65,7 @@ def openapi_document(settings: Settings, dim: int, vocabulary_size: int) -> dict
     return document
 
 
-def _schemas(settings: Settings, dim: int, vocabulary_size: int) -> dict[str, Any]:
+def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
     model = {"type": "string", "enum": [settings.model_name, *settings.aliases]}
     ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": vocabulary_size - 1}, "minItems": 1}
     many = {"minItems": 1, "maxItems": settings.max_inputs}
@@ -98,7 +99,7 @@ def _schemas(settings: Settings, dim: int, vocabulary_size: int) -> dict[str, An
                     "enum": [*ENCODING_FORMATS, None],
                     "description": "base64 is little-endian float32.",
                 },
-                "dimensions": {"enum": [dim, None], "description": "This model's vectors cannot be cut."},
+                "dimensions": {"enum": [*dims, None], "description": "The widths that the model was trained for."},
                 "input_type": {
                     "enum": [*INPUT_TYPES, None],
                     "description": "Which of the model's prompts to put before.",

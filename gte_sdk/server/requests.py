@@ -5,7 +5,7 @@ since a misspelt option must not be ignored.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from gte_sdk.server.refusal import Refusal, invalid
@@ -23,6 +23,7 @@ class EmbeddingsRequest(NamedTuple):
     kind: str
     """Which of the model's prompts to use: "" (none), "query" or "document"."""
     as_base64: bool
+    dim: int
 
 
 class RerankRequest(NamedTuple):
@@ -44,7 +45,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return content
 
 
-def parse_embeddings(body: bytes, settings: Settings, dim: int) -> EmbeddingsRequest:
+def parse_embeddings(body: bytes, settings: Settings, dims: Sequence[int]) -> EmbeddingsRequest:
+    """`dims` are the widths that the vectors can be had in, the whole one first."""
     content = parse_json(body)
     _check_fields(content, {"input", "model", "dimensions", "encoding_format", "user", "input_type"})
     _check_model(content, settings)
@@ -52,16 +54,14 @@ def parse_embeddings(body: bytes, settings: Settings, dim: int) -> EmbeddingsReq
         raise invalid("input is missing; give a text, a list of texts, or lists of token ids", "input", "missing")
     texts, token_ids = _inputs(content["input"], settings.max_inputs)
     dimensions = _optional_whole(content, "dimensions")
-    if dimensions is not None and dimensions != dim:
-        message = (
-            f"dimensions={dimensions}: {settings.model_name} was not trained to be cut; leave it out, or ask for {dim}"
-        )
-        raise invalid(message, "dimensions")
+    if dimensions is not None and dimensions not in dims:
+        trained = f"{settings.model_name} was trained for {', '.join(map(str, dims))}"
+        raise invalid(f"dimensions={dimensions}: {trained}; ask for one of these or leave it out", "dimensions")
     encoding = _choice(content, "encoding_format", ENCODING_FORMATS)
     kind = _choice(content, "input_type", INPUT_TYPES)
     if content.get("user") is not None:
         _text(content["user"], "user")
-    return EmbeddingsRequest(texts, token_ids, kind or "", encoding == "base64")
+    return EmbeddingsRequest(texts, token_ids, kind or "", encoding == "base64", dimensions or dims[0])
 
 
 def parse_rerank(body: bytes, settings: Settings) -> RerankRequest:

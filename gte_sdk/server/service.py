@@ -8,14 +8,15 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.embedder import Embedder
-from gte_sdk.server.batching import MicroBatcher
+from gte_sdk.engine import cut_rows
+from gte_sdk.micro_batches import MicroBatcher, run_here_or_in_thread
 from gte_sdk.server.gate import read_body
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.refusal import Refusal, invalid
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 # Bodies up to this size are parsed and tokenized, and so many vectors written, on the event loop: below 2 ms of work.
 _INLINE_BYTES = 8192
 _INLINE_VECTORS = 8
-
-Result = TypeVar("Result")
+# A client is watched for its going away once it has waited so long; most are answered before.
+_WATCH_AFTER_SECONDS = 0.5
 
 
 class Frame(NamedTuple):
@@ -51,24 +52,31 @@ class Service:
         self._metrics = metrics
         self._frame = special_frame(embedder)
         self._vocabulary_size = embedder.vocabulary_size
-        self.batcher = MicroBatcher(
-            embedder.embed_tokens, embedder.dim, settings.max_queued_texts, metrics, settings.micro_batching
-        )
+        self._batcher = MicroBatcher(embedder.embed_tokens, embedder.dim, settings.micro_batching, metrics.count_batch)
+
+    @property
+    def queued_texts(self) -> int:
+        """Texts that wait for the model."""
+        return self._batcher.queued_texts
 
     async def embeddings(self, request: "Request") -> "Response":
         """POST /v1/embeddings"""
         async with self._body(request) as body:
             inline = len(body) <= _INLINE_BYTES
-            parsed = await _run(inline, lambda: parse_embeddings(body, self._settings, self._embedder.dim))
+            parsed = await run_here_or_in_thread(
+                inline, lambda: parse_embeddings(body, self._settings, self._embedder.dims)
+            )
             if parsed.token_ids:
                 tokenized = self._framed(parsed.token_ids)
             else:
-                tokenized = await _run(inline, lambda: self._tokenized(parsed.texts, parsed.kind))
+                tokenized = await run_here_or_in_thread(inline, lambda: self._tokenized(parsed.texts, parsed.kind))
             headers = self._truncation_headers(tokenized.left_out, "input")
             vectors_ND = await self._embedded(tokenized.ids, request)
+            if parsed.dim < self._embedder.dim:
+                vectors_ND = cut_rows(vectors_ND, parsed.dim)
             token_count = sum(map(len, tokenized.ids))
             write = base64_rows if parsed.as_base64 else float_rows
-            content = await _run(
+            content = await run_here_or_in_thread(
                 len(vectors_ND) <= _INLINE_VECTORS,
                 lambda: embeddings_json(write(vectors_ND), self._settings.model_name, token_count),
             )
@@ -78,9 +86,9 @@ class Service:
         """POST /rerank: documents by the cosine of their vectors to the query's."""
         async with self._body(request) as body:
             inline = len(body) <= _INLINE_BYTES
-            parsed = await _run(inline, lambda: parse_rerank(body, self._settings))
-            query = await _run(inline, lambda: self._tokenized([parsed.query], "query"))
-            documents = await _run(inline, lambda: self._tokenized(parsed.documents, "document"))
+            parsed = await run_here_or_in_thread(inline, lambda: parse_rerank(body, self._settings))
+            query = await run_here_or_in_thread(inline, lambda: self._tokenized([parsed.query], "query"))
+            documents = await run_here_or_in_thread(inline, lambda: self._tokenized(parsed.documents, "document"))
             headers = self._truncation_headers(query.left_out, "query")
             headers |= self._truncation_headers(documents.left_out, "documents")
             vectors_ND = await self._embedded(query.ids + documents.ids, request)
@@ -153,19 +161,31 @@ class Service:
 
     async def _embedded(self, ids: list[list[int]], request: "Request") -> NDArray[np.float32]:
         """The vectors; texts of a client that went away give their place in the queue back."""
-        work = asyncio.ensure_future(self.batcher.embed(ids))
-        gone = asyncio.ensure_future(request.receive())
+        most, queued = self._settings.max_queued_texts, self.queued_texts
+        if queued and queued + len(ids) > most:  # an empty queue has room for any request
+            message = f"{queued} texts are waiting and {len(ids)} more exceed {most}; try again later"
+            raise Refusal(429, message, code="queue_full", headers={"Retry-After": "1"})
+        answer = self._batcher.submit(ids)
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise Refusal(499, "the client closed the connection", code="client_gone")
-            vectors_ND = work.result()
+            await asyncio.wait((answer,), timeout=_WATCH_AFTER_SECONDS)
+            if not answer.done():
+                await _answered_or_gone(answer, request)
+            vectors_ND = answer.result()
         finally:
-            gone.cancel()
-            work.cancel()
+            answer.cancel()
         if not np.isfinite(vectors_ND).all():
             raise RuntimeError(f"the model gave NaN or infinity for {len(ids)} texts")
         return vectors_ND
+
+
+async def _answered_or_gone(answer: "asyncio.Future[NDArray[np.float32]]", request: "Request") -> None:
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    if not answer.done():
+        raise Refusal(499, "the client closed the connection", code="client_gone")
 
 
 def special_frame(embedder: Embedder) -> Frame:
@@ -200,7 +220,3 @@ def _json_response(content: bytes, headers: dict[str, str]) -> "Response":
     from starlette.responses import Response
 
     return Response(content, media_type="application/json", headers=headers)
-
-
-async def _run(inline: bool, work: Callable[[], Result]) -> Result:
-    return work() if inline else await asyncio.to_thread(work)

@@ -182,24 +182,25 @@ def test_bodies_that_are_too_large(strict: str) -> None:
     assert metric(strict, "gte_held_bytes") == 0
 
 
-def test_too_many_inputs_and_too_long_texts(strict: str) -> None:
+def test_too_many_inputs_and_too_long_texts(strict: str, embedder: Embedder) -> None:
     body = {"model": "gte-mini", "input": ["red"] * 4}
     assert refused(httpx.post(f"{strict}/v1/embeddings", json=body)) == (422, "too_many_inputs", "input")
-    body = {"model": "gte-mini", "input": ["red", "red " * 255]}
+    body = {"model": "gte-mini", "input": ["red", "a " * (embedder.max_tokens - 1)]}
     assert refused(httpx.post(f"{strict}/v1/embeddings", json=body)) == (422, "too_long", "input")
 
 
 def test_long_texts_are_cut_and_named(url: str, embedder: Embedder) -> None:
     before = metric(url, "gte_truncated_texts_total")
-    texts = ["red", "red " * 255, "green " * 9999]
+    limit = embedder.max_tokens
+    texts = ["red", "red " * (limit - 1), "green " * 9999]
     answer = httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": texts})
     assert answer.headers["x-gte-truncated-input"] == "1,2"
     np.testing.assert_array_equal(np.array(answer.json()["data"][2]["embedding"], np.float32), embedder.embed(texts[2]))
-    assert answer.json()["usage"]["prompt_tokens"] == 3 + 256 + 256
+    assert answer.json()["usage"]["prompt_tokens"] == 3 + limit + limit
     assert metric(url, "gte_truncated_texts_total") == before + 2
-    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": "red " * 254})
+    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": "red " * (limit - 2)})
     assert "x-gte-truncated-input" not in answer.headers
-    assert answer.json()["usage"]["prompt_tokens"] == 256
+    assert answer.json()["usage"]["prompt_tokens"] == limit
 
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/embeddings HT", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gte_sdk import Embedder
-from gte_sdk.server.batching import BATCH_TOKENS
+from gte_sdk.micro_batches import BATCH_TOKENS
 
 from .servers import gte_serve
 
@@ -190,11 +190,11 @@ def test_the_openapi_document_holds(url: str) -> None:
     assert result.returncode == 0, result.stdout[-3000:]
 
 
-def test_the_document_names_the_limits(url: str) -> None:
+def test_the_document_names_the_limits(url: str, embedder: Embedder) -> None:
     document = httpx.get(f"{url}/openapi.json").json()
     request = document["components"]["schemas"]["EmbeddingsRequest"]["properties"]
     assert request["input"]["anyOf"][1]["maxItems"] == 2048
-    assert request["dimensions"]["enum"] == [384, None]
+    assert request["dimensions"]["enum"] == [*embedder.dims, None]
     assert request["model"]["enum"] == ["gte-mini", "text-embedding-3-small"]
 
 
