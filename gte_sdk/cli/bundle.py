@@ -22,6 +22,7 @@ from gte_sdk.model_dir import (
     checked_file,
     read_model_dir,
 )
+from gte_sdk.published import hub_name_of
 from gte_sdk.vector_files import check_target, replace_whole
 
 # What a directory of the Hub holds beside the weights of other frameworks.
@@ -58,7 +59,7 @@ def bundle(
     description = read_model_dir(source)
     files = _files_to_bundle(description, variants)
     with replace_whole(output, overwrite) as file:
-        write_bundle(file, files)
+        write_bundle(file, files, hub_name_of(source))
         size = file.tell()
     if not quiet:
         click.echo(f"gte: {click.format_filename(output)}: {counted(len(files), 'file')}, {size:,} bytes", err=True)

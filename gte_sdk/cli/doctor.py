@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import gte_sdk
 from gte_sdk import _kernels
 from gte_sdk.cli.model import model_options
 from gte_sdk.embedder import Embedder
-from gte_sdk.errors import GteError
+from gte_sdk.errors import DeviceError, GteError
+from gte_sdk.golden import read_golden
 from gte_sdk.model_dir import bundled_models
-from gte_sdk.threads import available_threads, process_cgroup_quota
+from gte_sdk.providers import count_nodes, import_onnxruntime, installed_distributions, package_conflict
+from gte_sdk.threads import available_threads, deciding_limit, process_cgroup_quota, thread_limits
+from gte_sdk.tokens import pad_batch
 
 _PACKAGES = ("numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "click", "tqdm", "pyarrow", "huggingface-hub")
 # What decides which kernels run, of the many features that a CPU names.
@@ -55,10 +59,12 @@ def doctor(model: str, device: str, threads: int | None, as_json: bool) -> None:
         "versions": _versions(),
         "cpu": _cpu(),
         "threads": {
-            "used": available_threads(), "of_the_machine": os.cpu_count(), "affinity": _affinity(),
-            "cgroup_quota": process_cgroup_quota(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+            "used": available_threads() if threads is None else threads,
+            "decided_by": deciding_limit() if threads is None else "--threads",
+            "limits": thread_limits(), "cgroup_quota": process_cgroup_quota(),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },
-        "onnxruntime_providers": _providers(),
+        "onnxruntime": _onnxruntime(),
         "models": {"bundled": bundled_models(), "hub_cache": _hub_cache()},
         "self_test": _self_test(model, device, threads),
     }  # fmt: skip
@@ -100,14 +106,15 @@ def _read(path: str) -> str:
         return ""
 
 
-def _affinity() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-
-
-def _providers() -> list[str]:
-    import onnxruntime
-
-    return list(onnxruntime.get_available_providers())
+def _onnxruntime() -> dict[str, Any]:
+    """What the installed packages offer; that CUDA is offered does not say that it starts, the self test does."""
+    try:
+        offered = list(import_onnxruntime().get_available_providers())
+    except DeviceError as error:
+        return {"installed": installed_distributions(), "providers_offered": [], "error": str(error)}
+    return {
+        "installed": installed_distributions(), "providers_offered": offered, "conflict": package_conflict(),
+    }  # fmt: skip
 
 
 def _hub_cache() -> str | None:
@@ -122,7 +129,10 @@ def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:
     """Opens the model and embeds: rows of unit length, the same alone and in a batch, like texts near to each other."""
     started = time.perf_counter()
     try:
-        with Embedder(model, device=device, threads=threads) as embedder:
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            Embedder(model, device=device, threads=threads) as embedder,
+        ):
             opened = time.perf_counter()
             vectors_ND = embedder.embed(list(_TEXTS))
             alone_ND = np.stack([embedder.embed(text) for text in _TEXTS])
@@ -132,11 +142,31 @@ def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:
             return {
                 "passed": unit and difference < 1e-4, "model": model, "fingerprint": embedder.fingerprint,
                 "device": embedder.device, "engine": embedder.engine, "variant": embedder.variant,
+                **_what_ran(embedder), "warnings": [str(warning.message) for warning in caught],
                 "unit_length": unit, "largest_difference_alone_and_in_a_batch": difference,
                 "open_ms": round(1000 * (opened - started), 1),
             }  # fmt: skip
     except (GteError, OSError) as error:
         return {"passed": False, "model": model, "error": str(error)}
+
+
+def _what_ran(embedder: Embedder) -> dict[str, Any]:
+    """The instruction set of the native engine, or how many nodes of the graph each provider of onnxruntime ran."""
+    opened, description = embedder._engine, embedder._model_dir
+    found = {"kernels": opened.kernels, "threads": opened.threads, "golden_vectors": _golden(embedder)}
+    if opened.name == "native":
+        return {**found, "nodes_by_provider": "none: the native engine runs the whole graph"}
+    graph = description.path / opened.graph_name
+    source = str(graph) if isinstance(graph, Path) else graph.read_bytes()
+    inputs = pad_batch(embedder.tokenize(_TEXTS[:1]).ids)._asdict()
+    return {**found, "nodes_by_provider": count_nodes(source, opened.device, inputs)}
+
+
+def _golden(embedder: Embedder) -> str:
+    golden = read_golden(embedder._model_dir)
+    if golden is None or embedder.variant not in golden.vectors:
+        return "none in this model directory"
+    return f"held: {len(golden.texts)} texts, made by {golden.vectors[embedder.variant].made_by}"
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -149,6 +179,8 @@ def _print(report: dict[str, Any]) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_shown(part)}" for name, part in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)

@@ -9,10 +9,12 @@ from typing import IO
 
 import click
 
-from gte_sdk.cli.model import TextKind, embed_batch, model_options
-from gte_sdk.cli.terminal import counted, progress_bar
+from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
+from gte_sdk.cli.model import embed_batch, model_options
+from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
 from gte_sdk.embedder import Embedder
 from gte_sdk.errors import InputError
+from gte_sdk.text_kinds import TEXT_KINDS, TextKind
 from gte_sdk.text_tables import FORMATS, Format, format_of, read_texts
 from gte_sdk.vector_files import (
     VECTOR_FORMATS,
@@ -28,7 +30,7 @@ STANDARD_STREAM = "-"
 
 
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.argument("source", metavar="INPUT", type=click.Path(exists=True, allow_dash=True))
 @click.option("--column", metavar="NAME", help="The column of the texts; by default 'text', or the only one.")
 @click.option(
     "--output", "-o", metavar="FILE", default=STANDARD_STREAM,
@@ -37,7 +39,7 @@ STANDARD_STREAM = "-"
 @click.option("--input-format", type=click.Choice(FORMATS), help="What INPUT is, where its suffix does not say it.")
 @click.option("--format", "output_format", type=click.Choice(VECTOR_FORMATS), help="What FILE is, likewise.")
 @click.option(
-    "--kind", type=click.Choice(["plain", "query", "document"]), default="plain", show_default=True,
+    "--kind", type=click.Choice(TEXT_KINDS), default="plain", show_default=True,
     help="Which of the model's prompts to put before each text; many models, gte-mini too, have none.",
 )  # fmt: skip
 @click.option(
@@ -49,6 +51,14 @@ STANDARD_STREAM = "-"
     "--resume", is_flag=True, help="Go on with what an interrupted run kept beside FILE, where there is such."
 )
 @model_options
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="Who embeds: this process, or the workers of a Ray cluster (RAY_ADDRESS; without it, of this machine).",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N",
+    help="With --engine ray: how many workers, each with --threads (by default 1); by default all that fit.",
+)  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="No progress bar, no summary; errors only.")
 def embed(
     source: str,
@@ -63,6 +73,8 @@ def embed(
     model: str,
     device: str,
     threads: int | None,
+    engine: str,
+    workers: int | None,
     quiet: bool,
 ) -> None:
     """Turn texts into vectors.
@@ -72,13 +84,32 @@ def embed(
     The output file appears whole when all is done, or not at all. What is done until a Ctrl-C, a kill or a bad row is
     kept in FILE.unfinished: the same command with --resume goes on from there.
 
+    With --engine ray, INPUT is a Parquet file or a folder of such, and FILE becomes a folder of Parquet files with the
+    same rows and vectors. A worker that dies costs the part that it was at; --resume goes on as above.
+
     \b
     Examples:
       gte embed sentences.txt --output sentences.npy
       gte embed reviews.parquet --column review --output vectors.parquet
       gte embed questions.jsonl --column question --kind query -o vectors.jsonl
       echo "a line of text" | gte embed - > vectors.jsonl
+      gte embed reviews.parquet --column review --engine ray --output vectors
     """
+    if engine == "ray":
+        if source == STANDARD_STREAM or output == STANDARD_STREAM:
+            raise click.UsageError("--engine ray takes INPUT and --output as paths that every worker can open")
+        if input_format not in (None, "parquet") or output_format not in (None, "parquet"):
+            raise click.UsageError("--engine ray reads and writes Parquet; use --engine local for other formats")
+        options = RayOptions(model, "cuda" if device == "cuda" else "cpu", threads or 1, workers)
+        embed_on_ray(
+            Path(source), column, Path(output), kind, vector_column, options,
+            overwrite=overwrite, resume=resume, quiet=quiet,
+        )  # fmt: skip
+        return
+    if workers is not None:
+        raise click.UsageError("--workers goes with --engine ray; --engine local has --threads")
+    if Path(source).is_dir():
+        raise click.UsageError(f"{source} is a folder; --engine ray takes one, of Parquet files")
     source_format = input_format or _source_format(source)
     target_format = output_format or _target_format(output)
     if source == STANDARD_STREAM and source_format == "parquet":
@@ -127,9 +158,8 @@ def embed(
         click.echo(f"gte: texts longer than {limit} were cut, the first of them in {first_cut}", err=True)
     seconds = time.perf_counter() - started
     rate = f"{embedded_count / seconds:,.0f} texts/s"
-    resumed = f", {row_count - embedded_count:,} of them kept from before" if row_count > embedded_count else ""
-    dimensions = f"{embedder.dim} dimensions"
-    click.echo(f"gte: {counted(row_count, 'text')}{resumed}, {dimensions}, {seconds:.1f} s ({rate})", err=True)
+    texts = f"{counted(row_count, 'text')}{kept_before(row_count - embedded_count)}"
+    click.echo(f"gte: {texts}, {embedder.dim} dimensions, {seconds:.1f} s ({rate})", err=True)
 
 
 def _source_format(source: str) -> Format:
@@ -179,5 +209,4 @@ def _open_journal(
             journal.delete()
         finally:
             if journal.path.exists() and not quiet:
-                kept = f"{counted(journal.row_count, 'text')} are kept in {click.format_filename(journal.path)}"
-                click.echo(f"gte: {kept}; the same command with --resume goes on from there", err=True)
+                say_kept(journal.row_count, journal.path)

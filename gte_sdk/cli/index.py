@@ -9,12 +9,12 @@ import click
 from click.core import ParameterSource
 
 from gte_sdk.cli.model import model_options
-from gte_sdk.cli.terminal import Notices, counted
-from gte_sdk.cli.update import Changes, update_index
+from gte_sdk.cli.terminal import Notices, counted, files_bar
 from gte_sdk.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_dir import bundled_models
 from gte_sdk.passage_store import PassageStore, Settings, is_passage_store
+from gte_sdk.passage_update import Changes, update_index
 
 # Looking at the files of a large folder takes a while; a watch spends at most this part of its time on it.
 _WATCH_SHARE = 0.05
@@ -145,7 +145,8 @@ def _update(
 ) -> None:
     notices = watching or Notices(quiet)
     started = time.perf_counter()
-    changes = update_index(store, embedder, notices, quiet)
+    with files_bar(quiet) as progress:
+        changes = update_index(store, embedder, notices, progress)
     if watching is None:
         notices.close()
     elif not changes.any():

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 import numpy as np
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gte_sdk.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.errors import TruncationWarning
+from gte_sdk.text_kinds import TextKind, embed_function
 
-TextKind = Literal["query", "document", "plain"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -42,10 +42,9 @@ def model_options(command: Command) -> Command:
 
 def embed_batch(embedder: Embedder, texts: Sequence[str], kind: TextKind) -> Embedded:
     """The vectors of some texts with the model's prompt for their kind; a cut text is reported, not warned about."""
-    embed = {"query": embedder.embed_query, "document": embedder.embed_documents, "plain": embedder.embed}[kind]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)
-        vectors_ND = embed(texts)
+        vectors_ND = embed_function(embedder, kind)(texts)
     was_cut = False
     for warning in caught:
         if issubclass(warning.category, TruncationWarning):

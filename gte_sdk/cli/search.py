@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from gte_sdk.cli.answers import Hit, print_json, print_passage
 from gte_sdk.cli.index import keep_current
 from gte_sdk.cli.model import embed_batch, model_options
-from gte_sdk.cli.terminal import Notices, counted, printable, progress_bar
-from gte_sdk.cli.update import BATCH_PASSAGES, update_index
+from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, progress_bar
 from gte_sdk.embedder import Embedder
 from gte_sdk.index import top_k_cosine
 from gte_sdk.passage_search import PassageSearch
 from gte_sdk.passage_store import PassageStore, is_passage_store
+from gte_sdk.passage_update import BATCH_PASSAGES, update_index
 from gte_sdk.passages import Passage, split_passages, text_to_embed
 from gte_sdk.text_files import find_text_files, kind_of, read_text
 
@@ -151,7 +151,8 @@ def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch:
 
     def find(text: str) -> list[Hit]:
         if watch:
-            update_index(store, embedder, notices, quiet)
+            with files_bar(quiet) as progress:
+                update_index(store, embedder, notices, progress)
         query_vector, _ = embed_batch(embedder, [text], "query")
         found = passage_search.find(query_vector[0], count)
         if not found and not watch:

@@ -1,7 +1,10 @@
 """What a command says beside its result, all of it on standard error: notices, a progress bar, a last line."""
 
+import contextlib
 import re
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,8 +44,31 @@ def progress_bar(description: str, total: int | None, unit: str, quiet: bool) ->
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def files_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """The bar of an update of an index, as gte_sdk.passage_update calls it."""
+    with progress_bar("indexing", None, "files", quiet) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
 def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def say_kept(text_count: int, path: Path) -> None:
+    """What a `gte embed` that ended early leaves behind, and how to go on."""
+    kept = f"{counted(text_count, 'text')} are kept in {click.format_filename(path)}"
+    click.echo(f"gte: {kept}; the same command with --resume goes on from there", err=True)
+
+
+def kept_before(text_count: int) -> str:
+    """What the summary of a `gte embed` says of an earlier run's texts."""
+    return f", {text_count:,} of them kept from before" if text_count else ""
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,232 @@
+"""A Parquet table embedded in parts, by workers that may die: which parts there are, writing one, putting all in place.
+
+A part is a range of rows of one input file, with a name that follows from it. Whoever writes it, and however often, it
+has the same bytes, and it appears whole or not at all, so a part that is there is done: every row once, with no log to
+replay. A manifest says what the parts are made of and by which model; a run that would make others is refused. The
+parts lie in OUTPUT.unfinished/parts until all are there, and that folder then becomes OUTPUT.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gte_sdk.cli.model import embed_batch
+from gte_sdk.embedder import Embedder
+from gte_sdk.errors import InputError
+from gte_sdk.model_dir import sha256_of_file
+from gte_sdk.text_kinds import TextKind
+from gte_sdk.text_tables import BATCH_ROWS, import_parquet, read_parquet_texts
+from gte_sdk.vector_files import ROW_GROUP_ROWS, open_writer, replace_whole
+
+FORMAT = "gte-embed-parts 1"
+ENDING = ".unfinished"
+MANIFEST_NAME = "manifest.json"
+# What a dead worker loses. One row group, so that the parts have the row groups that one file would have.
+PART_ROWS = ROW_GROUP_ROWS
+assert PART_ROWS % BATCH_ROWS == 0
+# A part that ends every worker it is given to must end the run some time; schedulers try for ever.
+MAX_DEATHS = 5
+
+
+class Source(NamedTuple):
+    path: str
+    size: int
+    """Bytes."""
+    modified_ns: int
+    sha256: str
+    row_count: int
+
+
+class Part(NamedTuple):
+    number: int
+    """From 0, over all sources."""
+    source: Source
+    first_row: int
+    """From 0, in the source."""
+    row_count: int
+
+    @property
+    def name(self) -> str:
+        """Sorted by name, parts are in the order of the rows."""
+        return f"part-{self.number:06d}.parquet"
+
+
+class PartsWork(NamedTuple):
+    """What is the same for all parts of a run, and changes their bytes."""
+
+    column: str
+    vector_column: str
+    kind: TextKind
+    model: str
+    fingerprint: str
+    variant: str
+    device: str
+    dim: int
+
+
+def read_sources(path: Path, column: str | None) -> tuple[str, list[Source]]:
+    """The column of the texts, and the Parquet files at `path`: itself, or those in the folder, sorted by name.
+
+    Reads all of them once for their SHA-256. Raises InputError where there are none, or they differ in their columns.
+    """
+    _, parquet = import_parquet()
+    files = _parquet_files(path) if path.is_dir() else [path]
+    sources = []
+    first_schema = None
+    chosen = ""
+    for file_path in files:
+        status = file_path.stat()
+        with file_path.open("rb") as file:
+            table = read_parquet_texts(file, str(file_path), column)
+            schema = parquet.read_schema(file_path)
+            if first_schema is None:
+                first_schema, chosen = schema, table.column
+            elif not schema.equals(first_schema):
+                raise InputError(f"{file_path} has other columns or types than {files[0]}; embed them one by one")
+        digest, row_count = sha256_of_file(file_path), table.row_count or 0
+        sources.append(Source(str(file_path.resolve()), status.st_size, status.st_mtime_ns, digest, row_count))
+    return chosen, sources
+
+
+def cut_parts(sources: Sequence[Source]) -> list[Part]:
+    """At least one part, so that an input without rows gives an output with its columns."""
+    parts: list[Part] = []
+    for source in sources:
+        for first_row in range(0, source.row_count, PART_ROWS):
+            parts.append(Part(len(parts), source, first_row, min(PART_ROWS, source.row_count - first_row)))
+    return parts or [Part(0, sources[0], 0, 0)]
+
+
+def open_unfinished(output: Path, work: PartsWork, sources: Sequence[Source], *, resume: bool, overwrite: bool) -> Path:
+    """The folder of the parts, new, or that of an earlier run with resume; InputError where that made other parts."""
+    unfinished = output.with_name(output.name + ENDING)
+    manifest = {
+        "format": FORMAT, **work._asdict(), "part_rows": PART_ROWS,
+        "sources": [[Path(source.path).name, source.row_count, source.sha256] for source in sources],
+    }  # fmt: skip
+    if unfinished.exists():
+        found = _read_manifest(unfinished)
+        if not resume and not overwrite:
+            raise InputError(
+                f"{unfinished} is of a run that did not end; give --resume to go on with it, or --overwrite to start "
+                "again"
+            )
+        if not resume:
+            shutil.rmtree(unfinished)
+        elif other := next((name for name in manifest if found.get(name) != manifest[name]), None):
+            raise InputError(
+                f"{unfinished} has {other} {found.get(other)!s:.200}, this run {manifest[other]!s:.200}; run it as "
+                "before, or give --overwrite without --resume to start again"
+            )
+    folder = unfinished / "parts"
+    if not unfinished.exists():
+        unfinished.mkdir()
+        with replace_whole(unfinished / MANIFEST_NAME, overwrite=False) as file:
+            file.write(json.dumps(manifest, indent=1).encode())
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def is_done(folder: Path, part: Part) -> bool:
+    """Whether the part is there with all its rows; one that a failing disk has damaged is written again."""
+    pyarrow, parquet = import_parquet()
+    with contextlib.suppress(pyarrow.ArrowException, OSError):
+        row_count: int = parquet.read_metadata(folder / part.name).num_rows
+        return row_count == part.row_count
+    return False
+
+
+def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) -> bool:
+    """Embeds the rows of a part and puts its file in place; whether a text was longer than the model reads.
+
+    Raises InputError where the input is no longer what it was when the run began, a row has no text, or MAX_DEATHS
+    workers have died of the part.
+    """
+    source = Path(part.source.path)
+    if (deaths := len(_leftovers(folder, part.name))) >= MAX_DEATHS:
+        place = f"{source}, rows {part.first_row + 1} to {part.first_row + part.row_count}"
+        raise InputError(f"{place}: {deaths} workers died of them; give workers more memory, or look at the texts")
+    status = source.stat()
+    if (status.st_size, status.st_mtime_ns) != (part.source.size, part.source.modified_ns):
+        raise InputError(f"{source} changed while it was being embedded; give --overwrite to start again")
+    metadata = {"gte_sdk.model": work.model, "gte_sdk.fingerprint": work.fingerprint, "gte_sdk.kind": work.kind}
+    rows = range(part.first_row, part.first_row + part.row_count)
+    was_cut = False
+    with (
+        source.open("rb") as source_file,
+        replace_whole(folder / part.name, overwrite=True) as file,
+        open_writer(file, "parquet", work.dim, work.vector_column, metadata) as write,
+    ):
+        for batch in read_parquet_texts(source_file, str(source), work.column, rows).batches:
+            vectors_ND, batch_was_cut = embed_batch(embedder, batch.texts, work.kind)
+            was_cut |= batch_was_cut
+            write(batch, vectors_ND)
+    return was_cut
+
+
+def check_output_folder(output: Path, overwrite: bool) -> None:
+    """Raises InputError where `output` cannot become the folder, above all where other things would be lost with it."""
+    if not output.parent.is_dir():
+        raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
+    if not output.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{output} exists; give --overwrite to replace it")
+    strange = [path.name for path in output.iterdir() if not path.match("part-*.parquet")] if output.is_dir() else []
+    if strange:
+        raise InputError(f"{output} holds {strange[0]!r} too, which no gte embed wrote; name another folder")
+
+
+def put_in_place(folder: Path, output: Path, parts: Sequence[Part], overwrite: bool) -> None:
+    """Makes the folder of all parts the output. Raises InputError naming a part that is missing or incomplete."""
+    remove_leftovers(folder)
+    if missing := [part.name for part in parts if not is_done(folder, part)]:
+        raise InputError(f"{folder / missing[0]} is missing or incomplete; the same command with --resume makes it")
+    if strange := {path.name for path in folder.iterdir()} - {part.name for part in parts}:
+        raise InputError(f"{folder / min(strange)} is no part of this run; remove it, and run again with --resume")
+    check_output_folder(output, overwrite)
+    if output.is_dir():
+        shutil.rmtree(output)
+    else:
+        output.unlink(missing_ok=True)
+    folder.rename(output)
+    shutil.rmtree(folder.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what workers left that were killed while they wrote a part."""
+    for path in _leftovers(folder, "part-*.parquet"):
+        path.unlink(missing_ok=True)
+
+
+def _leftovers(folder: Path, part_name: str) -> list[Path]:
+    return list(folder.glob(f".{part_name}.*.part"))  # as replace_whole names them
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    # Readers of Parquet folders agree that such names are not data.
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+    if folders := [path for path in paths if path.is_dir()]:
+        raise InputError(
+            f"{folder} holds the folder {folders[0].name!r}; embed a file or a folder of Parquet files (the columns "
+            "that names such as year=2024 stand for are in no file)"
+        )
+    files = [path for path in paths if path.suffix.lower() in (".parquet", ".pq")]
+    if len(files) < len(paths) or not files:
+        strange = next((path.name for path in paths if path not in files), None)
+        raise InputError(f"{folder} holds {'no Parquet file' if strange is None else repr(strange)}; expected .parquet")
+    return files
+
+
+def _read_manifest(unfinished: Path) -> dict[str, object]:
+    try:
+        manifest = json.loads((unfinished / MANIFEST_NAME).read_bytes())
+        known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    except (OSError, ValueError):
+        known = False
+    if not known:
+        raise InputError(f"{unfinished} is not of an unfinished run of this gte-sdk; remove it to start again")
+    return dict(manifest)

@@ -1,0 +1,231 @@
+"""`gte embed --engine ray`: the parts of a Parquet table on the workers of a Ray cluster, or of this machine.
+
+Ray Data schedules the parts, restarts workers that die, and gives their parts to others; embed_parts makes a part that
+is written twice the same file. Only receipts travel through Ray: workers read and write the files themselves, so input
+and output must have the same path on every machine (a shared file system).
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from gte_sdk.cli.embed_parts import (
+    Part,
+    PartsWork,
+    check_output_folder,
+    cut_parts,
+    is_done,
+    open_unfinished,
+    put_in_place,
+    read_sources,
+    remove_leftovers,
+    write_part,
+)
+from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
+from gte_sdk.embedder import Embedder
+from gte_sdk.errors import GteError, InputError
+from gte_sdk.integrations.lazy_model import storable_name
+from gte_sdk.text_kinds import TextKind
+from gte_sdk.threads import available_threads
+
+# Receipts are small; Ray would take 30 % of the memory.
+OBJECT_STORE_BYTES = 128 * 2**20
+# Ray gives itself 30 s, which a busy machine may need for reading its files alone; the next attempt finds them read.
+START_ATTEMPTS = 4
+
+
+class RayOptions(NamedTuple):
+    model: str
+    device: str
+    """"cpu", or "cuda": a GPU for each worker."""
+    threads: int
+    """Of each worker; that many CPUs are reserved for it."""
+    workers: int | None
+    """None: as many as the cluster has CPUs, or GPUs, for."""
+
+
+def embed_on_ray(
+    source: Path,
+    column: str | None,
+    output: Path,
+    kind: TextKind,
+    vector_column: str,
+    options: RayOptions,
+    *,
+    overwrite: bool,
+    resume: bool,
+    quiet: bool,
+) -> None:
+    """Embeds a Parquet file, or a folder of such, into a folder of Parquet files, and says what was done."""
+    check_output_folder(output, overwrite)
+    started = time.perf_counter()
+    options = options._replace(model=storable_name(options.model))
+    chosen_column, sources = read_sources(source, column)
+    parts = cut_parts(sources)
+    with _connected_ray() as ray:
+        workers = _worker_count(ray, options)
+        described = _describe_model(ray, options)
+        work = PartsWork(chosen_column, vector_column, kind, options.model, **described)
+        folder = open_unfinished(output.absolute(), work, sources, resume=resume, overwrite=overwrite)
+        remove_leftovers(folder)
+        missing = [part for part in parts if not is_done(folder, part)]
+        row_count = sum(part.row_count for part in parts)
+        missing_rows = sum(part.row_count for part in missing)
+        try:
+            with progress_bar("embedding", row_count, "texts", quiet) as bar:
+                bar.update(row_count - missing_rows)
+                _write_parts(ray, folder, missing, work, options, workers, bar, quiet)
+            put_in_place(folder, output, parts, overwrite)
+        finally:
+            if folder.exists() and not quiet:
+                say_kept(sum(part.row_count for part in parts if is_done(folder, part)), folder.parent)
+    if not quiet:
+        seconds = time.perf_counter() - started
+        texts = f"{counted(row_count, 'text')} in {counted(len(parts), 'file')}{kept_before(row_count - missing_rows)}"
+        click.echo(f"gte: {texts}, {work.dim} dimensions, {counted(workers, 'worker')}, {seconds:.1f} s", err=True)
+
+
+class PartWriter:
+    """What a Ray worker runs: one model, and one part after the other. Errors of the input come back as values."""
+
+    def __init__(self, folder: Path, parts: Sequence[Part], work: PartsWork, threads: int) -> None:
+        self._folder = folder
+        self._parts = parts
+        self._work = work
+        self._embedder = Embedder(work.model, device=work.device, threads=threads, variant=work.variant)
+
+    def __call__(self, row: dict[str, int]) -> dict[str, Any]:
+        """The receipt for the part at that place in `parts`."""
+        part = self._parts[row["place"]]
+        was_cut, error = False, ""
+        try:
+            if self._embedder.fingerprint != self._work.fingerprint:
+                raise InputError(
+                    f"{socket.gethostname()} has another model under {self._work.model!r}: fingerprint "
+                    f"{self._embedder.fingerprint}, expected {self._work.fingerprint}; give every machine the same"
+                )
+            was_cut = write_part(self._folder, part, self._work, self._embedder)
+        except (GteError, OSError) as reason:
+            error = str(reason)
+        return {"name": part.name, "row_count": part.row_count, "was_cut": was_cut, "error": error}
+
+
+def describe_model(options: RayOptions) -> dict[str, Any]:
+    """What PartsWork says of the model as a worker opens it, or {"error": why it could not}."""
+    try:
+        embedder = Embedder(options.model, device=options.device, threads=options.threads)
+    except (GteError, OSError) as error:
+        return {"error": str(error)}
+    return {
+        "fingerprint": embedder.fingerprint, "variant": embedder.variant, "device": embedder.device,
+        "dim": embedder.dim,
+    }  # fmt: skip
+
+
+def _write_parts(
+    ray: Any, folder: Path, parts: Sequence[Part], work: PartsWork, options: RayOptions, workers: int, bar: Any,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Runs the parts and waits for all of them. Raises InputError for the first that cannot be made."""
+    if not parts:
+        return
+    # One block a part: what Ray gives a worker at a time, and does again when the worker dies.
+    places = ray.data.from_items([{"place": place} for place in range(len(parts))], override_num_blocks=len(parts))
+    receipts = places.map(
+        PartWriter,
+        fn_constructor_kwargs={"folder": folder, "parts": parts, "work": work, "threads": options.threads},
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
+        **_resources(options),
+    )
+    cut_was_said = quiet
+    try:
+        for receipt in receipts.iter_rows():
+            if receipt["error"]:
+                raise InputError(receipt["error"])
+            if receipt["was_cut"] and not cut_was_said:
+                cut_was_said = True
+                name = receipt["name"]
+                click.echo(
+                    f"gte: texts longer than the model reads were cut, the first of them seen in {name}", err=True
+                )
+            bar.update(receipt["row_count"])
+    except ray.exceptions.RayError as error:
+        raise GteError(f"Ray gave up: {_last_line(error)}; what is done is kept") from error
+
+
+def _describe_model(ray: Any, options: RayOptions) -> dict[str, Any]:
+    described: dict[str, Any] = ray.get(ray.remote(**_resources(options))(describe_model).remote(options))
+    if "error" in described:
+        raise InputError(f"a worker cannot open the model: {described['error']}")
+    return described
+
+
+def _resources(options: RayOptions) -> dict[str, Any]:
+    """What Ray reserves for a worker; it sets OMP_NUM_THREADS and the visible GPUs accordingly."""
+    return {"num_cpus": options.threads, "num_gpus": 1 if options.device == "cuda" else 0}
+
+
+def _worker_count(ray: Any, options: RayOptions) -> int:
+    """Raises InputError where no worker would ever start, which Ray would wait for."""
+    cluster = ray.cluster_resources()
+    cpus, gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
+    room = min(cpus // options.threads, gpus) if options.device == "cuda" else cpus // options.threads
+    if room == 0:
+        raise InputError(
+            f"the Ray cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}; a worker needs "
+            f"{options.threads} and {_resources(options)['num_gpus']} of them (--threads, --device)"
+        )
+    return options.workers or room
+
+
+@contextlib.contextmanager
+def _connected_ray() -> Iterator[Any]:
+    """The module ray, connected to the cluster at RAY_ADDRESS, else to one of its own that ends with the block."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise InputError("--engine ray needs Ray: pip install 'ray[data]'") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
+    handler = signal.getsignal(signal.SIGTERM)
+    own_cluster = {
+        "address": "local", "num_cpus": available_threads(), "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }  # fmt: skip
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                **({} if "RAY_ADDRESS" in os.environ else own_cluster), logging_level=logging.ERROR, log_to_driver=False
+            )
+            break
+        except Exception as error:  # Ray raises a plain Exception where a part of it does not start in time
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise GteError(f"Ray did not start: {error}") from error
+    if handler is not None:
+        signal.signal(signal.SIGTERM, handler)  # Ray takes it; ours cleans up
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 2**20  # or Ray takes receipts for large, and holds workers back to save memory
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Ray prints what happened to its workers
+            yield ray
+    finally:
+        ray.shutdown()
+
+
+def _last_line(error: Exception) -> str:
+    return next(line for line in reversed(str(error).splitlines()) if line.strip()).strip()
