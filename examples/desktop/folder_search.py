@@ -1,0 +1,210 @@
+"""Search in a folder by meaning, for an application with a window: two threads that report by events.
+
+One thread keeps the index of the folder current, the other answers questions from it while that goes on. The window
+never waits for either: it puts questions in, and takes events out when it has time. The index is the SQLite file of
+`gte index`, so that `gte search QUESTION FILE` reads it too.
+"""
+
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from gte_sdk import Embedder, GteError, InputError, ModelFormatError, ModelMismatchError
+from gte_sdk.passage_search import Found, PassageSearch
+from gte_sdk.passage_store import PassageStore, Settings
+from gte_sdk.passage_update import update_index
+
+MODEL = "gte-mini"
+HIT_COUNT = 20
+# Between two looks at the files; longer where a look takes long, so that looking costs at most LOOK_SHARE of a core.
+LOOK_SECONDS = 2.0
+LOOK_SHARE = 0.05
+
+
+class Progress(NamedTuple):
+    """How many files of those to read are indexed."""
+
+    done: int
+    total: int
+
+
+class Current(NamedTuple):
+    """The index is what the folder is."""
+
+    files: int
+    passages: int
+    skipped: tuple[str, ...]
+    """One line for each file that could not be read."""
+    changed: bool
+    """Whether this look found a difference, so that an earlier answer may be out of date."""
+
+
+class Answer(NamedTuple):
+    question: str
+    hits: list[Found]
+    """At most HIT_COUNT, best first."""
+
+
+class Problem(NamedTuple):
+    message: str
+
+
+Event = Progress | Current | Answer | Problem
+
+
+class FolderSearch:
+    """Indexes `folder` into the file `index` and answers questions about it, until close().
+
+    `emit` takes the events; it is called in the threads of this object, and `queue.SimpleQueue.put` is a good one.
+    """
+
+    def __init__(self, folder: Path, index: Path, emit: Callable[[Event], None]) -> None:
+        self.folder = folder
+        self._index = index
+        self._emit = emit
+        self._closing = threading.Event()
+        self._questions: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # Daemons: a network drive that hangs must not keep the application from ending.
+        self._answering = threading.Thread(target=self._reporting, args=(self._answer,), daemon=True)
+        self._indexing = threading.Thread(target=self._reporting, args=(self._keep_current,), daemon=True)
+        self._indexing.start()
+
+    def ask(self, question: str) -> None:
+        """Emits an Answer soon; a question that is asked before the last one is answered takes its place."""
+        self._questions.put(question)
+
+    def close(self, wait_seconds: float = 0) -> bool:
+        """Ends both threads after the batch at hand; all that was embedded is saved. Says whether they have ended."""
+        self._closing.set()
+        self._questions.put(None)
+        deadline = time.monotonic() + wait_seconds
+        for thread in (self._indexing, self._answering):
+            if thread.ident is not None:
+                thread.join(max(0, deadline - time.monotonic()))
+        return not self._indexing.is_alive() and not self._answering.is_alive()
+
+    def _reporting(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except _Closing:
+            pass
+        except Exception as error:  # whatever it is: the window is the one place where somebody sees it
+            self._emit(Problem(_described(error)))
+
+    def _keep_current(self) -> None:
+        self._embedder = Embedder(MODEL, truncation="ignore")  # here and not earlier: opening it takes a moment
+        settings = Settings(MODEL, self._embedder.fingerprint, self._embedder.dim, (str(self.folder),))
+        with open_index(self._index, settings) as store:
+            self._answering.start()
+            while not self._closing.is_set():
+                started = time.monotonic()
+                try:
+                    self._emit(self._look(store))
+                except (GteError, OSError) as error:  # a folder that is gone, a full disk: the next look may succeed
+                    self._emit(Problem(_described(error)))
+                took = time.monotonic() - started
+                self._closing.wait(max(LOOK_SECONDS, took / LOOK_SHARE))
+
+    def _look(self, store: PassageStore) -> Current:
+        def progress(done: int, total: int) -> None:
+            if self._closing.is_set():
+                raise _Closing
+            if total:
+                self._emit(Progress(done, total))
+
+        skipped: list[str] = []
+        changes = update_index(store, self._embedder, skipped.append, progress)
+        return Current(*store.counts(), tuple(skipped), changes.any())
+
+    def _answer(self) -> None:
+        with PassageStore(self._index) as store:  # SQLite wants a connection of its own in each thread
+            search = PassageSearch(store)
+            while (question := self._newest_question()) is not None:
+                try:
+                    self._emit(Answer(question, search.find(self._embedder.embed_query([question]), HIT_COUNT)))
+                except GteError as error:
+                    self._emit(Problem(_described(error)))
+
+    def _newest_question(self) -> str | None:
+        question = self._questions.get()
+        while question is not None and not self._questions.empty():
+            question = self._questions.get()
+        return question
+
+
+class _Closing(Exception):  # noqa: N818 - ends an update, is no error
+    pass
+
+
+def open_index(path: Path, settings: Settings) -> PassageStore:
+    """The index at `path`, made anew if it is damaged or of another model: all it holds can be read again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        try:
+            with PassageStore(path) as store:
+                store.check_fingerprint(settings.fingerprint)
+        except (InputError, ModelFormatError, ModelMismatchError):
+            path.unlink()
+    return PassageStore(path, settings)
+
+
+def data_folder() -> Path:
+    """Where this system keeps what belongs to an application and a user."""
+    if sys.platform == "win32":
+        base = Path(os.environ["LOCALAPPDATA"])
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "folder-search"
+
+
+def index_of(folder: Path, data: Path) -> Path:
+    return data / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.index"
+
+
+def remember_folder(folder: Path, data: Path) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    partial = data / "settings.json.part"
+    partial.write_text(json.dumps({"folder": str(folder)}), encoding="utf-8")
+    partial.replace(data / "settings.json")
+
+
+def remembered_folder(data: Path) -> Path | None:
+    """The folder of the last time; None at the first start, or where the settings cannot be read."""
+    try:
+        return Path(json.loads((data / "settings.json").read_text(encoding="utf-8"))["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def open_file(path: Path) -> None:
+    """Opens a file in the program that the system has for it; waits for the opener, so call it in a thread.
+
+    Raises OSError where there is no opener, or it fails.
+    """
+    if sys.platform == "win32":
+        os.startfile(path)
+        return
+    environment = dict(os.environ)
+    # A frozen application sees its own libraries first; the programs of the system need those of the system.
+    if "LD_LIBRARY_PATH_ORIG" in environment:
+        environment["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH_ORIG"]
+    else:
+        environment.pop("LD_LIBRARY_PATH", None)
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    code = subprocess.run([opener, path], env=environment, check=False).returncode
+    if code:
+        raise OSError(f"{opener} could not open {path} (exit code {code})")
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, GteError | OSError) else f"{type(error).__name__}: {error}"
