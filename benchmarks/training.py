@@ -76,7 +76,7 @@ def train_ours(model: str, batch: int, steps: int, kept_tokens: int) -> dict[str
     import torch
 
     from gte_sdk.tokens import load_tokenizer, tokenize
-    from training.encoder import load_encoder
+    from training.encoder_files import load_encoder
     from training.grad_cache import backward_through_chunks
     from training.loss import contrastive_loss
 

@@ -1,7 +1,8 @@
 """What happens before and after a stage: hard negatives are mined, the encoder is measured, all is saved."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,65 @@ from numpy.typing import NDArray
 
 from training.checkpoint import random_states, save_checkpoint
 from training.embed import embed_texts
-from training.evaluate import evaluate, summarize
+from training.encoder import AnyEncoder
+from training.evaluate import evaluate, find_sets, summarize
 from training.mine_negatives import mine
 from training.pairs import Source, open_source, write_pairs
-from training.recipe import Mining
+from training.recipe import Evaluation, Mining, RecipeError, Stage
 from training.run import Run
 from training.run_log import read_log
 
 
+def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Source]], encoder: AnyEncoder) -> None:
+    """Raises RecipeError for what would stop a stage only after those before it were trained."""
+    for name, stage in stages.items():
+        if stage.max_tokens > encoder.max_tokens:
+            raise RecipeError(
+                f"stages.{name}.max_tokens = {stage.max_tokens} exceeds encoder.max_tokens = {encoder.max_tokens}"
+            )
+        if wrong := [dim for dim in stage.matryoshka if not 1 <= dim <= encoder.dim]:
+            raise RecipeError(f"stages.{name}.matryoshka has {wrong[0]}; the encoder's vectors have {encoder.dim}")
+        if stage.mining:
+            sources_to_mine(name, stage.mining, sources[name])
+
+
+def sets_of(evaluation: Evaluation, directory: Path | None) -> list[Path]:
+    """The directories of the recipe's evaluation sets."""
+    if directory is None and not all(Path(pattern).is_absolute() for pattern in evaluation.sets):
+        raise RecipeError(f"evaluation.sets = {list(evaluation.sets)}: give their directory with --evaluation DIR")
+    return find_sets(evaluation.sets, directory)
+
+
+def sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]) -> set[str]:
+    """The names that `mining.sources` chooses. Raises RecipeError for a pattern that matches none."""
+    names = [source.name for source in sources]
+    for pattern in mining.sources:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise RecipeError(
+                f"stages.{stage}.mining.sources: {pattern!r} matches none of the stage's sources {', '.join(names)}"
+            )
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in mining.sources)}
+
+
 def mined_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]) -> list[Source]:
     """The sources with hard negatives, mined by the encoder as it is now and kept under mined/ for a resumed run."""
+    chosen = sources_to_mine(stage, mining, sources)
+    max_tokens = min(mining.max_tokens, run.encoder.max_tokens)
     directory = run.output / "mined" / stage
     if run.accelerator.is_main_process and not directory.is_dir():
         partial = directory.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for source in sources:
+        for source in (source for source in sources if source.name in chosen):
             run.accelerator.print(f"mining {source.name}: {len(source)} pairs")
             pairs = [source[index] for index in range(len(source))]
-            mined = mine(pairs, lambda texts: embed(run, texts, mining.max_tokens), mining, run.recipe.seed)
+            mined = mine(pairs, lambda texts: embed(run, texts, max_tokens), mining, run.recipe.seed)
             write_pairs(partial / f"{source.name}.parquet", mined)
         partial.rename(directory)
     run.accelerator.wait_for_everyone()
-    return [open_source(directory / f"{source.name}.parquet") for source in sources]
+    return [
+        open_source(directory / f"{source.name}.parquet") if source.name in chosen else source for source in sources
+    ]
 
 
 def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
@@ -66,4 +103,5 @@ def save(run: Run, step: int, stage: str, in_stage: dict[str, Any], metrics: dic
 def embed(run: Run, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
     """Vectors by the encoder as it is now."""
     budget, device = run.recipe.hardware.chunk_tokens, run.accelerator.device
-    return embed_texts(run.encoder, run.tokenizer, texts, max_tokens, token_budget=budget, device=device)
+    with run.accelerator.autocast():
+        return embed_texts(run.encoder, run.tokenizer, texts, max_tokens, token_budget=budget, device=device)

@@ -4,8 +4,11 @@
 Written beside and renamed, so the newest directory is always a good one; the two newest are kept.
 """
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from training.encoder_files import write_encoder
 KEPT = 2
 MODEL = "model"
 _STATE = "state.pt"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointError(RuntimeError):
@@ -45,14 +49,27 @@ def save_checkpoint(
         partial.rename(directory)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        last = latest_checkpoint(run)
-        good = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
-        raise CheckpointError(
-            f"cannot write checkpoint {directory} ({error}); {good}: free space and run the same command to continue"
-        ) from error
+        raise CheckpointError(f"cannot write checkpoint {directory} ({error}); {_remedy(run)}") from error
     for old in _checkpoints(run)[:-KEPT]:
         shutil.rmtree(old)
     return directory
+
+
+@contextmanager
+def full_disk_explained(run: Path) -> Iterator[None]:
+    """A disk that is full, wherever in the run that shows, is a CheckpointError that says what is still good."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_ROOM:
+            raise
+        raise CheckpointError(f"cannot write to {run} ({error}); {_remedy(run)}") from error
+
+
+def _remedy(run: Path) -> str:
+    last = latest_checkpoint(run)
+    good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    return f"{good}: free space and run the same command to continue"
 
 
 def latest_checkpoint(run: Path) -> Path | None:

@@ -1,36 +1,65 @@
-"""Pairs that every Python carries in itself: the standard library's functions, as (what it says it does, its code).
+"""Pairs that every Python carries in itself: functions, as (what their docstring says they do, their code).
 
-Enough to run the whole chain from a clean clone, without a network or a licence question. Parsed, never imported.
+The standard library's are enough to run the whole chain from a clean clone, without a network or a licence question;
+any installed package gives many more, under its own licence. Parsed, never imported.
 """
 
 import ast
 import json
 import sys
 import sysconfig
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
-MAX_PAIRS = 2000
+DOCSTRINGS_NAME = "code__docstrings"
+MAX_PAIRS_OF_STANDARD_LIBRARY = 2000
 MAX_CODE_CHARACTERS = 400
+_SKIPPED_DIRECTORIES = {"test", "tests", "testing", "_vendor", "externals"}
+"""Directories whose functions are not what a package is for, or not its own."""
 
 
-def write_docstring_pairs(directory: Path) -> Path:
-    """Writes code__docstrings.jsonl into `directory` and returns its path; the same pairs for the same Python."""
-    path = directory / f"python-{sys.version_info.major}.{sys.version_info.minor}" / "code__docstrings.jsonl"
+def write_docstring_pairs(directory: Path, package: str = "") -> Path:
+    """Writes code__docstrings.jsonl, or code__docstrings_PACKAGE.jsonl of an installed package; returns its path.
+
+    The pairs are the same for the same Python and the same version of the package. Raises LookupError where no such
+    package is installed.
+    """
+    pairs = package_pairs(package) if package else islice(docstring_pairs(), MAX_PAIRS_OF_STANDARD_LIBRARY)
+    stem = f"{DOCSTRINGS_NAME}_{package}" if package else DOCSTRINGS_NAME
+    path = directory / f"python-{sys.version_info.major}.{sys.version_info.minor}" / f"{stem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"query": query, "document": document}) for query, document in docstring_pairs()]
+    lines = [json.dumps({"query": query, "document": document}) for query, document in pairs]
     partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines[:MAX_PAIRS]) + "\n", encoding="utf-8")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     partial.replace(path)
     return path
 
 
 def docstring_pairs() -> Iterator[tuple[str, str]]:
-    """(first sentence of the docstring, code without the docstring) of every function, each sentence once."""
+    """The pairs of the standard library's modules."""
+    return _pairs_of_files(sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py")))
+
+
+def package_pairs(package: str) -> Iterator[tuple[str, str]]:
+    """The pairs of an installed package, its tests and what it carries of others apart."""
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError(f"package {package!r} is not installed here; install it, or leave it out")
+    roots = [Path(location) for location in spec.submodule_search_locations]
+    files = ((root, path) for root in roots for path in sorted(root.rglob("*.py")))
+    return _pairs_of_files(
+        path for root, path in files if _SKIPPED_DIRECTORIES.isdisjoint(path.relative_to(root).parts)
+    )
+
+
+def _pairs_of_files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """(first paragraph of the docstring, code without the docstring) of every function, each paragraph once."""
     seen = set()
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py")):
-        source = path.read_text(encoding="utf-8", errors="replace")
-        for node in ast.walk(ast.parse(source)):
+    for path in paths:
+        for node in ast.walk(_parse(path)):
             if not isinstance(node, ast.FunctionDef) or len(node.body) < 2:
                 continue
             sentence = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
@@ -39,3 +68,13 @@ def docstring_pairs() -> Iterator[tuple[str, str]]:
                 body = "\n".join(ast.unparse(statement) for statement in node.body[1:])
                 code = f"def {node.name}({ast.unparse(node.args)}):\n{body}"
                 yield sentence, code[:MAX_CODE_CHARACTERS]
+
+
+def _parse(path: Path) -> ast.Module:
+    """The file's tree; empty for one that is no Python of this version, such as a template."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # others' escapes are not ours to mend
+        try:
+            return ast.parse(path.read_text(encoding="utf-8", errors="replace"))
+        except (SyntaxError, ValueError):
+            return ast.Module(body=[], type_ignores=[])

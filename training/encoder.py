@@ -1,12 +1,11 @@
 """The encoder: a transformer (or a token table), pooling and unit length, as one traceable torch module.
 
 This is the single home of pooling in PyTorch: training calls it, and export traces the same module into the ONNX graph.
-Weights come from safetensors only; nothing in a model directory is ever executed.
+How an encoder is read and written stands in encoder_files.
 """
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -57,7 +56,8 @@ class Encoder(nn.Module):
     """A transformer backbone, pooling, the linear layers that may follow it, and unit length.
 
     `backbone` is a transformers model whose output has `last_hidden_state`; its own pooler, which GTE does not use, is
-    dropped. `dense` maps pooled (n, h) to (n, d) as sentence-transformers' Dense modules do.
+    dropped. `dense` maps pooled (n, h) to (n, d) as sentence-transformers' Dense modules do. `matryoshka_dims` are the
+    widths that the vectors were trained to be cut to.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Encoder(nn.Module):
             raise ValueError(f"max_tokens={max_tokens} exceeds the backbone's {positions} positions")
         self.max_tokens = max_tokens
         self.prompts = prompts or {}
+        self.matryoshka_dims: tuple[int, ...] = ()
         self._takes_token_types = "token_type_ids" in inspect.signature(backbone.forward).parameters
 
     @property
@@ -133,6 +134,7 @@ class StaticEncoder(nn.Module):
         self.register_buffer("special_scale", special_scale_V, persistent=False)
         self.max_tokens = max_tokens
         self.prompts = prompts or {}
+        self.matryoshka_dims: tuple[int, ...] = ()
         self.pooling: Pooling = "mean"
 
     @property
@@ -162,33 +164,23 @@ def special_token_ids(tokenizer: Tokenizer) -> list[int]:
     return sorted(set(tokenizer.encode("").ids))
 
 
-def random_encoder(configuration: dict[str, Any], vocabulary_size: int, max_tokens: int) -> Encoder:
+def random_encoder(
+    configuration: dict[str, Any], vocabulary_size: int, max_tokens: int, attention: str | None = None
+) -> Encoder:
     """A transformer with random weights, from the fields of a transformers configuration (`model_type` included).
 
-    Weights depend on torch's seed only. `vocabulary_size` is that of the tokenizer in use.
+    Weights depend on torch's seed only. `vocabulary_size` is that of the tokenizer in use. `attention` is the
+    backbone's implementation, such as eager; where it is None, transformers chooses.
     """
     from transformers import AutoConfig, AutoModel
 
     fields = dict(configuration)
     model_type = fields.pop("model_type", "bert")
     config = AutoConfig.for_model(model_type, **{**fields, "vocab_size": vocabulary_size})
-    backbone = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+    backbone = AutoModel.from_config(config, attn_implementation=attention)  # type: ignore[no-untyped-call]
     return Encoder(backbone, "mean", max_tokens)
 
 
 def random_static_encoder(vocabulary_size: int, dim: int, special_ids: Sequence[int], max_tokens: int) -> StaticEncoder:
     """A token table drawn from a normal distribution of standard deviation 1/sqrt(dim): rows of length about one."""
     return StaticEncoder(torch.randn(vocabulary_size, dim) / dim**0.5, special_ids, max_tokens=max_tokens)
-
-
-def load_encoder(directory_or_hub_name: str | Path, max_tokens: int | None = None) -> AnyEncoder:
-    """An encoder from a Hugging Face or sentence-transformers directory, or from the Hub by name.
-
-    Pooling is what 1_Pooling/config.json says; a plain Hugging Face directory has none and gets mean pooling. Rows are
-    always scaled to unit length, also where modules.json has no Normalize: cosine similarity is the same either way.
-    Weights are float32. Raises ModelFormatError for a directory without safetensors weights, with a pooling mode that
-    is not supported or with a module of another kind. `max_tokens` overrides the directory's.
-    """
-    from training.encoder_files import read_encoder, resolve_directory
-
-    return read_encoder(resolve_directory(directory_or_hub_name), max_tokens)

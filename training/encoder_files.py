@@ -5,6 +5,7 @@ safetensors only: no pickle, no remote code; a module that we cannot rebuild exa
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gte_sdk import model_dir
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import HubError, ModelFormatError
 from gte_sdk.tokens import load_tokenizer
 from training.encoder import (
     SPECIAL_TOKEN_WEIGHT,
@@ -33,6 +34,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 _READ_PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "*/config.json", "*/model.safetensors"]
+_MODULE_ORDER = re.compile(r"(Transformer( Pooling)?( Dense)*|StaticEmbedding)( Normalize)?")
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": nn.Identity,
     "torch.nn.modules.activation.Tanh": nn.Tanh,
@@ -44,7 +46,7 @@ _ACTIVATIONS = {
 def resolve_directory(directory_or_hub_name: str | Path) -> Path:
     """The directory itself where it exists, otherwise the Hub's snapshot of that name (in the Hugging Face cache).
 
-    A value that looks like a path is never asked for on the Hub.
+    A value that looks like a path is never asked for on the Hub. Raises ModelFormatError and HubError.
     """
     path = Path(directory_or_hub_name).expanduser()
     if path.is_dir():
@@ -54,25 +56,52 @@ def resolve_directory(directory_or_hub_name: str | Path) -> Path:
         raise ModelFormatError(f"{name} is no directory; give one, or a Hub name such as thenlper/gte-small")
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, allow_patterns=_READ_PATTERNS))
+    try:
+        return Path(snapshot_download(name, allow_patterns=_READ_PATTERNS))
+    except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
+        reason = " ".join(str(error).split())
+        raise HubError(f"encoder {name} could not be fetched from the Hub: {reason}") from error
 
 
-def read_encoder(directory: Path, max_tokens: int | None = None) -> AnyEncoder:
-    """The encoder in a directory; see training.encoder.load_encoder."""
+def load_encoder(
+    directory_or_hub_name: str | Path, max_tokens: int | None = None, attention: str | None = None
+) -> AnyEncoder:
+    """An encoder from a Hugging Face or sentence-transformers directory, or from the Hub by name.
+
+    Pooling is what 1_Pooling/config.json says; a plain Hugging Face directory has none and gets mean pooling. Rows are
+    always scaled to unit length, also where modules.json has no Normalize: cosine similarity is the same either way.
+    Weights are float32. Raises ModelFormatError for a directory without safetensors weights, with a pooling mode that
+    is not supported or with a module of another kind. `max_tokens` overrides the directory's. `attention` is the
+    backbone's implementation, such as eager; where it is None, transformers chooses.
+    """
+    directory = resolve_directory(directory_or_hub_name)
     max_tokens = max_tokens or model_dir.read_max_tokens(directory)
     prompts = model_dir.read_prompts(directory)
-    kinds = model_dir.read_module_types(directory)
+    modules = model_dir.read_modules(directory)
+    kinds = [kind for kind, _ in modules]
     if unknown := set(kinds) - {"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize"}:
         raise ModelFormatError(
             f"{directory / model_dir.MODULES_JSON} has a module {unknown.pop()}; Transformer, StaticEmbedding, "
             "Pooling, Dense and Normalize are supported"
         )
+    if kinds and not _MODULE_ORDER.fullmatch(" ".join(kinds)):
+        raise ModelFormatError(
+            f"{directory / model_dir.MODULES_JSON} has the modules {', '.join(kinds)} in this order; supported are "
+            "Transformer, Pooling, any number of Dense, Normalize, and StaticEmbedding, Normalize"
+        )
     if kinds[:1] == ["StaticEmbedding"]:
-        return _read_static(directory, max_tokens, prompts)
-    dense_paths = sorted(directory.glob("*_Dense")) if "Dense" in kinds else []
-    dense = [layer for path in dense_paths for layer in _read_dense(path)]
+        return _with_matryoshka(_read_static(directory, max_tokens, prompts), directory)
+    dense = [layer for kind, path in modules if kind == "Dense" for layer in _read_dense(directory / path)]
     pooling: Pooling = model_dir.read_pooling(directory)  # type: ignore[assignment]
-    return Encoder(_read_backbone(directory), pooling, max_tokens, nn.Sequential(*dense) if dense else None, prompts)
+    layers = nn.Sequential(*dense) if dense else None
+    backbone = _read_backbone(directory, attention)
+    return _with_matryoshka(Encoder(backbone, pooling, max_tokens, layers, prompts), directory)
+
+
+def _with_matryoshka(encoder: AnyEncoder, directory: Path) -> AnyEncoder:
+    file = directory / model_dir.SENTENCE_TRANSFORMERS_JSON
+    encoder.matryoshka_dims = model_dir.read_matryoshka_dims(file, encoder.dim)
+    return encoder
 
 
 def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Path) -> None:
@@ -98,17 +127,24 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     )
     _write_json(
         directory / model_dir.SENTENCE_TRANSFORMERS_JSON,
-        {"__version__": {}, "prompts": encoder.prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+        {
+            "__version__": {},
+            "prompts": encoder.prompts,
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+            "matryoshka_dims": list(encoder.matryoshka_dims),  # ours; sentence-transformers leaves it alone
+        },
     )
 
 
-def _read_backbone(path: Path) -> nn.Module:
+def _read_backbone(path: Path, attention: str | None) -> nn.Module:
     from transformers import AutoModel
     from transformers.utils import logging
 
     if not any(path.glob("*.safetensors")):
         raise ModelFormatError(
-            f"{path} has no model.safetensors; convert the weights with save_pretrained (pickled weights are not read)"
+            f"{path} has no model.safetensors; convert the weights with save_pretrained, see docs/training.md "
+            "(pickled weights are not read)"
         )
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its report of missing weights is replaced by ours
@@ -118,6 +154,7 @@ def _read_backbone(path: Path) -> nn.Module:
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
+            attn_implementation=attention,
             output_loading_info=True,
         )
     finally:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from gte_sdk import top_k_cosine
 from gte_sdk.tokens import load_tokenizer
 from training.embed import embed_texts
-from training.encoder import load_encoder
-from training.encoder_files import resolve_directory
+from training.encoder_files import load_encoder, resolve_directory
 from training.pairs import Pair, write_pairs
 from training.recipe import Mining
+from training.session import run_command
 from training.sources import open_sources
 
 QUERIES_A_SEARCH = 4096
@@ -80,19 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
 
-    mining = Mining(options.count, options.first_rank, options.last_rank, options.max_ratio, options.max_tokens)
+    mining = Mining(
+        count=options.count,
+        first_rank=options.first_rank,
+        last_rank=options.last_rank,
+        max_ratio=options.max_ratio,
+    )
     directory = resolve_directory(options.model)
     encoder, tokenizer = load_encoder(directory), load_tokenizer(directory / "tokenizer.json")
+    max_tokens = min(options.max_tokens, encoder.max_tokens)
     options.output.mkdir(parents=True, exist_ok=True)
     for source in open_sources(options.sources, options.data):
         pairs = [source[index] for index in range(len(source))]
-        mined = mine(
-            pairs, lambda texts: embed_texts(encoder, tokenizer, texts, mining.max_tokens), mining, options.seed
-        )
+        mined = mine(pairs, lambda texts: embed_texts(encoder, tokenizer, texts, max_tokens), mining, options.seed)
         write_pairs(options.output / f"{source.name}.parquet", mined)
         mean = sum(len(pair.negatives) for pair in mined) / len(mined)
         print(f"{source.name}: {len(mined)} pairs, {mean:.1f} negatives a pair")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,6 +1,7 @@
 """What a stage minimises, put together from its recipe: contrastive loss, Matryoshka dimensions, distillation."""
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from gte_sdk import Embedder
+from gte_sdk.model_dir import GTE_JSON, read_model_dir
 from gte_sdk.tokens import load_tokenizer, pad_token_id, tokenize
 from training.embed import embed_token_ids
-from training.encoder import AnyEncoder, load_encoder
-from training.encoder_files import resolve_directory
+from training.encoder import AnyEncoder
+from training.encoder_files import load_encoder, resolve_directory
 from training.loss import (
     contrastive_loss,
     matryoshka,
@@ -63,17 +66,35 @@ def stage_loss(
 def open_teacher(
     distillation: Distillation | None, start: AnyEncoder, tokenizer: Tokenizer, device: torch.device, chunk_tokens: int
 ) -> Teacher | None:
-    """The teacher a stage names: a model of its own with its own tokenizer, or a frozen copy of `start`."""
+    """The teacher a stage names: a frozen copy of `start`, a checkpoint with its own tokenizer, or an exported model.
+
+    An exported model runs in the runtime: its int8 graph teaches several times as fast on a CPU.
+    """
     if distillation is None:
         return None
     teacher, own_tokenizer = copy.deepcopy(start), tokenizer
     if distillation.teacher != "start":
         directory: Path = resolve_directory(distillation.teacher)
+        if (directory / GTE_JSON).is_file():
+            return _exported_teacher(directory, device)
         teacher, own_tokenizer = load_encoder(directory), load_tokenizer(directory / "tokenizer.json")
     teacher = teacher.to(device).requires_grad_(False).eval()
 
     def embed(texts: Sequence[str], max_tokens: int) -> Tensor:
         ids = tokenize(own_tokenizer, texts, min(max_tokens, teacher.max_tokens)).ids
         return embed_token_ids(teacher, ids, pad_token_id(own_tokenizer), token_budget=chunk_tokens, device=device)
+
+    return embed
+
+
+def _exported_teacher(directory: Path, device: torch.device) -> Teacher:
+    limit = read_model_dir(directory).max_tokens
+
+    @functools.cache  # a stage asks with one limit, so this opens the model once
+    def opened(max_tokens: int) -> Embedder:
+        return Embedder(directory, max_tokens=max_tokens, truncation="ignore")
+
+    def embed(texts: Sequence[str], max_tokens: int) -> Tensor:
+        return torch.from_numpy(opened(min(max_tokens, limit)).embed(list(texts))).to(device)
 
     return embed

@@ -76,8 +76,15 @@ def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = f
     """
     if not path.is_file():
         raise PairsError(f"{path} is missing; every source of the recipe must be there")
-    sha256 = sha256_of_file(path)
     cache = cache.expanduser()
+    try:
+        return _open_source(path, cache, forbidden)
+    except OSError as error:
+        raise PairsError(f"{path} cannot be read, or kept in {cache}: {error}; free space there") from error
+
+
+def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
+    sha256 = sha256_of_file(path)
     arrow_file = cache / f"{sha256[:40]}.arrow"
     if not arrow_file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
@@ -129,7 +136,10 @@ def _write_arrow(path: Path, output: Path) -> None:
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
-    """Tables of ROWS_A_BATCH rows, the last one shorter: the row of a pair then tells its batch."""
+    """Tables of ROWS_A_BATCH rows, the last one shorter: the row of a pair then tells its batch.
+
+    The file is read whole, once: its own batches end where its row groups do.
+    """
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -137,32 +147,34 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
     names = file.schema_arrow.names
     if missing := {"query", "document"} - set(names):
         raise PairsError(f"{path} has no column {' and '.join(sorted(missing))} but {', '.join(names)}")
-    first_row = 0
-    table = file.read([field.name for field in SCHEMA if field.name in names])
+    try:
+        table = file.read([field.name for field in SCHEMA if field.name in names])
+    except (pa.ArrowException, OSError) as error:
+        raise PairsError(f"{path} is damaged: {error}") from error
     if "negatives" not in names:
         table = table.append_column("negatives", pa.nulls(table.num_rows, SCHEMA.field("negatives").type))
-    while first_row < table.num_rows:
+    for first_row in range(0, table.num_rows, ROWS_A_BATCH):
         part = table.slice(first_row, ROWS_A_BATCH)
         try:
             yield part.cast(SCHEMA)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except pa.ArrowException as error:
             raise PairsError(f"{path}: columns {part.schema.types} are not (text, text, list of texts)") from error
-        first_row += ROWS_A_BATCH
 
 
 def _read_json_lines(path: Path) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for row, line in enumerate(lines, 1):
             try:
-                fields = json.loads(line)
+                fields = json.loads(line.decode("utf-8"))
                 rows.append({field.name: fields.get(field.name) for field in SCHEMA})
                 if isinstance(rows[-1]["negatives"], str):
                     raise TypeError("negatives is one text, not a list of texts")
                 pa.array([rows[-1]], pa.struct(SCHEMA))
             except (ValueError, TypeError, AttributeError) as error:
                 message = f'{{"query": "...", "document": "...", "negatives": ["..."]}} belongs there ({error})'
-                raise PairsError(f"{path}, row {row}: {line.strip()[:80]!r} is malformed; {message}") from error
+                shown = line.strip()[:80].decode("utf-8", "backslashreplace")
+                raise PairsError(f"{path}, row {row}: {shown!r} is malformed; {message}") from error
             if len(rows) == ROWS_A_BATCH:
                 yield pa.Table.from_pylist(rows, SCHEMA)
                 rows = []

@@ -62,7 +62,8 @@ class EncoderRecipe:
 @dataclass(frozen=True)
 class Distillation:
     teacher: str = "start"
-    """A directory or Hub name; "start" is the run's own encoder as it was before the first step."""
+    """A directory (a checkpoint, or a model that the export wrote: its int8 graph is fast on a CPU) or a Hub name;
+    "start" is the run's own encoder as it was before the first step."""
     weight: float = 1.0
     kind: Literal["vectors", "similarities"] = "vectors"
     texts: Literal["queries", "documents", "both"] = "both"
@@ -74,6 +75,8 @@ class Distillation:
 class Mining:
     """Hard negatives, mined before the stage's first step with the encoder as it is then; see mine_negatives."""
 
+    sources: tuple[str, ...] = ("*",)
+    """Patterns of the names of sources that are mined; the others keep the negatives that they come with."""
     count: int = 15
     first_rank: int = 10
     last_rank: int = 100
@@ -121,7 +124,11 @@ class Hardware:
     """What changes speed and memory, and the result only by rounding."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """On a GPU; a CPU always computes in float32."""
+    """Of the encoder's products; weights, pooling and losses stay float32. fp16 needs a GPU; bf16 is fast on a CPU that
+    has instructions for it (AVX-512 BF16, AMX) and slow on others."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """The backbone's implementation. eager is the fastest for short texts on a CPU; flash_attention_2 needs the package
+    flash-attn, a GPU and 16 bits, and leaves padding out (transformers packs the texts before the kernel)."""
     chunk_tokens: int = 16384
     """Padded tokens that go through the encoder at once, on each device."""
     kept_tokens: int = 16384
@@ -136,7 +143,9 @@ class Hardware:
 @dataclass(frozen=True)
 class Evaluation:
     sets: tuple[str, ...] = ()
-    """Patterns of directories under --evaluation DIR, such as sts/*; run after every stage."""
+    """Patterns of directories under --evaluation DIR, such as sts/*."""
+    after_stages: bool = True
+    """Whether the encoder is measured on `sets` after every stage."""
     refuse_texts: bool = True
     """Whether training pairs with a text that stands in one of `sets` are left out."""
 
@@ -164,6 +173,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     recipe: Recipe = _build(Recipe, table, name_or_path, "")
     for name, stage in recipe.stages.items():
         _check_stage(stage, f"{name_or_path}: stages.{name}")
+    if not any(stage.steps or stage.epochs for stage in recipe.stages.values()):
+        raise RecipeError(f"{name_or_path}: no stage has steps or epochs, so there is nothing to train")
     for key in ("chunk_tokens", "block_rows"):
         if getattr(recipe.hardware, key) < 1:
             raise RecipeError(f"{name_or_path}: hardware.{key} = {getattr(recipe.hardware, key)} must be at least 1")

@@ -34,10 +34,12 @@ class LogLine(NamedTuple):
 def open_log(path: Path, after_step: int) -> list[LogLine]:
     """The lines of an earlier session up to `after_step`; what was logged after its last checkpoint is dropped."""
     lines = [line for line in read_log(path) if line.step <= after_step] if path.is_file() else []
-    with path.open("w", encoding="utf-8", newline="") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(LogLine._fields)
         writer.writerows(lines)
+    partial.replace(path)
     return lines
 
 
@@ -47,11 +49,11 @@ def append_log(path: Path, line: LogLine) -> None:
 
 
 def read_log(path: Path) -> list[LogLine]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            LogLine(stage, int(step), float(loss), float(rate), int(tokens), float(seconds), source)
-            for stage, step, loss, rate, tokens, seconds, source in list(csv.reader(file))[1:]
-        ]
+    whole_lines = [line for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+    return [  # without a last line that a full disk has cut
+        LogLine(stage, int(step), float(loss), float(rate), int(tokens), float(seconds), source)
+        for stage, step, loss, rate, tokens, seconds, source in list(csv.reader(whole_lines))[1:]
+    ]
 
 
 def plot_losses(lines: list[LogLine], path: Path) -> None:

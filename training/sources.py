@@ -5,6 +5,8 @@ it admits. Everything that a run reads is recorded with its hash.
 """
 
 import csv
+import dataclasses
+import re
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from training.docstrings import write_docstring_pairs
 from training.pairs import DEFAULT_CACHE, PairsError, Source, open_source
 
 HUB_PREFIX = "hub:"
+_HUB_FILE = re.compile(
+    r"hub:(?P<owner>[^/@]+)/(?P<name>[^/@]+)(@(?P<revision>refs/(convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
+)
 DOCSTRINGS = "docstrings"
 
 
@@ -33,35 +38,38 @@ def open_sources(
 
     A pattern is a path under `data` with or without suffix, in which * stands for anything (`stage1/*`,
     `stage2/nli__*`), an absolute path, or `hub:OWNER/NAME/FILE` with an optional `@REVISION` after NAME, downloaded
-    into the Hugging Face cache; `docstrings` are pairs made of the Python standard library. `exclude` are patterns of
-    file stems. With `commercial`, only files whose manifest entry is one of its values are opened. With `first`, only
-    so many are, in an order that `seed` shuffles. Raises PairsError where a pattern matches no file, or two files
-    share a stem.
+    into the Hugging Face cache; `docstrings` are pairs made of the Python standard library, `docstrings:PACKAGE` of an
+    installed package. A source is called what its file's stem is, one from the Hub NAME__STEM. `exclude` are patterns
+    of these names. With `commercial`, only files whose manifest entry is one of its values are opened, and docstrings,
+    which no manifest lists. With `first`, only so many are, in an order that `seed` shuffles. Raises PairsError where
+    a pattern matches no file, or two sources have one name.
     """
-    paths: dict[Path, None] = {}
+    names: dict[Path, str] = {}
+    made: set[Path] = set()
     for pattern in patterns:
-        if pattern == DOCSTRINGS:
-            found = [write_docstring_pairs(cache.expanduser())]
+        if pattern.partition(":")[0] == DOCSTRINGS:
+            found = [_from_docstrings(pattern, cache.expanduser())]
+            made.update(found)
         elif pattern.startswith(HUB_PREFIX):
             found = [_from_hub(pattern)]
         else:
             found = _matches(pattern, data)
-        if not found:
-            raise PairsError(f"source {pattern!r} matches no .parquet or .jsonl file under {data}; see --data")
-        paths.update(dict.fromkeys(found))
-    kept = [path for path in paths if not any(Path(path.stem).match(pattern) for pattern in exclude)]
+        repository = f"{_hub_file(pattern)['name']}__" if pattern.startswith(HUB_PREFIX) else ""
+        names.update({path: f"{repository}{path.stem}" for path in found})
+    kept = [path for path, name in names.items() if not any(Path(name).match(pattern) for pattern in exclude)]
     if commercial:
         admitted = _admitted(data, commercial)
-        kept = [path for path in kept if path.stem in admitted]
+        kept = [path for path in kept if path in made or names[path] in admitted]
     if not kept:
         raise PairsError(f"no source is left of {', '.join(patterns)} after exclude and commercial = {commercial}")
-    stems = [path.stem for path in kept]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise PairsError(f"two sources are called {twice}; rename one file, the name identifies a source")
+    of_kept = [names[path] for path in kept]
+    if len(set(of_kept)) < len(of_kept):
+        twice = next(name for name in of_kept if of_kept.count(name) > 1)
+        both = " and ".join(str(path) for path in kept if names[path] == twice)
+        raise PairsError(f"two sources are called {twice} ({both}); rename one file, the name identifies a source")
     if first:
         kept = [kept[index] for index in np.random.default_rng(seed).permutation(len(kept))[:first]]
-    return [open_source(path, cache, forbidden) for path in kept]
+    return [dataclasses.replace(open_source(path, cache, forbidden), name=names[path]) for path in kept]
 
 
 def describe(sources: Sequence[Source]) -> list[dict[str, Any]]:
@@ -79,17 +87,36 @@ def _matches(pattern: str, data: Path | None) -> list[Path]:
     if data is None:
         raise PairsError(f"source {pattern!r} is relative to a data directory; give one with --data DIR")
     candidates = [*data.glob(pattern), *data.glob(f"{pattern}.parquet"), *data.glob(f"{pattern}.jsonl")]
-    return sorted({path for path in candidates if path.suffix in (".parquet", ".jsonl")})
+    found = sorted({path for path in candidates if path.suffix in (".parquet", ".jsonl")})
+    if not found:
+        raise PairsError(f"source {pattern!r} matches no .parquet or .jsonl file under {data}")
+    return found
+
+
+def _from_docstrings(pattern: str, cache: Path) -> Path:
+    try:
+        return write_docstring_pairs(cache, pattern.partition(":")[2])
+    except LookupError as error:
+        raise PairsError(f"source {pattern!r}: {error}") from error
 
 
 def _from_hub(pattern: str) -> Path:
-    owner, name, file = [*pattern.removeprefix(HUB_PREFIX).split("/", 2), "", ""][:3]
-    if not (owner and name and file):
-        raise PairsError(f"source {pattern!r} should look like hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
     from huggingface_hub import hf_hub_download
 
-    name, _, revision = name.partition("@")
-    return Path(hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision or None))
+    at = _hub_file(pattern)
+    repository = f"{at['owner']}/{at['name']}"
+    try:
+        return Path(hf_hub_download(repository, at["file"], repo_type="dataset", revision=at["revision"]))
+    except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
+        reason = " ".join(str(error).split())
+        raise PairsError(f"source {pattern!r} could not be fetched from the Hub: {reason}") from error
+
+
+def _hub_file(pattern: str) -> re.Match[str]:
+    at = _HUB_FILE.fullmatch(pattern)
+    if at is None:
+        raise PairsError(f"source {pattern!r} should look like hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
+    return at
 
 
 def _admitted(data: Path | None, commercial: Sequence[str]) -> set[str]:

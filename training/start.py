@@ -18,12 +18,11 @@ from training.encoder import (
     AnyEncoder,
     Encoder,
     StaticEncoder,
-    load_encoder,
     random_encoder,
     random_static_encoder,
     special_token_ids,
 )
-from training.encoder_files import resolve_directory
+from training.encoder_files import load_encoder, resolve_directory
 from training.pairs import Source
 from training.recipe import EncoderRecipe
 
@@ -38,21 +37,29 @@ def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory:
     vocabulary = recipe.architecture.vocabulary if recipe.architecture else 30522
     if not (directory / "tokenizer.json").is_file():
         directory.mkdir(parents=True, exist_ok=True)
-        _made_tokenizer(sources, vocabulary).save(str(directory / "tokenizer.json"))
         names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
         config = {"tokenizer_class": "BertTokenizer", "model_max_length": recipe.max_tokens, "mask_token": "[MASK]"}
         (directory / "tokenizer_config.json").write_text(json.dumps({**config, **names}, indent=2) + "\n")
+        partial = directory / "tokenizer.partial"
+        _made_tokenizer(sources, vocabulary).save(str(partial))
+        partial.replace(directory / "tokenizer.json")
     return directory
 
 
-def start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int) -> AnyEncoder:
-    """The encoder before the first step."""
+def start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int, attention: str = "sdpa") -> AnyEncoder:
+    """The encoder before the first step. `attention` is the one that it will train with."""
+    # transformers 4 cannot change it later. Of the others, which some backbones have not, prepare_model speaks.
+    attention_at_start = "eager" if attention == "eager" and recipe.kind == "transformer" else None
     torch.manual_seed(seed)
-    encoder = _loaded_encoder(recipe, tokenizer) if recipe.start else _random_encoder(recipe, tokenizer)
+    make = _loaded_encoder if recipe.start else _random_encoder
+    encoder = make(recipe, tokenizer, attention_at_start)
     if recipe.dropout >= 0:
         for module in encoder.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
+            for name in ("dropout_prob", "attention_dropout"):  # a number where fused attention drops out itself
+                if isinstance(getattr(module, name, None), int | float):
+                    setattr(module, name, recipe.dropout)
     if recipe.freeze_token_embeddings:
         token_embeddings(encoder).weight.requires_grad_(False)
     return encoder
@@ -84,8 +91,8 @@ def static_from_transformer(encoder: Encoder, tokenizer: Tokenizer, dim: int, ma
     )
 
 
-def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer) -> AnyEncoder:
-    encoder = load_encoder(recipe.start, None if recipe.kind == "static" else recipe.max_tokens)
+def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
+    encoder = load_encoder(recipe.start, None if recipe.kind == "static" else recipe.max_tokens, attention)
     if recipe.kind == "static" and isinstance(encoder, Encoder):
         return static_from_transformer(encoder, tokenizer, recipe.dim, recipe.max_tokens)
     if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
@@ -93,7 +100,7 @@ def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer) -> AnyEncoder:
     return encoder
 
 
-def _random_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer) -> AnyEncoder:
+def _random_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
     vocabulary_size = tokenizer.get_vocab_size()
     if recipe.kind == "static":
         return random_static_encoder(vocabulary_size, recipe.dim, special_token_ids(tokenizer), recipe.max_tokens)
@@ -108,7 +115,7 @@ def _random_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer) -> AnyEncoder:
         "max_position_embeddings": architecture.positions,
         "pad_token_id": pad_token_id(tokenizer),
     }
-    return random_encoder(configuration, vocabulary_size, recipe.max_tokens)
+    return random_encoder(configuration, vocabulary_size, recipe.max_tokens, attention)
 
 
 def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
@@ -157,7 +164,9 @@ def _most_common(counts: Counter[str], limit: int) -> list[str]:
     return sorted(counts, key=lambda key: (-counts[key], key))[: max(0, limit)]
 
 
-def load_start(recipe: EncoderRecipe, tokenizer_directory: Path, seed: int) -> tuple[Tokenizer, AnyEncoder]:
+def load_start(
+    recipe: EncoderRecipe, tokenizer_directory: Path, seed: int, attention: str = "sdpa"
+) -> tuple[Tokenizer, AnyEncoder]:
     """Tokenizer and encoder of a run."""
     tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
-    return tokenizer, start_encoder(recipe, tokenizer, seed)
+    return tokenizer, start_encoder(recipe, tokenizer, seed, attention)

@@ -1,4 +1,4 @@
-"""A recipe run from its first pair to its last checkpoint; read `main` and `train_stage` from top to bottom.
+"""A recipe run from its first pair to its last checkpoint; read `train` and `train_stage` from top to bottom.
 
     python -m training.train RECIPE --output DIR [--data DIR] [--evaluation DIR] [--seed N] [--stop-after STEPS]
 
@@ -6,8 +6,6 @@ Killed at any moment, the same command continues from the last checkpoint with t
 processes: `accelerate launch -m training.train ...`; each takes its share of every batch, negatives are shared.
 """
 
-import argparse
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -17,31 +15,27 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
 from gte_sdk.tokens import pad_token_id
-from training.around_stages import measure, mined_sources, save
-from training.checkpoint import MODEL, latest_checkpoint, load_state, restore_random_state
+from training.around_stages import check_stages, measure, mined_sources, save, sets_of
+from training.checkpoint import MODEL, full_disk_explained, latest_checkpoint, load_state, restore_random_state
 from training.embed import token_ids_of
-from training.encoder import AnyEncoder, Encoder
 from training.encoder_files import write_encoder
-from training.evaluate import evaluation_texts, find_sets
+from training.evaluate import evaluation_texts
 from training.grad_cache import backward_through_chunks
 from training.mixture import Batch, Mixture
 from training.objective import Teacher, open_teacher, stage_loss
 from training.optimizer import WeightAverage, learning_rate_at, make_optimizer, optimizer_state, set_learning_rate
 from training.pairs import Source
-from training.recipe import Recipe, RecipeError, Stage, dump_recipe, load_recipe
+from training.recipe import Recipe, Stage
 from training.run import Run
 from training.run_log import LogLine, append_log, plot_losses, read_log, record_run, write_json
+from training.session import TrainingError, claim_output, open_accelerator, parse, prepare_model, recipe_of, run_command
 from training.sources import open_sources
 from training.start import load_start, start_tokenizer
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says where it stood and what is still good."""
 
 
 class TokenizedBatch(NamedTuple):
@@ -56,28 +50,27 @@ class TokenizedBatch(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
-    recipe = load_recipe(options.recipe)
-    if options.seed is not None:
-        recipe = dataclasses.replace(recipe, seed=options.seed)
-    if options.encoder is not None:
-        recipe = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, start=options.encoder))
-    if options.tokenizer is not None:
-        recipe = dataclasses.replace(recipe, encoder=dataclasses.replace(recipe.encoder, tokenizer=options.tokenizer))
-    output: Path = options.output
+    options = parse(__doc__, arguments)
+    recipe = recipe_of(options)
+    with full_disk_explained(options.output):
+        train(recipe, options.output, options.data, options.evaluation, options.stop_after)
+
+
+def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | None, stop_after: int | None) -> None:
+    """Trains all stages, from where an earlier session of the same run stopped, for at most `stop_after` steps."""
     accelerator = open_accelerator(recipe, output)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers draws one for each file
     claim_output(output, recipe, accelerator)
 
     # Data. Texts that will be measured on are refused before anything is trained.
-    sets = find_sets(recipe.evaluation.sets, options.evaluation) if recipe.evaluation.sets else []
+    sets = sets_of(recipe.evaluation, evaluation)
     forbidden = frozenset(evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
     stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
     with accelerator.main_process_first():
         sources = {
             name: open_sources(
                 stage.sources,
-                options.data,
+                data,
                 exclude=stage.exclude,
                 commercial=stage.commercial,
                 forbidden=forbidden,
@@ -89,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         directory = start_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
 
     # The encoder as it is before the first step, its teachers, and then what an earlier session made of it.
-    tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed)
+    tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed, recipe.hardware.attention)
+    check_stages(stages, sources, encoder)
+    encoder.matryoshka_dims = next(reversed(stages.values())).matryoshka
     teachers = {
         name: open_teacher(stage.distillation, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
         for name, stage in stages.items()
@@ -103,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if state:
         encoder.load_state_dict(state["encoder"])
         restore_random_state(state["random"], accelerator)
-    last_step = (state["step"] if state else 0) + (options.stop_after or 2**62)
+    last_step = (state["step"] if state else 0) + (stop_after or 2**62)
     run = Run(recipe, output, accelerator, encoder, model, tokenizer, directory, last_step)
 
     metrics: dict[str, Any] = state["metrics"] if state else {}
@@ -114,11 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             in_stage = state if state and state["stage"] == name else None
             done = train_stage(run, name, sources[name], teachers[name], step_before, step_count, in_stage, metrics)
             if not done:
-                accelerator.print(f"stopped after {options.stop_after} steps; the same command continues")
+                accelerator.print(f"stopped after {stop_after} steps; the same command continues")
                 return
-            metrics[name] = measure(run, name, sets)
+            metrics[name] = measure(run, name, sets if recipe.evaluation.after_stages else ())
             save(run, step_before + step_count, name, {}, metrics)
         step_before += step_count
+        if step_before == last_step and name != next(reversed(stages)):
+            accelerator.print(f"stopped after {stop_after} steps; the same command continues")
+            return
 
     if accelerator.is_main_process:
         write_encoder(encoder, directory, output / MODEL)
@@ -153,7 +151,9 @@ def train_stage(
         negatives=stage.negatives,
         multiple=accelerator.num_processes,
     )
-    optimizer = accelerator.prepare(make_optimizer(run.encoder, stage, hardware.optimizer_sharding))
+    # Its parameters are on their device already; placing its state would read that of a sharded one, which is apart.
+    made = make_optimizer(run.encoder, stage, hardware.optimizer_sharding)
+    optimizer = accelerator.prepare(made, device_placement=[False])
     average = WeightAverage(step_count if stage.average_last == 0 else int(step_count * (1 - stage.average_last)))
     if state:
         mixture.restore(state["mixture"])
@@ -254,48 +254,5 @@ def teacher_vectors(
         return teacher(texts.get(stage.distillation.texts, tokenized.queries + tokenized.documents), stage.max_tokens)
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    parser.add_argument("recipe", help="a TOML file, or the name of one in training/recipes")
-    parser.add_argument("--output", type=Path, required=True, help="the run's directory; an existing run continues")
-    parser.add_argument("--data", type=Path, help="directory that the recipe's sources are relative to")
-    parser.add_argument("--evaluation", type=Path, help="directory that the recipe's evaluation sets are relative to")
-    parser.add_argument("--encoder", help="start from this directory or Hub name instead of the recipe's")
-    parser.add_argument("--tokenizer", help="the tokenizer of this directory or Hub name instead of the recipe's")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--stop-after", type=int, help="end this session after so many steps, with a checkpoint")
-    options = parser.parse_args(arguments)
-    if options.stop_after is not None and options.stop_after < 1:
-        parser.error(f"--stop-after {options.stop_after} must be at least 1")
-    return options
-
-
-def open_accelerator(recipe: Recipe, output: Path) -> Accelerator:
-    precision = recipe.hardware.precision if torch.cuda.is_available() else "fp32"
-    trackers = ["tensorboard"] if recipe.tensorboard else None
-    mixed_precision = "no" if precision == "fp32" else precision
-    accelerator = Accelerator(mixed_precision=mixed_precision, log_with=trackers, project_dir=output)
-    accelerator.init_trackers("tensorboard")
-    return accelerator
-
-
-def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None:
-    """Copies the recipe, every value of it, into the output, where a run of another one is not written over."""
-    path, text = output / "recipe.toml", dump_recipe(recipe)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise RecipeError(f"{output} holds a run of another recipe or seed ({path} differs); choose another --output")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-def prepare_model(encoder: AnyEncoder, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
-    if recipe.hardware.gradient_checkpointing and isinstance(encoder, Encoder):
-        encoder.backbone.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    model: nn.Module = accelerator.prepare(encoder)
-    return model
-
-
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -17,12 +17,11 @@ from training.encoder import (
     StaticEncoder,
     cls_pool,
     last_token_pool,
-    load_encoder,
     mean_pool,
     random_static_encoder,
     special_token_ids,
 )
-from training.encoder_files import write_encoder
+from training.encoder_files import load_encoder, write_encoder
 
 TEXTS = ["open a file", "sort a list of numbers by key", "", "a"]
 
@@ -115,6 +114,10 @@ def test_what_cannot_be_rebuilt_is_refused(tiny_encoder: Encoder, tokenizer_dire
     modules[1]["type"] = "sentence_transformers.models.LSTM"
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ModelFormatError, match="has a module LSTM"):
+        load_encoder(tmp_path)
+    modules[1]["type"], modules[2]["type"] = "models.Normalize", "models.Pooling"
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelFormatError, match="Transformer, Normalize, Pooling in this order"):
         load_encoder(tmp_path)
     (tmp_path / "modules.json").unlink()
     (tmp_path / "1_Pooling" / "config.json").unlink()

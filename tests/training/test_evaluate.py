@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from training.encoder import Encoder
 from training.encoder_files import write_encoder
 from training.evaluate import (
-    SetError,
     evaluate,
     evaluation_texts,
     find_sets,
     main,
-    ranking_scores,
     summarize,
 )
+from training.protocols import SetError, ranking_scores
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -51,9 +50,9 @@ def ranked_set(root: Path, task: str) -> Path:
     )
 
 
-def test_retrieval_is_ndcg_with_linear_gain_and_code_search_the_reciprocal_rank(tmp_path: Path) -> None:
+def test_retrieval_is_ndcg_with_exponential_gain_and_code_search_the_reciprocal_rank(tmp_path: Path) -> None:
     path = ranked_set(tmp_path, "retrieval")
-    first = (2 / math.log2(3) + 1 / math.log2(5)) / (2 / math.log2(2) + 1 / math.log2(3))
+    first = (3 / math.log2(3) + 1 / math.log2(5)) / (3 / math.log2(2) + 1 / math.log2(3))
     scores = ranking_scores(path, embed, embed)
     assert scores["ndcg@10"] == pytest.approx((first + 0) / 2, abs=1e-6)  # q1 finds d0 at rank 12
     assert scores["recall@100"] == pytest.approx(1.0)

@@ -10,6 +10,8 @@ import pytest
 from training.pairs import ROWS_A_BATCH, Pair, PairsError, comparable, open_source, write_pairs
 from training.sources import describe, open_sources
 
+from .tiny_run import full_disk
+
 PAIRS = [Pair("open a file", "open(path)", ("close(file)",)), Pair("sort", "sorted(xs)"), Pair("naïve ✓", "x\ny")]
 
 
@@ -32,6 +34,32 @@ def test_a_source_longer_than_a_batch_is_read_by_row_from_the_cached_file(tmp_pa
     assert len(source) == count
     assert source[ROWS_A_BATCH + 1] == Pair(f"q{ROWS_A_BATCH + 1}", f"d{ROWS_A_BATCH + 1}")
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_row_that_is_no_text_is_named_with_its_file(tmp_path: Path) -> None:
+    fine = b'{"query": "fine", "document": "fine"}\n'
+    (tmp_path / "latin.jsonl").write_bytes(fine + fine.replace(b"fine", b"caf\xe9"))
+    with pytest.raises(PairsError, match=r"latin\.jsonl, row 2: .*caf.*xe9.* is malformed"):
+        open_source(tmp_path / "latin.jsonl", tmp_path / "cache")
+    pairs = [Pair(f"question {row}", "document") for row in range(ROWS_A_BATCH + 7)]
+    pairs[ROWS_A_BATCH + 4] = Pair("question", " ")
+    write_pairs(tmp_path / "blank.parquet", pairs)
+    with pytest.raises(PairsError, match=rf"blank\.parquet, row {ROWS_A_BATCH + 5}: document is ' '"):
+        open_source(tmp_path / "blank.parquet", tmp_path / "cache")
+    content = bytearray((tmp_path / "blank.parquet").read_bytes())
+    content[100:2000] = bytes(1900)
+    (tmp_path / "damaged.parquet").write_bytes(content)
+    with pytest.raises(PairsError, match=r"damaged\.parquet is damaged: "):
+        open_source(tmp_path / "damaged.parquet", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a.parquet", [Pair(f"question {row}", "document") for row in range(1000)])
+    message = r"a\.parquet cannot be read, or kept in .*cache: .*; free space there"
+    with full_disk(1000), pytest.raises(PairsError, match=message):
+        open_source(tmp_path / "a.parquet", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -104,9 +132,40 @@ def test_patterns_exclusions_and_the_manifest_choose_sources(tmp_path: Path) -> 
         names("stage1/kb__b", commercial=("yes",))
     with pytest.raises(PairsError, match="--data DIR"):
         open_sources(["stage1/*"], None, cache=cache)
-    with pytest.raises(PairsError, match="hub:OWNER/NAME/FILE"):
-        names("hub:owner/name")
     (tmp_path / "other").mkdir()
     write_pairs(tmp_path / "other" / "kb__b.parquet", PAIRS)
     with pytest.raises(PairsError, match="two sources are called kb__b"):
         names("stage1/*", "other/*")
+
+
+def test_an_installed_package_is_a_source_of_what_its_functions_say_and_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "made_up"
+    (package / "inner" / "tests").mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        'def area(r):\n    """Area of a circle.\n\n    More."""\n    # pi r squared\n    return 3.14 * r * r\n'
+        'def same(r):\n    """Area of a circle."""\n    return r\n'
+        'def empty(r):\n    """Nothing but a docstring."""\n'
+        'def short(r):\n    """Too short."""\n    return r\n'
+    )
+    (package / "inner" / "deep.py").write_text(
+        'class Door:\n    def open(self):\n        """Opens the front door."""\n        self.is_open = True\n'
+        'PATTERN = "\\d"\n'
+    )
+    (package / "inner" / "template.py").write_text("def {{ name }}():")
+    (package / "inner" / "tests" / "test_deep.py").write_text(
+        'def f():\n    """Tests how the door opens."""\n    g()\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (tmp_path / "manifest.csv").write_text("category,name,commercial\n")
+    (source,) = open_sources(["docstrings:made_up"], tmp_path, commercial=("yes",), cache=tmp_path / "cache")
+    assert source.name == "code__docstrings_made_up"
+    assert [source[0], source[1]] == [
+        Pair("Area of a circle.", "def area(r):\nreturn 3.14 * r * r"),
+        Pair("Opens the front door.", "def open(self):\nself.is_open = True"),
+    ]
+    assert len(source) == 2
+    for pattern in ("docstrings:not_here", "docstrings:../made_up", "docstrings:json.decoder"):
+        with pytest.raises(PairsError, match=f"source '{pattern}': package .* is not installed here"):
+            open_sources([pattern], cache=tmp_path / "cache")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.recipe import RECIPES, Recipe, RecipeError, dump_recipe, load_recipe
+from training.session import parse, recipe_of
 
 MINIMAL = """
 name = "minimal"
@@ -65,6 +66,8 @@ def test_unknown_recipe_is_suggested_and_broken_toml_named(tmp_path: Path) -> No
         load_recipe(write(tmp_path / "r.toml", "name = "))
     with pytest.raises(RecipeError, match="encoder needs `start`"):
         load_recipe(write(tmp_path / "r.toml", MINIMAL.replace('start = "somewhere"', "")))
+    with pytest.raises(RecipeError, match="no stage has steps or epochs"):
+        load_recipe(write(tmp_path / "r.toml", MINIMAL.replace("steps = 3", "steps = 0")))
 
 
 def test_a_recipe_says_only_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
@@ -110,3 +113,13 @@ def test_paper_recipes_have_the_papers_values(size: str, start: str, learning_ra
         assert not stage.mixed_sources
     hardware = recipe.hardware
     assert (hardware.precision, hardware.gradient_checkpointing, hardware.optimizer_sharding) == ("fp16", True, True)
+
+
+def test_the_command_line_names_another_start_and_teacher() -> None:
+    options = ["mini-cpu-2", "--output", "out", "--encoder", "leg-1", "--teacher", "MiniLM", "--seed", "3"]
+    recipe = recipe_of(parse(None, options))
+    assert (recipe.encoder.start, recipe.seed) == ("leg-1", 3)
+    teachers = [stage.distillation.teacher for stage in recipe.stages.values() if stage.distillation]
+    assert teachers == ["MiniLM", "MiniLM"]
+    untaught = recipe_of(parse(None, ["paper-small", "--output", "out", "--teacher", "MiniLM"]))
+    assert [stage.distillation for stage in untaught.stages.values()] == [None, None]

@@ -13,7 +13,7 @@ from gte_sdk import Embedder, top_k_cosine
 from gte_sdk.tokens import load_tokenizer
 from training.docstrings import docstring_pairs
 from training.embed import embed_texts
-from training.encoder import load_encoder
+from training.encoder_files import load_encoder
 from training.mteb_adapter import MtebModel
 from training.recipe import load_recipe
 from training.run_log import read_log

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -14,74 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from training.checkpoint import CheckpointError, latest_checkpoint, load_state
-from training.encoder import StaticEncoder, load_encoder
+from training.checkpoint import CheckpointError, full_disk_explained, latest_checkpoint, load_state
+from training.encoder import StaticEncoder
+from training.encoder_files import load_encoder
 from training.pairs import Pair, PairsError, write_pairs
 from training.recipe import RecipeError
-from training.run_log import read_log
-from training.train import TrainingError, main
+from training.run_log import append_log, read_log
+from training.session import TrainingError
 
-SENTENCES = ("open a file and read its lines", "sort a list by key", "send a message to the server", "write text")
+from .tiny_run import change, full_disk, losses, train
+
 ROOT = Path(__file__).parents[2]
-WORDS = [word for sentence in SENTENCES for word in sentence.split()]
-RECIPE = """
-name = "tiny"
-checkpoint_steps = 3
-[encoder]
-max_tokens = 16
-architecture = { layers = 1, hidden = 16, heads = 2, feed_forward = 32, positions = 16, vocabulary = 200 }
-[hardware]
-chunk_tokens = 64
-kept_tokens = 64
-[stages.pretrain]
-sources = ["stage1/*"]
-batch_size = 8
-steps = 8
-max_tokens = 12
-learning_rate = 1e-2
-temperature = 0.05
-average_last = 0.5
-[stages.finetune]
-sources = ["stage1/a__one"]
-batch_size = 6
-steps = 5
-max_tokens = 16
-learning_rate = 1e-3
-temperature = 0.05
-negatives = 2
-[stages.finetune.mining]
-count = 3
-first_rank = 0
-last_rank = 20
-"""
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    (tmp_path / "data" / "stage1").mkdir(parents=True)
-    for name, count in (("a__one", 60), ("b__two", 30)):
-        words = [[str(word) for word in random.choice(WORDS, 5)] for _ in range(count)]
-        pairs = [Pair(f"{' '.join(five[:3])} {row}", f"{' '.join(five[1:])} {row}") for row, five in enumerate(words)]
-        write_pairs(tmp_path / "data" / "stage1" / f"{name}.parquet", pairs)
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    return tmp_path / "data"
-
-
-def train(data: Path, output: str, *more: str, recipe: str = "tiny.toml") -> Path:
-    directory = data.parent / output
-    main([str(data.parent / recipe), "--output", str(directory), "--data", str(data), *more])
-    return directory
-
-
-def losses(run: Path) -> list[float]:
-    return [line.loss for line in read_log(run / "log.csv")]
-
-
-def change(data: Path, old: str, new: str) -> str:
-    assert old in RECIPE
-    (data.parent / "changed.toml").write_text(RECIPE.replace(old, new))
-    return "changed.toml"
 
 
 def test_a_run_learns_and_leaves_all_that_made_it(data: Path) -> None:
@@ -120,11 +62,11 @@ def test_stopped_anywhere_and_continued_gives_the_same_losses_and_weights(data: 
     assert losses(parts) == losses(whole)
     expected, continued = load_encoder(whole / "model").state_dict(), load_encoder(parts / "model").state_dict()
     assert all(torch.equal(expected[name], continued[name]) for name in expected)
-    assert len(json.loads((parts / "run.json").read_text())["sessions"]) > 8
+    assert len(json.loads((parts / "run.json").read_text())["sessions"]) == 13
 
 
 def test_killed_in_the_middle_of_a_step_it_continues_from_its_checkpoint(data: Path) -> None:
-    recipe = change(data, "steps = 8", "steps = 200")
+    recipe = change(data, ("steps = 8", "steps = 200"))
     arguments = [str(data.parent / recipe), "--output", str(data.parent / "killed"), "--data", str(data)]
     log = data.parent / "killed" / "log.csv"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -164,17 +106,24 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(data: Path
 
 def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint(data: Path) -> None:
     run = train(data, "run", "--stop-after", "3")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # the model file of the next checkpoint exceeds this
-    try:
-        with pytest.raises(
-            CheckpointError, match=r"cannot write checkpoint .*step-00000006.*step-00000003: free space"
-        ):
-            train(data, "run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    # The model file of the next checkpoint exceeds this.
+    message = r"cannot write checkpoint .*step-00000006.*step-00000003: free space"
+    with full_disk(20_000), pytest.raises(CheckpointError, match=message):
+        train(data, "run")
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000003"]
     assert losses(train(data, "run")) == losses(train(data, "whole"))
+
+
+def test_a_disk_too_full_for_the_log_says_so_and_the_cut_line_is_dropped(data: Path) -> None:
+    run = train(data, "run", "--stop-after", "3")
+    lines = read_log(run / "log.csv")
+    message = r"cannot write to .*run \(.*\); the last good checkpoint is .*step-00000003: free space"
+    room = (run / "log.csv").stat().st_size + 20
+    with full_disk(room), pytest.raises(CheckpointError, match=message), full_disk_explained(run):
+        append_log(run / "log.csv", lines[0]._replace(step=4))
+    assert (run / "log.csv").read_bytes()[-1:] != b"\n"
+    assert read_log(run / "log.csv") == lines
+    assert losses(train(data, "run", "--stop-after", "2"))[:3] == [line.loss for line in lines]
 
 
 def test_another_recipe_other_data_and_damage_are_refused(data: Path) -> None:
@@ -244,7 +193,7 @@ skip_categories = ["a"]
 
 def test_frozen_token_embeddings_stay_and_dropout_is_set(data: Path) -> None:
     recipe = change(
-        data, "max_tokens = 16\narch", "max_tokens = 16\nfreeze_token_embeddings = true\ndropout = 0.0\narch"
+        data, ("max_tokens = 16\narch", "max_tokens = 16\nfreeze_token_embeddings = true\ndropout = 0.0\narch")
     )
     run = train(data, "run", "--stop-after", "3", recipe=recipe)
     checkpoint = latest_checkpoint(run)

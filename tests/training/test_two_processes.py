@@ -5,6 +5,7 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from training.encoder import Encoder
 from training.gather import first_row, gather_rows
 from training.grad_cache import backward_through_chunks
 from training.loss import contrastive_loss
+from training.train import main
+
+from .tiny_run import change, losses, train
 
 QUERIES = [[2, *range(5, 5 + length), 3] for length in (1, 9, 4, 4, 17, 2)]
 DOCUMENTS = [[2, *range(40, 40 + length), 3] for length in (8, 3, 3, 30, 6, 12)]
@@ -73,6 +77,27 @@ def test_two_processes_are_one(tiny_encoder: Encoder, kept_tokens: int, tmp_path
         for name, parameter in single.named_parameters():
             assert parameter.grad is not None
             torch.testing.assert_close(result["gradients"][name], parameter.grad, rtol=0, atol=1e-9)
+
+
+def run_in_process(rank: int, port: int, recipe: str, data: Path, output: Path, stop_after: int) -> None:
+    torch.set_num_threads(1)
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in environment.items()}, MASTER_ADDR="127.0.0.1")
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    main([recipe, "--data", str(data), "--output", str(output), "--stop-after", str(stop_after)])
+    os._exit(0)
+
+
+def test_two_processes_with_a_sharded_optimizer_train_as_one_and_continue(data: Path) -> None:
+    without_dropout = ("max_tokens = 16\narch", "max_tokens = 16\ndropout = 0.0\narch")
+    alone = train(data, "alone", "--stop-after", "7", recipe=change(data, without_dropout))
+    sharding = ("kept_tokens = 64", "kept_tokens = 64\noptimizer_sharding = true\ngradient_checkpointing = true")
+    recipe = str(data.parent / change(data, without_dropout, sharding, name="sharded.toml"))
+    for steps in (4, 3):  # the second session continues with the state of both shards
+        arguments = (free_port(), recipe, data, data.parent / "sharded", steps)
+        spawn(run_in_process, arguments, nprocs=2)  # type: ignore[no-untyped-call]
+    assert len(losses(alone)) == 7
+    np.testing.assert_allclose(losses(data.parent / "sharded"), losses(alone), rtol=1e-4)
 
 
 def test_alone_rows_are_gathered_from_nobody() -> None:

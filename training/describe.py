@@ -1,0 +1,158 @@
+"""What a model card says of finished runs, as Markdown for `export/to_onnx.py --note`: training, data, scores, use.
+
+    python -m training.describe RUN... --manifest DIR/manifest.csv --scores own.json --baseline start.json \
+        --hardware "2 cores of ..." > note.md
+
+Each run went on from the one before it. Everything comes from what the runs recorded (recipe.toml, run.json, log.csv)
+and from reports of training.evaluate.
+"""
+
+import argparse
+import csv
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from training.docstrings import DOCSTRINGS_NAME
+from training.protocols import PROTOCOLS
+from training.recipe import Recipe, load_recipe
+from training.run_log import LogLine, read_log
+
+
+def describe(
+    runs: Sequence[Path],
+    manifest: Sequence[Mapping[str, str]],
+    scores: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+    hardware: str,
+    use: str,
+) -> str:
+    """The note. `manifest` has rows with category, name, licence and source; `scores` and `baseline` are reports of
+    training.evaluate."""
+    recorded = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs]
+    trainings = [
+        line
+        for run, record in zip(runs, recorded, strict=True)
+        for line in _training(load_recipe(str(run / "recipe.toml")), record, read_log(run / "log.csv"), hardware)
+    ]
+    sources = [source for record in recorded for stage in record["data"].values() for source in stage]
+    return "\n".join(
+        [
+            "## Intended use",
+            "",
+            use,
+            "",
+            "## Training",
+            "",
+            *trainings,
+            *_scores(scores, baseline),
+            *_data(sources, manifest),
+        ]
+    )
+
+
+def _training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequence[LogLine], hardware: str) -> list[str]:
+    session = recorded["sessions"][0]
+    packages = ", ".join(f"{name} {version}" for name, version in session["packages"].items())
+    hours = sum(line.seconds for line in log) / 3600
+    lines = [
+        f"Recipe `{recipe.name}` (training/recipes/{recipe.name}.toml) at commit {session['commit'][:12]}, seed "
+        f"{recipe.seed}, from {start_of(recipe)}; {hours:.1f} hours on {hardware}; Python {session['python']}, "
+        f"{packages}.",
+        "",
+        "| stage | sources | pairs a step | steps | tokens | learning rate | temperature | hard negatives |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, stage in recipe.stages.items():
+        own = [line for line in log if line.stage == name]
+        if own:
+            tokens = sum(line.tokens for line in own) / 1e6
+            lines.append(
+                f"| {name} | {len(recorded['data'][name])} | {stage.batch_size} | {len(own)} | {tokens:.1f} M "
+                f"| {stage.learning_rate:.0e} | {stage.temperature} | {stage.negatives} |"
+            )
+    refused = sum(source["refused"] for sources in recorded["data"].values() for source in sources)
+    return [
+        *lines,
+        "",
+        f"Pairs with a text that stands in an evaluation set were left out ({refused}). To train it again:",
+        "",
+        "```sh",
+        f"python -m training.train {recipe.name} --data DATA/train --evaluation DATA/eval --output runs/{recipe.name}",
+        "```",
+        "",
+    ]
+
+
+def start_of(recipe: Recipe) -> str:
+    """What the recipe of this name starts from: --encoder may have named a local copy of it."""
+    return load_recipe(recipe.name).encoder.start or "random weights"
+
+
+def _scores(scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+    """A row a set: the model as shipped beside what it started from."""
+    lines = [
+        "## Scores",
+        "",
+        f"By training/evaluate.py, beside {baseline['model']}. No text of a set was trained on; where the data below "
+        "has a source of the same name as a set, that set is in-domain.",
+        "",
+        "| set | this model | beside it | difference |",
+        "|---|---|---|---|",
+    ]
+    for key in ("scores", "summary"):
+        for name, score in scores[key].items():
+            if name in baseline[key]:
+                label = f"mean of {name}" if name in PROTOCOLS else name
+                before = baseline[key][name]
+                lines.append(f"| {label.replace('_', ' ')} | {score:.2f} | {before:.2f} | {score - before:+.2f} |")
+    return [*lines, ""]
+
+
+def _data(sources: Sequence[Mapping[str, Any]], manifest: Sequence[Mapping[str, str]]) -> list[str]:
+    origins = {f"{row['category']}__{row['name']}": (row["licence"], row["source"]) for row in manifest}
+    lines = ["## Data", "", "| source | pairs | licence as stated | origin |", "|---|---|---|---|"]
+    for name, count in sorted({source["name"]: source["pairs"] for source in sources}.items()):
+        cells = origins.get(name) or _origin_of_docstrings(name)
+        licence, origin = (" ".join(cell.replace("|", "/").split())[:120] for cell in cells)
+        lines.append(f"| {name} | {count} | {licence} | {origin} |")
+    return [*lines, ""]
+
+
+def _origin_of_docstrings(name: str) -> tuple[str, str]:
+    """The licence and the version of the package, as installed here, that a source of docstrings was made of."""
+    if name == DOCSTRINGS_NAME:
+        return "PSF-2.0", f"the standard library of Python {platform.python_version()}"
+    distributions = metadata.packages_distributions().get(name.removeprefix(f"{DOCSTRINGS_NAME}_"), [])
+    if not name.startswith(DOCSTRINGS_NAME) or not distributions:
+        return "", ""
+    package = metadata.metadata(distributions[0])
+    licence: str = (package.get_all("License-Expression") or package.get_all("License") or [""])[0]
+    if not licence or "\n" in licence:  # the whole text, or nothing: then its classifiers name it
+        classifiers = [value for value in package.get_all("Classifier") or [] if value.startswith("License ::")]
+        licence = ", ".join(value.rpartition(" :: ")[2] for value in classifiers)
+    return licence, f"the functions of {distributions[0]} {package['Version']}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.describe", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --output of training.train")
+    parser.add_argument("--manifest", type=Path, required=True, help="CSV with category, name, licence and source")
+    parser.add_argument("--scores", type=Path, required=True, help="training.evaluate's report of the model as shipped")
+    parser.add_argument("--baseline", type=Path, required=True, help="and of what it is compared with")
+    parser.add_argument("--hardware", required=True, help="what it was trained on, in words")
+    parser.add_argument(
+        "--use", required=True, help="what the model is for and what it is not for, in a sentence or two"
+    )
+    options = parser.parse_args(arguments)
+    with options.manifest.open(encoding="utf-8", newline="") as file:
+        manifest = list(csv.DictReader(file))
+    scores, baseline = (json.loads(path.read_text(encoding="utf-8")) for path in (options.scores, options.baseline))
+    print(describe(options.runs, manifest, scores, baseline, options.hardware, options.use))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""The protocols of MTEB for a set of each kind, over any function from texts to vectors.
+
+A set is a directory TASK/NAME with JSON lines. Ranking sets are read and scored apart from how they were ranked, so
+what has no vectors (BM25) is measured by the same ruler. Ranking is by the kernel that ships.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk import top_k_cosine
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+
+SAMPLES_A_LABEL = 16
+DRAWS = 5
+CLUSTERINGS = 10
+RANKED_DOCUMENTS = 1000
+SEED = 42
+
+
+class SetError(ValueError):
+    """An evaluation set that is not there or not in the layout; the message names the path."""
+
+
+class RankingSet(NamedTuple):
+    documents: list[str]
+    """Title and text."""
+    queries: list[str]
+    """Those that have a relevant document."""
+    grades: list[dict[int, int]]
+    """Of each query: the grade of each judged document, by its index."""
+
+
+def sts(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Spearman's correlation of cosine and human score. STS is symmetric: the query function is not used."""
+    from scipy.stats import spearmanr
+
+    rows = list(rows_of(path / "test.jsonl"))
+    cosines = _cosines(rows, embed)
+    return float(spearmanr(cosines, [row["score"] for row in rows]).statistic)
+
+
+def pair_classification(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Average precision of the cosine."""
+    from sklearn.metrics import average_precision_score
+
+    rows = list(rows_of(path / "test.jsonl"))
+    return float(average_precision_score([row["label"] for row in rows], _cosines(rows, embed)))
+
+
+def retrieval(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """nDCG@10 with gain 2^grade - 1, the mean over queries that have a relevant document."""
+    return ranking_scores(path, embed, embed_query)["ndcg@10"]
+
+
+def code_search(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Mean reciprocal rank of the first relevant document (0 beyond the first thousand)."""
+    return ranking_scores(path, embed, embed_query)["mrr"]
+
+
+def ranking_scores(path: Path, embed: Embed, embed_query: Embed) -> dict[str, float]:
+    """ranking_metrics of the cosine's order."""
+    ranking = read_ranking_set(path)
+    documents_MD, queries_QD = embed(ranking.documents), embed_query(ranking.queries)
+    _, ranked_QK = top_k_cosine(queries_QD, documents_MD, min(RANKED_DOCUMENTS, len(ranking.documents)))
+    return ranking_metrics(ranked_QK, ranking.grades)
+
+
+def read_ranking_set(path: Path) -> RankingSet:
+    """A set with corpus.jsonl, queries.jsonl and qrels.tsv. Raises SetError for a judged document that is not there."""
+    documents = list(rows_of(path / "corpus.jsonl"))
+    numbers = {str(document["id"]): number for number, document in enumerate(documents)}
+    grades = _read_qrels(path / "qrels.tsv")
+    if missing := {document for of_query in grades.values() for document in of_query} - numbers.keys():
+        raise SetError(f"{path / 'qrels.tsv'} judges {min(missing)!r}, which is not in corpus.jsonl")
+    queries = [row for row in rows_of(path / "queries.jsonl") if any(grades[str(row["id"])].values())]
+    return RankingSet(
+        [with_title(document) for document in documents],
+        [row["text"] for row in queries],
+        [{numbers.get(document, -1): grade for document, grade in grades[str(row["id"])].items()} for row in queries],
+    )
+
+
+def ranking_metrics(ranked_QK: NDArray[np.int64], grades: Sequence[Mapping[int, int]]) -> dict[str, float]:
+    """ndcg@10, recall@100 and mrr (0 beyond the ranks given) of document indices, the best first."""
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    for ranked_K, of_query in zip(ranked_QK, grades, strict=True):
+        gains_K = np.array([of_query.get(int(index), 0) for index in ranked_K])
+        ideal = sorted(of_query.values(), reverse=True)
+        scores["ndcg@10"].append(_dcg(gains_K[:10]) / _dcg(np.array(ideal[:10])))
+        relevant = sum(grade > 0 for grade in ideal)
+        scores["recall@100"].append(float((gains_K[:100] > 0).sum()) / relevant)
+        hits = np.flatnonzero(gains_K > 0)
+        scores["mrr"].append(1.0 / (hits[0] + 1) if len(hits) else 0.0)
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def reranking(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Mean average precision over queries, each with its own candidates."""
+    rows = list(rows_of(path / "test.jsonl"))
+    candidates = list(dict.fromkeys(text for row in rows for text in (*row["positive"], *row["negative"])))
+    numbers = {text: number for number, text in enumerate(candidates)}
+    vectors_MD = embed(candidates)
+    scores = []
+    for row, query_D in zip(rows, embed_query([row["query"] for row in rows]), strict=True):
+        scores.append(vectors_MD[[numbers[text] for text in (*row["positive"], *row["negative"])]] @ query_D)
+    return mean_average_precision(rows, scores)
+
+
+def mean_average_precision(rows: Sequence[Mapping[str, Any]], scores: Sequence[NDArray[np.float32]]) -> float:
+    """`scores` of each row's positives, then negatives."""
+    from sklearn.metrics import average_precision_score
+
+    return float(
+        np.mean(
+            [
+                average_precision_score([1] * len(row["positive"]) + [0] * len(row["negative"]), of_row)
+                for row, of_row in zip(rows, scores, strict=True)
+            ]
+        )
+    )
+
+
+def classification(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Accuracy of a logistic regression on 16 training samples a label, the mean of 5 draws."""
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = list(rows_of(path / "train.jsonl")), list(rows_of(path / "test.jsonl"))
+    test_vectors_TD = embed([row["text"] for row in test])
+    test_labels = [str(row["label"]) for row in test]
+    draws = [_sample(train, np.random.default_rng([SEED, draw])) for draw in range(DRAWS)]
+    chosen = sorted({index for draw in draws for index in draw})
+    vectors = dict(zip(chosen, embed([train[index]["text"] for index in chosen]), strict=True))
+    accuracies = []
+    for draw in draws:
+        classifier = LogisticRegression(max_iter=1000, random_state=SEED)
+        classifier.fit(np.stack([vectors[index] for index in draw]), [str(train[index]["label"]) for index in draw])
+        accuracies.append(float(np.mean(classifier.predict(test_vectors_TD) == np.array(test_labels))))
+    return float(np.mean(accuracies))
+
+
+def clustering(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """V-measure of mini-batch k-means with as many clusters as labels, the mean of 10 seeds.
+
+    One seed says little: SearchSnippets moved by nine points between fp32 and int8 of the same weights.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.metrics import v_measure_score
+
+    rows = list(rows_of(path / "test.jsonl"))
+    labels = [str(row["label"]) for row in rows]
+    vectors_ND = embed([row["text"] for row in rows])
+    scores = []
+    for number in range(CLUSTERINGS):
+        model = MiniBatchKMeans(len(set(labels)), batch_size=500, n_init="auto", random_state=SEED + number)
+        scores.append(v_measure_score(labels, model.fit_predict(vectors_ND)))
+    return float(np.mean(scores))
+
+
+PROTOCOLS: Mapping[str, Callable[[Path, Embed, Embed], float]] = {
+    "sts": sts,
+    "retrieval": retrieval,
+    "code_search": code_search,
+    "reranking": reranking,
+    "pair_classification": pair_classification,
+    "classification": classification,
+    "clustering": clustering,
+}
+
+
+def _cosines(rows: Sequence[dict[str, Any]], embed: Embed) -> NDArray[np.float32]:
+    left_ND, right_ND = embed([row["a"] for row in rows]), embed([row["b"] for row in rows])
+    lengths_N = np.linalg.norm(left_ND, axis=1) * np.linalg.norm(right_ND, axis=1)
+    cosines_N: NDArray[np.float32] = (left_ND * right_ND).sum(axis=1) / lengths_N
+    return cosines_N
+
+
+def _sample(rows: Sequence[dict[str, Any]], random: np.random.Generator) -> list[int]:
+    """Indices of at most SAMPLES_A_LABEL rows of each label, at random."""
+    counts: defaultdict[str, int] = defaultdict(int)
+    chosen = []
+    for index in random.permutation(len(rows)):
+        label = str(rows[index]["label"])
+        counts[label] += 1
+        if counts[label] <= SAMPLES_A_LABEL:
+            chosen.append(int(index))
+    return chosen
+
+
+def _dcg(grades_K: NDArray[Any]) -> float:
+    return float(((2.0**grades_K - 1) / np.log2(np.arange(2, len(grades_K) + 2))).sum())
+
+
+def with_title(row: Mapping[str, Any]) -> str:
+    return f"{row.get('title', '')} {row['text']}".strip()
+
+
+def _read_qrels(path: Path) -> defaultdict[str, dict[str, int]]:
+    grades: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    if not path.is_file():
+        raise SetError(f"{path} is missing")
+    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        query, document, grade = line.split("\t")
+        grades[query][document] = int(grade)
+    return grades
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise SetError(f"{path} is missing")
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
