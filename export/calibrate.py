@@ -6,7 +6,7 @@ nothing in float, and moves part of the range from activations to weights (Smoot
 """
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,32 @@ def channel_maxima(
     It is the mean over the batches of each batch's maximum, so that a single token does not decide. The last batch
     may be smaller than the others; one batch at least is needed.
     """
+    maxima: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
+    for name, magnitudes_RK in _magnitudes(graph, tensors, batches):
+        maxima[name].append(magnitudes_RK.max(axis=0))
+    return {name: np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32) for name, rows in maxima.items()}
+
+
+def token_spread(graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]) -> dict[str, float]:
+    """For each named tensor how many times larger the largest token is than the median one, by their largest channel.
+
+    One scale for all tokens leaves the median one 256 divided by so many steps.
+    """
+    maxima: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
+    for name, magnitudes_RK in _magnitudes(graph, tensors, batches):
+        maxima[name].append(magnitudes_RK.max(axis=1))
+    largest = {name: np.concatenate(tokens) for name, tokens in maxima.items()}
+    return {name: float(tokens.max() / max(float(np.median(tokens)), _SMALLEST)) for name, tokens in largest.items()}
+
+
+def _magnitudes(
+    graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Name and magnitudes (r, k) of the r real tokens, for each batch and tensor."""
     if not tensors:  # onnxruntime would take "no outputs" for "all outputs"
-        return {}
+        return
     model = onnx.load(graph)
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
-    totals = {name: np.float64(0) for name in tensors}
-    batch_count = 0
     with tempfile.TemporaryDirectory() as folder:
         observed = Path(folder) / "observed.onnx"
         onnx.save(model, observed)
@@ -45,10 +65,7 @@ def channel_maxima(
             feed = {name: array for name, array in batch._asdict().items() if name in inputs}
             real = batch.attention_mask.astype(bool)
             for name, values_NTK in zip(tensors, session.run(list(tensors), feed), strict=True):
-                totals[name] = totals[name] + np.abs(values_NTK[real]).max(axis=0)
-            batch_count += 1
-    assert batch_count > 0, "calibration needs texts"
-    return {name: (total / batch_count).astype(np.float32) for name, total in totals.items()}
+                yield name, np.abs(values_NTK[real])
 
 
 def level_channels(

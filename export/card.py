@@ -27,10 +27,14 @@ class Shape(NamedTuple):
     max_tokens: int
     pooling: str
     prompts: Mapping[str, str]
+    matryoshka_dims: tuple[int, ...]
 
 
-def model_card(shape: Shape, origin: Origin, report: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """The card's text. `report` is parity.json's content, `files` maps each precision that was kept to its file."""
+def model_card(
+    shape: Shape, origin: Origin, report: Mapping[str, Any], files: Mapping[str, str], plot: str | None = None
+) -> str:
+    """The card's text. `report` is parity.json's content, `files` maps each precision that was kept to its file, `plot`
+    is the file name of the distribution's picture."""
     return "\n".join(
         [
             *_front_matter(shape, origin),
@@ -41,7 +45,7 @@ def model_card(shape: Shape, origin: Origin, report: Mapping[str, Any], files: M
             "",
             *([origin.note.strip(), ""] if origin.note.strip() else []),
             *_usage(shape),
-            *_parity(report, files),
+            *_parity(report, files, plot),
             *_limits(shape),
             "## Provenance and licence",
             "",
@@ -85,6 +89,12 @@ def _usage(shape: Shape) -> list[str]:
         f'embedder = gte_sdk.Embedder("{shape.name}")  # or the path of this directory',
     ]
     lines += ['vectors = embedder.embed(["a text", "another"])', "```", ""]
+    if shape.matryoshka_dims:
+        widths = ", ".join(map(str, shape.matryoshka_dims))
+        lines += [
+            f"Trained to be cut to {widths} numbers: `gte_sdk.Embedder(..., dim={shape.matryoshka_dims[-1]})`.",
+            "",
+        ]
     if shape.prompts:
         lines += ["Prompts, put before a text by `embed_query` and `embed_documents`:", ""]
         lines += [f"- {name}: `{prompt}`" for name, prompt in shape.prompts.items()]
@@ -92,7 +102,7 @@ def _usage(shape: Shape) -> list[str]:
     return lines
 
 
-def _parity(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+def _parity(report: Mapping[str, Any], files: Mapping[str, str], plot: str | None) -> list[str]:
     """Speed is left to parity.json: it says more of the machine that exported than of the model."""
     lines = [
         "## Parity",
@@ -104,26 +114,51 @@ def _parity(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
         "| file | MB | cosine mean | minimum | recall@10 | rank correlation | alone against in a batch |",
         "|---|---|---|---|---|---|---|",
     ]
-    for precision, file in files.items():
-        measured = report["precisions"][precision]
+    for label, file, measured in _rows(report, files):
         lines.append(
-            f"| `{file}` ({precision}) | {measured['bytes'] / 1e6:.1f} | {measured['cosine']['mean']:.4f} "
+            f"| `{file}` ({label}) | {measured['bytes'] / 1e6:.1f} | {measured['cosine']['mean']:.4f} "
             f"| {measured['cosine']['minimum']:.4f} | {measured['recall_at_10']:.3f} "
             f"| {measured['rank_correlation']:.4f} "
             f"| {measured['alone_against_in_batch']['maximum_difference']:.1e} |"
         )
-    return [*lines, "", *_distributions(report, files)]
+    picture = [f"![1 - cosine to fp32 by text]({plot})", ""] if plot else _distributions(report, files)
+    return [*lines, "", *picture, *_sts(report), *_kept_in_float(report)]
+
+
+def _rows(report: Mapping[str, Any], files: Mapping[str, str]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Label, file and measurements of everything that runs what was kept."""
+    rows = [(precision, file, report["precisions"][precision]) for precision, file in files.items()]
+    if "native" in report and "int8" in files:
+        rows.append(("int8, gte-sdk's own encoder", files["int8"], report["native"]))
+    return rows
+
+
+def _sts(report: Mapping[str, Any]) -> list[str]:
+    if "sts" not in report:
+        return []
+    sts = report["sts"]
+    correlations = ", ".join(f"{name} {value:.4f}" for name, value in sts["spearman"].items())
+    return [f"Spearman's correlation on the {sts['pairs']} pairs of {sts['set']}: {correlations}.", ""]
+
+
+def _kept_in_float(report: Mapping[str, Any]) -> list[str]:
+    """A table of the nodes with weights that int8 leaves in float, and why."""
+    kept = report["quantization"]["kept_in_float"] if "quantization" in report else {}
+    if not kept:
+        return []
+    rows = [f"| `{node}` | {reason} |" for node, reason in kept.items()]
+    return ["| kept in float | because |", "|---|---|", *rows, ""]
 
 
 def _distributions(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
     """A bar for each range of 1 - cosine to fp32, a text plot that a terminal and a card both show."""
     lines = []
-    for precision in files:
-        if precision == "fp32":
+    for label, _, measured in _rows(report, files):
+        if label == "fp32":
             continue
-        distribution = report["precisions"][precision]["cosine"]["distribution"]
+        distribution = measured["cosine"]["distribution"]
         edges, counts = distribution["one_minus_cosine_edges"], distribution["counts"]
-        lines += [f"{precision}: texts by 1 - cosine to fp32", ""]
+        lines += [f"{label}: texts by 1 - cosine to fp32", ""]
         for low, high, count in zip(edges, edges[1:], counts, strict=False):
             if count:
                 lines.append(f"    {low:7.0e} to {high:5.0e} {count:5} {'#' * -(-40 * count // max(counts))}")
@@ -143,17 +178,16 @@ def _limits(shape: Shape) -> list[str]:
 
 
 def summary_table(report: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """What the command prints at its end: one line a precision that was kept."""
+    """What the command prints at its end: one line for everything that runs what was kept."""
     lines = [
         "",
         f"fp32 against PyTorch: largest difference {report['fp32_against_pytorch']['maximum_difference']:.1e}",
-        f"{'':6}{'MB':>8}{'cosine mean':>13}{'minimum':>9}{'recall@10':>11}{'rank corr.':>12}{'tokens/s':>10}",
+        f"{'':28}{'MB':>6}{'cosine mean':>13}{'minimum':>9}{'recall@10':>11}{'rank corr.':>12}{'tokens/s':>11}",
     ]
-    for precision in files:
-        measured = report["precisions"][precision]
+    for label, _, measured in _rows(report, files):
         lines.append(
-            f"{precision:6}{measured['bytes'] / 1e6:8.1f}{measured['cosine']['mean']:13.5f}"
+            f"{label:28}{measured['bytes'] / 1e6:6.1f}{measured['cosine']['mean']:13.5f}"
             f"{measured['cosine']['minimum']:9.5f}{measured['recall_at_10']:11.4f}"
-            f"{measured['rank_correlation']:12.5f}{measured['speed']['tokens_per_second']:10,}"
+            f"{measured['rank_correlation']:12.5f}{measured['speed']['tokens_per_second']:11,}"
         )
-    return "\n".join([*lines, "", *_distributions(report, files)])
+    return "\n".join([*lines, "", *_distributions(report, files), *_sts(report), *_kept_in_float(report)])

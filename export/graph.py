@@ -16,11 +16,12 @@ from typing import Any
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from export.layout import transformer_config
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_dir import read_json, read_module_types
-from training.encoder import AnyEncoder, StaticEncoder
+from training.encoder import AnyEncoder, EncoderOutput, StaticEncoder, mean_pool
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "modernbert")
 OPSET = 18
@@ -75,6 +76,7 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
             dynamo=False,
         )
     graph = onnx.load(path)
+    _give_each_weight_its_own(graph.graph)
     _declare_width(graph, OUTPUT_NAMES[1], encoder.dim)
     for node in graph.graph.node:  # they may hold paths of this machine
         node.ClearField("doc_string")
@@ -83,10 +85,21 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
     onnx.save(graph, path)
 
 
+class _FoldedTable(nn.Module):
+    """A static encoder with the token weights in the table: the same vectors from one look-up instead of two."""
+
+    def __init__(self, table_VD: Tensor) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained(table_VD.float().cpu())  # type: ignore[no-untyped-call]
+
+    def forward(self, input_ids_NT: Tensor, attention_mask_NT: Tensor) -> EncoderOutput:
+        rows_NTD = self.embedding(input_ids_NT)
+        return EncoderOutput(rows_NTD, normalize(mean_pool(rows_NTD, attention_mask_NT), dim=1))
+
+
 def _for_tracing(encoder: AnyEncoder) -> nn.Module:
     if isinstance(encoder, StaticEncoder):
-        # One table with the token weights folded in: the same vectors from half the look-ups.
-        return StaticEncoder(encoder.folded_table(), [], max_tokens=encoder.max_tokens).eval()
+        return _FoldedTable(encoder.folded_table())
     traced = copy.deepcopy(encoder).float().cpu().eval()
     backbone: Any = traced.backbone
     backbone.set_attn_implementation("eager")
@@ -105,6 +118,20 @@ def _takes_ready_masks(backbone: Any) -> bool:
 def _add_mask(module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     mask_N11T: Tensor = keywords["attention_mask"][:, None, None, :].float()
     return arguments, {**keywords, "attention_mask": (1.0 - mask_N11T) * torch.finfo(torch.float32).min}
+
+
+def _give_each_weight_its_own(graph: onnx.GraphProto) -> None:
+    """Undoes the exporter's merging of equal tensors, such as two biases of zeros, into one and Identity nodes.
+
+    Quantization gives a weight the factors of the activations that it meets, which are not those of its twin, and
+    gte_sdk/native.py knows weights by their names: the Identity nodes have them.
+    """
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]:
+        graph.node.remove(node)
+        own = graph.initializer.add()
+        own.CopyFrom(weights[node.input[0]])
+        own.name = node.output[0]
 
 
 def _declare_width(graph: onnx.ModelProto, output_name: str, width: int) -> None:

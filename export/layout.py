@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_dir import CONFIG_JSON, SPECIAL_TOKENS_JSON, TOKENIZER_CONFIG_JSON, TOKENIZER_JSON, read_json
+from gte_sdk.model_dir import (
+    CONFIG_JSON,
+    MODULES_JSON,
+    POOLING_JSON,
+    SPECIAL_TOKENS_JSON,
+    TOKENIZER_CONFIG_JSON,
+    TOKENIZER_JSON,
+    read_json,
+)
 from training.encoder import AnyEncoder, StaticEncoder
 from training.encoder_files import write_encoder
 
@@ -27,7 +35,9 @@ def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
     write_encoder(encoder, source, directory)
     for weights in directory.glob("*.safetensors*"):
         weights.unlink()
-    if not isinstance(encoder, StaticEncoder):
+    if isinstance(encoder, StaticEncoder):
+        _describe_static(encoder, directory)
+    else:
         # As the source has it: what transformers writes today is not always what its last version reads.
         shutil.copyfile(transformer_config(source), directory / CONFIG_JSON)
     config = read_json(directory / CONFIG_JSON)
@@ -77,6 +87,30 @@ def transformer_config(source: Path) -> Path:
     if (source / CONFIG_JSON).is_file():
         return source / CONFIG_JSON
     return source / "0_Transformer" / CONFIG_JSON
+
+
+def _describe_static(encoder: StaticEncoder, directory: Path) -> None:
+    """A token table as a BERT of no layers with mean pooling, in the words that the ecosystem's ONNX readers know.
+
+    The graph gives last_hidden_state as theirs do, and its mean is our vector. transformers has no type for a table,
+    and sentence-transformers' StaticEmbedding reads no ONNX: with a type of our own neither they nor optimum open it.
+    """
+    config = {
+        "model_type": "bert",
+        "num_hidden_layers": 0,
+        "hidden_size": encoder.dim,
+        "vocab_size": encoder.embedding.num_embeddings,
+        "max_position_embeddings": encoder.max_tokens,
+    }
+    write_json(directory / CONFIG_JSON, config)
+    pooling = {"word_embedding_dimension": encoder.dim, "pooling_mode_mean_tokens": True, "include_prompt": True}
+    (directory / "1_Normalize").rmdir()
+    modules = []
+    for index, (kind, path) in enumerate((("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize"))):
+        (directory / path).mkdir(exist_ok=True)
+        modules.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"})
+    write_json(directory / POOLING_JSON, pooling)
+    write_json(directory / MODULES_JSON, modules)
 
 
 def _write_tokenizer(directory: Path, max_tokens: int) -> None:

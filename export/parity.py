@@ -6,8 +6,7 @@ long), tokenized and run as the SDK does it. The report becomes parity.json; `re
 
 import json
 import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from gte_sdk import top_k_cosine
+from export.speed import describe_machine, measure_speed
+from gte_sdk import native, top_k_cosine
+from gte_sdk.errors import InputError
 from gte_sdk.session import Graph, open_graph, run_graph
 from gte_sdk.threads import available_threads
 from gte_sdk.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
-from training.encoder import AnyEncoder
+from training.encoder import AnyEncoder, Encoder
 
 PARITY_TEXTS = Path(__file__).with_name("parity_texts.jsonl")
 CALIBRATION_TEXTS = Path(__file__).with_name("calibration_texts.jsonl")
@@ -33,9 +34,12 @@ SAMPLE_COUNT = 100
 DISTANCE_EDGES = [0, 1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2]
 _QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5)
 _VERSIONS = ("gte-sdk", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
-_INSTRUCTION_SETS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
+# The names of what runs beside the graphs under ONNX Runtime, which go by their precision.
+PYTORCH, NATIVE = "pytorch", "native"
 
 Vectors = NDArray[np.float32]
+Run = Callable[[Sequence[Sequence[int]]], Vectors]
+"""Token ids of n texts to (n, dim) float32 unit rows in the same order."""
 
 
 class Thresholds(NamedTuple):
@@ -49,7 +53,7 @@ class Thresholds(NamedTuple):
 
 
 class TokenizedCorpus(NamedTuple):
-    ids: list[list[int]]
+    ids: Sequence[Sequence[int]]
     pad_id: int
 
     @property
@@ -58,8 +62,29 @@ class TokenizedCorpus(NamedTuple):
 
 
 def read_texts(path: Path) -> list[str]:
-    """The field `text` of each line of a JSONL file."""
-    return [str(json.loads(line)["text"]) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The field `text` of each line of a JSONL file; of a file of another name the lines that are not empty.
+
+    Raises InputError naming the line that has none, and for a file without texts.
+    """
+    # Not splitlines(), which also splits at what Unicode calls a line separator, inside a text.
+    lines = [
+        (number, line) for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()
+    ]
+    is_json = path.suffix == ".jsonl"
+    texts = [_text_of(path, number, line) if is_json else line for number, line in lines]
+    if not texts:
+        raise InputError(f"{path} holds no texts")
+    return texts
+
+
+def _text_of(path: Path, number: int, line: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path}, line {number} is not {{"text": ...}}: {error!r}') from error
+    if not isinstance(text, str):
+        raise InputError(f"{path}, line {number}: text={text!r} is not a text")
+    return text
 
 
 def tokenize_corpus(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> TokenizedCorpus:
@@ -77,27 +102,52 @@ def token_batches(
     ]
 
 
-def measure(encoder: AnyEncoder, graphs: dict[str, Path], corpus: TokenizedCorpus) -> dict[str, Any]:
-    """The report: `graphs` maps precision to ONNX file and holds "fp32", to which the others are compared."""
-    opened = {precision: open_graph(path, "cpu", available_threads()) for precision, path in graphs.items()}
-    reference = embed_with_graph(opened["fp32"], corpus)
-    torch_difference = np.abs(reference - embed_with_torch(encoder, corpus)).max()
-    precisions = {}
+def open_runs(
+    encoder: AnyEncoder, graphs: Mapping[str, Path], config: Mapping[str, Any], pad_id: int
+) -> dict[str, Run]:
+    """What turns token ids into vectors, by name: PyTorch, ONNX Runtime for each graph, and the SDK's own encoder where
+    that is what will run the int8 graph. `graphs` maps precision to ONNX file, `config` is config.json's content."""
+    threads = available_threads()
+    runs: dict[str, Run] = {PYTORCH: lambda ids: embed_with_torch(encoder, TokenizedCorpus(ids, pad_id))}
     for precision, path in graphs.items():
-        vectors = reference if precision == "fp32" else embed_with_graph(opened[precision], corpus)
-        precisions[precision] = {
-            "bytes": path.stat().st_size,
+        runs[precision] = _run_of(open_graph(path, "cpu", threads), pad_id)
+    has_dense = isinstance(encoder, Encoder) and encoder.dense is not None
+    if "int8" in graphs and not has_dense:
+        model = native.open_native(graphs["int8"], config, encoder.pooling, threads)
+        if model is not None:
+            runs[NATIVE] = lambda ids: native.run_native(model, ids)
+    return runs
+
+
+def _run_of(graph: Graph, pad_id: int) -> Run:
+    return lambda ids: embed_with_graph(graph, TokenizedCorpus(ids, pad_id))
+
+
+def measure(runs: Mapping[str, Run], graphs: Mapping[str, Path], corpus: TokenizedCorpus) -> dict[str, Any]:
+    """The report. `runs` are open_runs' and hold PyTorch and "fp32", to which the others are compared."""
+    reference = runs["fp32"](corpus.ids)
+    torch_difference = np.abs(reference - runs[PYTORCH](corpus.ids)).max()
+    sample = _sample(corpus)
+    measured = {}
+    for name, run in runs.items():
+        if name == PYTORCH:
+            continue
+        vectors = reference if name == "fp32" else run(corpus.ids)
+        measured[name] = {
+            "bytes": graphs["int8" if name == NATIVE else name].stat().st_size,
             **_against(vectors, reference),
-            "alone_against_in_batch": _batch_dependence(opened[precision], corpus, vectors),
-            "speed": _speed(opened[precision], corpus),
+            "alone_against_in_batch": _batch_dependence(run, corpus, vectors),
+            "speed": measure_speed(run, corpus.ids, [corpus.ids[index] for index in sample]),
         }
+    own = {NATIVE: measured.pop(NATIVE)} if NATIVE in measured else {}
     return {
         "texts": len(corpus.ids),
         "tokens": corpus.token_count,
         "longest_text_tokens": max(len(row) for row in corpus.ids),
         "fp32_against_pytorch": {"maximum_difference": float(torch_difference)},
-        "precisions": precisions,
-        "machine": {"architecture": platform.machine(), "threads": available_threads(), **_processor()},
+        "precisions": measured,
+        **own,
+        "machine": describe_machine(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
     }
 
@@ -110,7 +160,8 @@ def refusals(report: dict[str, Any], thresholds: Thresholds) -> list[str]:
         problems.append(
             f"the fp32 graph differs from PyTorch by {difference:.2e}, more than {thresholds.fp32_difference:.0e}"
         )
-    for precision, measured in report["precisions"].items():
+    own = {"int8 on the SDK's own encoder": report[NATIVE]} if NATIVE in report else {}
+    for precision, measured in {**report["precisions"], **own}.items():
         for name, value, limit in (
             ("mean cosine to fp32", measured["cosine"]["mean"], thresholds.mean_cosine),
             ("minimum cosine to fp32", measured["cosine"]["minimum"], thresholds.minimum_cosine),
@@ -178,21 +229,24 @@ def _nearest_others(vectors: Vectors, depth: int) -> list[list[int]]:
 def _rank_correlation(vectors: Vectors, reference: Vectors) -> float:
     """Spearman's correlation of the cosines between all pairs of different texts."""
     pairs = np.triu_indices(len(reference), k=1)
-    ranks, reference_ranks = (_ranks((rows @ rows.T)[pairs]) for rows in (vectors, reference))
-    return float(np.corrcoef(ranks, reference_ranks)[0, 1])
+    return spearman((vectors @ vectors.T)[pairs], (reference @ reference.T)[pairs])
 
 
-def _ranks(values: Vectors) -> NDArray[np.float64]:
-    ranks = np.empty(len(values))
-    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+def spearman(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> float:
+    """The correlation of the ranks of two (n,) arrays; equal values share the mean of their ranks."""
+    return float(np.corrcoef(_ranks(values), _ranks(others))[0, 1])
+
+
+def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return ranks
 
 
-def _batch_dependence(graph: Graph, corpus: TokenizedCorpus, in_batch: Vectors) -> dict[str, Any]:
+def _batch_dependence(run: Run, corpus: TokenizedCorpus, in_batch: Vectors) -> dict[str, Any]:
     """How far vectors move when their texts are run one by one instead of in batches."""
     chosen = _sample(corpus)
-    batches = [pad_batch([corpus.ids[index]], corpus.pad_id) for index in chosen]
-    alone = np.concatenate([run_graph(graph, batch, "mean", normalized=True) for batch in batches])
+    alone = np.concatenate([run([corpus.ids[index]]) for index in chosen])
     cosines = np.einsum("nd,nd->n", alone.astype(np.float64), in_batch[chosen].astype(np.float64))
     return {
         "texts": len(chosen),
@@ -203,35 +257,3 @@ def _batch_dependence(graph: Graph, corpus: TokenizedCorpus, in_batch: Vectors) 
 
 def _sample(corpus: TokenizedCorpus) -> NDArray[np.int64]:
     return np.linspace(0, len(corpus.ids) - 1, min(SAMPLE_COUNT, len(corpus.ids))).astype(np.int64)
-
-
-def _speed(graph: Graph, corpus: TokenizedCorpus) -> dict[str, float]:
-    """The median of one text of median length, and the best of five passes over a sample in batches."""
-    median = sorted(corpus.ids, key=len)[len(corpus.ids) // 2]
-    sample = TokenizedCorpus([corpus.ids[index] for index in _sample(corpus)], corpus.pad_id)
-    one_text = pad_batch([median], corpus.pad_id)
-    single = sorted(_seconds(lambda: run_graph(graph, one_text, "mean", normalized=True)) for _ in range(21))
-    passes = [_seconds(lambda: embed_with_graph(graph, sample)) for _ in range(5)]
-    return {
-        "milliseconds_one_text": round(single[len(single) // 2] * 1000, 3),
-        "tokens_one_text": len(median),
-        "tokens_per_second": round(sample.token_count / min(passes)),
-    }
-
-
-def _seconds(call: Any) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def _processor() -> dict[str, Any]:
-    """Model name and the instruction sets that matter to integer arithmetic, where the system tells (Linux)."""
-    file = Path("/proc/cpuinfo")
-    fields = [line.partition(":") for line in file.read_text().splitlines()] if file.is_file() else []
-    values = {name.strip(): value.strip() for name, _, value in reversed(fields)}
-    flags = values.get("flags", values.get("Features", "")).split()
-    return {
-        "processor": values.get("model name", platform.processor()),
-        "instruction_sets": [name for name in _INSTRUCTION_SETS if name in flags],
-    }

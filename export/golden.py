@@ -1,0 +1,73 @@
+"""Golden vectors for a model directory: what each of its graphs gives for eight texts, so that a user's machine that
+computes something else is found when it opens the model (gte_sdk/golden.py).
+
+export/to_onnx.py writes them by itself. For a directory that was exported before there were any:
+
+    python -m export.golden DIRECTORY
+"""
+
+import warnings
+from pathlib import Path
+
+import click
+import onnxruntime
+
+from export.layout import write_json
+from gte_sdk import Embedder
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.golden import Golden, GoldenVectors, golden_fields
+from gte_sdk.model_dir import GOLDEN_JSON, GTE_JSON, available_variants, read_json, read_model_dir, sha256_of_file
+from gte_sdk.native import ARITHMETIC
+
+# Each reaches the model in another way: no words at all, one, a question, a sentence, numbers, code, other scripts.
+TEXTS = [
+    "",
+    "search",
+    "Where is the young cat?",
+    "Interest rates rose again in March, for the third time.",
+    "3.14159 < 22/7, and 1,000,000 bytes",
+    "def area(r): return math.pi * r ** 2",
+    "Пример текста на русском языке",
+    "北京 naïve café 🚀",
+]
+
+
+def write_golden(directory: Path) -> None:
+    """Embeds the texts with every graph of a whole model directory and adds golden.json to it, recorded in gte.json."""
+    description = read_model_dir(directory)
+    if not description.files:
+        raise ModelFormatError(f"{directory} has no gte.json; export the checkpoint with: python export/to_onnx.py")
+    _record(directory, present=False)  # older ones must not judge what makes the new ones
+    vectors = {variant: _vectors(directory, variant) for variant in available_variants(description)}
+    write_json(directory / GOLDEN_JSON, golden_fields(Golden(TEXTS, vectors)))
+    _record(directory, present=True)
+
+
+def _record(directory: Path, *, present: bool) -> None:
+    """Brings what gte.json says of golden.json up to date."""
+    fields = read_json(directory / GTE_JSON)
+    fields["files"].pop(GOLDEN_JSON, None)
+    if present:
+        file = directory / GOLDEN_JSON
+        fields["files"][GOLDEN_JSON] = {"sha256": sha256_of_file(file), "bytes": file.stat().st_size}
+        fields["files"] = dict(sorted(fields["files"].items()))
+    write_json(directory / GTE_JSON, fields)
+
+
+def _vectors(directory: Path, variant: str) -> GoldenVectors:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # fp16 is slow on the CPU that exports
+        embedder = Embedder(directory, variant=variant, device="cpu", truncation="ignore")
+    made_by = ARITHMETIC if embedder.engine == "native" else f"onnxruntime {onnxruntime.__version__}"
+    return GoldenVectors(made_by, embedder.embed(TEXTS))
+
+
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(directory: Path) -> None:
+    """Writes golden.json for the graphs of DIRECTORY, and records it in gte.json."""
+    write_golden(directory)
+
+
+if __name__ == "__main__":
+    main()

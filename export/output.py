@@ -1,0 +1,58 @@
+"""The output directory, there whole or not at all, and one message for whatever kept it from being written."""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from gte_sdk.errors import GteError
+from training.encoder import AnyEncoder
+
+
+class ExportError(click.ClickException):
+    """Something that the person exporting can put right; nothing was written."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns what can go wrong with a given source or disk into one message."""
+    try:
+        yield
+    except GteError as error:
+        raise ExportError(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ExportError(f"no space is left on the disk of {error.filename or 'the output'}: free some") from error
+        raise ExportError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def whole_or_nothing(output: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder beside `output` that takes its place at the end, and is removed when anything fails."""
+    if output.exists() and not overwrite:
+        raise ExportError(f"{output} exists and is kept; pass --overwrite to replace it")
+    if output.exists() and not output.is_dir():
+        raise ExportError(f"{output} is a file; give a directory")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        built, replaced = workplace / "new", workplace / "old"
+        built.mkdir()
+        yield built
+        if output.exists():
+            output.rename(replaced)
+        built.rename(output)
+    finally:
+        shutil.rmtree(workplace)
+
+
+def check_space(directory: Path, encoder: AnyEncoder) -> None:
+    """The fp32 graph, the observed copy of it while calibrating, the levelled copy and the int8 graph live together."""
+    needed = int(3.5 * sum(tensor.numel() * tensor.element_size() for tensor in encoder.parameters()))
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise ExportError(f"{free / 1e6:.0f} MB are free beside the output, and the export needs {needed / 1e6:.0f} MB")

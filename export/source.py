@@ -1,0 +1,49 @@
+"""SOURCE of an export: where its files are, and the encoder that is in them."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from export.graph import check_architecture
+from export.output import ExportError
+from gte_sdk.errors import GteError, HubError
+from gte_sdk.model_dir import CARD, CONFIG_JSON
+from training.checkpoint import MODEL
+from training.encoder import AnyEncoder
+from training.encoder_files import load_encoder, resolve_directory
+
+
+def find_source(source: str) -> Path:
+    """The directory of a local source or of a Hub name, which is fetched with its card. Of a training run or one of its
+    checkpoints it is the model inside."""
+    directory = Path(source).expanduser()
+    if directory.is_dir():
+        inside = directory / MODEL
+        return inside if not (directory / CONFIG_JSON).exists() and (inside / CONFIG_JSON).exists() else directory
+    fetched = resolve_directory(source)
+    _fetch_card(source, fetched.name)
+    return fetched
+
+
+def load_source(directory: Path, max_tokens: int | None) -> AnyEncoder:
+    """The encoder of a supported architecture; what its readers say of a damaged one is one message."""
+    check_architecture(directory)
+    try:
+        return load_encoder(directory, max_tokens)
+    except GteError:
+        raise
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ExportError(f"{directory} could not be read: {type(error).__name__}: {error}") from error
+
+
+def _fetch_card(name: str, commit: str) -> None:
+    """The card says the licence. A repository without one is exported all the same."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(name, CARD, revision=commit)
+    except EntryNotFoundError:
+        return
+    except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
+        raise HubError(f"{name}: {CARD} could not be fetched from the Hub: {error}; check the network") from error

