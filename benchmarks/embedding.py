@@ -1,185 +1,113 @@
 """How fast, how large and how soon: gte_sdk against other ways to run the same weights on the same texts.
 
-    python benchmarks/embedding.py MODEL CHECKPOINT [--documents 2000] [--rivals gte-int8,sentence-transformers]
+    python benchmarks/embedding.py MODEL CHECKPOINT [--rivals gte-int8,fastembed-int8] [--python ENVIRONMENT/bin/python]
 
-MODEL is a directory that export/to_onnx.py wrote from CHECKPOINT with both precisions. Every rival runs in a process
-of its own, pinned to --cores, and reads at most 256 tokens of a text. Texts are the docstrings of Python's standard
-library. Memory is the peak resident size of the rival's process. Documents per CPU second are what to compare on a
-machine that does other things too. The last line of the output is JSON.
+MODEL is a directory that export/to_onnx.py wrote from CHECKPOINT with both precisions. Every rival of
+embedding_rivals.py runs in a process of its own, pinned to --cores, on queries one by one, mixed documents, long
+documents and code. What one run measures is kept in --folder, so that rivals which need other packages are added by
+another --python, and long runs are made in pieces; the table at the end is of all that the folder holds.
+
+Memory is the resident size of the rival's process. A rival that is slow embeds fewer documents, and the table says how
+many. The share of the peak is what the model's products on real tokens take at the rate of matmul_peak.cpp on the same
+cores, measured in the same run.
 """
 
 import argparse
-import ast
 import json
 import os
 import platform
-import random
 import resource
 import statistics
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-MAX_TOKENS = 256
-QUERIES = 200
-# fastembed pads batches of 256 in the order of arrival: on all documents it would take minutes.
-SLOW_RIVAL_DOCUMENTS = 300
-PACKAGES = ("gte-sdk", "onnxruntime", "torch", "sentence-transformers", "fastembed", "openvino", "nncf", "numpy")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # last, so that gte_sdk is the one that is installed
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+from benchmarks import embedding_texts as texts
+from benchmarks.embedding_rivals import RIVALS, Embed
 
-
-def open_gte(model: Path, variant: str, engine: str) -> Embed:
-    from gte_sdk import Embedder
-
-    return Embedder(model, variant=variant, engine=engine, truncation="ignore", max_tokens=MAX_TOKENS).embed
-
-
-def open_sentence_transformers(checkpoint: Path) -> Embed:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
-    model.max_seq_length = MAX_TOKENS
-    return lambda texts: np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
+QUERIES, LONG_DOCUMENTS, CODE = 300, 100, 300
+SLOW_DOCUMENTS = 512
+REFERENCE = "sentence-transformers"
+IDLE_SECONDS = 2.0
+PACKAGES = (
+    "gte-sdk", "onnxruntime", "torch", "transformers", "sentence-transformers", "fastembed", "openvino", "nncf",
+    "optimum", "optimum-onnx", "optimum-intel", "tokenizers", "numpy",
+)  # fmt: skip
 
 
-def open_fastembed(model: Path, graph: str) -> Embed:
-    from fastembed import TextEmbedding
-    from fastembed.common.model_description import ModelSource, PoolingType
-
-    TextEmbedding.add_custom_model(
-        model="local/model",
-        pooling=PoolingType.MEAN,
-        normalization=True,
-        sources=ModelSource(hf="local/model"),
-        dim=384,
-        model_file=graph,
-    )
-    embedding = TextEmbedding("local/model", specific_model_path=str(model), threads=len(os.sched_getaffinity(0)))
-    return lambda texts: np.array(list(embedding.embed(list(texts))))
-
-
-def open_openvino(model: Path) -> Embed:
-    """OpenVINO's static int8, calibrated by NNCF on 300 of the texts; batches of 32, sorted by length."""
-    import nncf
-    import openvino
-
-    from gte_sdk import tokens
-
-    tokenizer = tokens.load_tokenizer(model / "tokenizer.json")
-
-    def feed(ids: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
-        return dict(tokens.pad_batch(ids)._asdict())
-
-    calibration = tokens.tokenize(tokenizer, documents(300, seed=9), MAX_TOKENS).ids
-    core = openvino.Core()
-    quantized = nncf.quantize(
-        core.read_model(model / "onnx" / "model.onnx"),
-        nncf.Dataset([feed([row]) for row in calibration]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=300,
-    )
-    threads = len(os.sched_getaffinity(0))
-    compiled = core.compile_model(quantized, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        ids = tokens.tokenize(tokenizer, texts, MAX_TOKENS).ids
-        vectors = np.empty((len(ids), 384), dtype=np.float32)
-        for rows in tokens.batches_by_tokens([len(row) for row in ids], 1 << 20, 32):
-            vectors[rows] = compiled(feed([ids[row] for row in rows]))["sentence_embedding"]
-        return vectors
-
-    return embed
-
-
-RIVALS: dict[str, Callable[[Path, Path], Embed]] = {
-    "gte-int8": lambda model, _: open_gte(model, "int8", "native"),
-    "gte-int8-onnxruntime": lambda model, _: open_gte(model, "int8", "onnxruntime"),
-    "gte-fp32": lambda model, _: open_gte(model, "fp32", "onnxruntime"),
-    "openvino-int8": lambda model, _: open_openvino(model),
-    "sentence-transformers": lambda _, checkpoint: open_sentence_transformers(checkpoint),
-    "fastembed-int8": lambda model, _: open_fastembed(model, "onnx/model_quantized.onnx"),
-    "fastembed-fp32": lambda model, _: open_fastembed(model, "onnx/model.onnx"),
-}
-
-
-def documents(count: int, seed: int = 1) -> list[str]:
-    """Docstrings of the standard library, 20 to 2,500 characters, in random order."""
-    found: set[str] = set()
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*/*.py")) + sorted(
-        Path(sysconfig.get_path("stdlib")).glob("*.py")
-    ):
-        if path.parent.name in ("site-packages", "test", "idlelib", "lib2to3"):
-            continue
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-                text = ast.get_docstring(node) or ""
-                if 20 <= len(text) <= 2500:
-                    found.add(text)
-    texts = sorted(found)
-    random.Random(seed).shuffle(texts)
-    return (texts * (count // len(texts) + 1))[:count]
-
-
-def measure(rival: str, model: Path, checkpoint: Path, document_count: int, repetitions: int) -> dict[str, Any]:
+def measure(rival: str, model: Path, checkpoint: Path, documents: list[str], repetitions: int) -> dict[str, Any]:
     """What one process measures of one rival."""
-    texts = documents(min(document_count, SLOW_RIVAL_DOCUMENTS) if rival.startswith("fastembed") else document_count)
-    queries = [text.split(".")[0][:60] for text in documents(QUERIES, seed=2)]
     started = time.perf_counter()
-    embed = RIVALS[rival](model, checkpoint)
+    embed = RIVALS[rival].open(model, checkpoint)
     embed(["first text"])
-    opened_seconds = time.perf_counter() - started
-    query_seconds = []
-    for query in queries:
-        start = time.perf_counter()
-        embed([query])
-        query_seconds.append(time.perf_counter() - start)
-    document_seconds, processor_seconds = [], []
+    opened = time.perf_counter() - started
+    query_ms = [1000 * seconds(embed, [query])[0] for query in texts.queries(QUERIES)]
+    runs, resident = [], []
     for _ in range(repetitions):
-        start, processor_start = time.perf_counter(), time.process_time()
-        vectors = embed(texts)
-        document_seconds.append(time.perf_counter() - start)
-        processor_seconds.append(time.process_time() - processor_start)
-    peak_megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    np.save(f"{os.environ['GTE_BENCHMARK_FOLDER']}/{rival}.npy", vectors[:SLOW_RIVAL_DOCUMENTS])
+        runs.append(seconds(embed, documents))
+        resident.append(resident_megabytes())
+    # The peak is that of the mixed documents, before longer ones come.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    idle_start = time.process_time()
+    time.sleep(IDLE_SECONDS)
+    idle = time.process_time() - idle_start
+    others = {"long documents": texts.long_documents(LONG_DOCUMENTS), "code": texts.code(CODE)}
     return {
-        "documents_per_second": round(len(texts) / statistics.median(document_seconds), 1),
-        "documents_per_cpu_second": round(len(texts) / statistics.median(processor_seconds), 1),
-        "documents": len(texts),
-        "query_p50_ms": round(1000 * statistics.median(query_seconds), 2),
-        "query_p99_ms": round(1000 * float(np.quantile(query_seconds, 0.99)), 2),
-        "open_seconds": round(opened_seconds, 2),
-        "peak_megabytes": round(peak_megabytes),
+        "open_seconds": round(opened, 2),
+        "query_p50_ms": round(statistics.median(query_ms), 2),
+        "query_p99_ms": round(float(np.quantile(query_ms, 0.99)), 2),
+        "documents": len(documents),
+        "wall_seconds": [round(wall, 3) for wall, _ in runs],
+        "cpu_seconds": [round(cpu, 3) for _, cpu in runs],
+        "resident_megabytes": resident,
+        "peak_megabytes": round(peak),
+        "idle_cpu_percent": round(100 * idle / IDLE_SECONDS, 2),
+        "others": {name: [round(value, 3) for value in seconds(embed, some)] for name, some in others.items()},
+        "vectors": np.asarray(embed(documents[:SLOW_DOCUMENTS])).tolist(),
     }
 
 
-def run_rival(rival: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, str(arguments.model), str(arguments.checkpoint), "--measure", rival]
+def seconds(embed: Embed, some: Sequence[str]) -> tuple[float, float]:
+    """Wall and CPU seconds of one call."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    embed(some)
+    return time.perf_counter() - start, time.process_time() - cpu_start
+
+
+def resident_megabytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def run_rival(rival: str, arguments: argparse.Namespace, cores: set[int]) -> dict[str, Any]:
+    command = [arguments.python, __file__, str(arguments.model), str(arguments.checkpoint), "--measure", rival]
     command += ["--documents", str(arguments.documents), "--repetitions", str(arguments.repetitions)]
-    cores = {int(core) for core in arguments.cores.split(",")}
     environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores)), "HF_HUB_OFFLINE": "1"}
     finished = subprocess.run(
-        command, env=environment, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pin(cores)
+        command,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return result
 
 
-def pin(cores: set[int]) -> None:
-    os.sched_setaffinity(0, cores)
+def measure_here(arguments: argparse.Namespace) -> None:
+    count = min(arguments.documents, SLOW_DOCUMENTS) if RIVALS[arguments.measure].slow else arguments.documents
+    documents = texts.mixed_documents(count)
+    result = measure(arguments.measure, arguments.model, arguments.checkpoint, documents, arguments.repetitions)
+    result["versions"] = {name: found for name in PACKAGES if (found := installed(name))}
+    print(json.dumps(result))
 
 
 def installed(package: str) -> str | None:
@@ -187,6 +115,91 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+class Costs:
+    """Tokens of the workloads as the model reads them, and the machine's time for the products they need."""
+
+    def __init__(self, model: Path, build: Path) -> None:
+        from gte_sdk import tokens
+        from gte_sdk.model_dir import read_model_dir
+
+        self._tokenizer = tokens.load_tokenizer(model / "tokenizer.json")
+        self._most = read_model_dir(model).max_tokens
+        config = json.loads((model / "config.json").read_text())
+        width, wide = config["hidden_size"], config["intermediate_size"]
+        self._layers, self._width = config["num_hidden_layers"], width
+        self._per_token = 2 * self._layers * (4 * width * width + 2 * width * wide)
+        program = build / "matmul_peak"
+        source = Path(__file__).with_name("matmul_peak.cpp")
+        subprocess.run(["g++", "-O2", "-march=native", str(source), "-o", str(program)], check=True)
+        rates = subprocess.run([program], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        self.billions_a_core = {"fp32": float(rates[0]), "int8": float(rates[1])}
+
+    def lengths(self, some: list[str]) -> list[int]:
+        from gte_sdk import tokens
+
+        return [len(row) for row in tokens.tokenize(self._tokenizer, some, self._most).ids]
+
+    def ideal_seconds(self, lengths: list[int], precision: str) -> float:
+        """CPU seconds of the products with weights in that precision; those of attention are float ones in both."""
+        weights = self._per_token * sum(lengths) / self.billions_a_core[precision]
+        attention = 4 * self._layers * self._width * sum(n * n for n in lengths) / self.billions_a_core["fp32"]
+        return float(weights + attention) / 1e9
+
+
+def summarize(rival: str, result: dict[str, Any], costs: Costs) -> dict[str, Any]:
+    """What the table shows, from the medians."""
+    documents = texts.mixed_documents(result["documents"])
+    lengths = costs.lengths(documents)
+    wall, cpu = statistics.median(result["wall_seconds"]), statistics.median(result["cpu_seconds"])
+    others = {
+        "long documents/s": len(texts.long_documents(LONG_DOCUMENTS)) / result["others"]["long documents"][0],
+        "code/s": CODE / result["others"]["code"][0],
+    }
+    precision = "int8" if "int8" in rival else "fp32"
+    return {
+        "documents/s": round(len(documents) / wall, 1),
+        "documents/CPU s": round(len(documents) / cpu, 1),
+        "tokens/s": round(sum(lengths) / wall),
+        "query p50 (ms)": result["query_p50_ms"],
+        "p99 (ms)": result["query_p99_ms"],
+        **{name: round(value, 1) for name, value in others.items()},
+        "peak memory (MB)": result["peak_megabytes"],
+        "first, last repetition (MB)": f"{result['resident_megabytes'][0]}, {result['resident_megabytes'][-1]}",
+        "idle CPU (%)": result["idle_cpu_percent"],
+        "share of peak": f"{100 * costs.ideal_seconds(lengths, precision) / cpu:.0f} %",
+        "opened (s)": result["open_seconds"],
+        "measured": f"{len(documents):,} x {len(result['wall_seconds'])}",
+    }
+
+
+def cosines(vectors: list[list[float]], reference: list[list[float]]) -> str:
+    """Mean and least cosine to the reference's vectors of the same texts."""
+    count = min(len(vectors), len(reference))
+    both = (np.array(vectors[:count]) * np.array(reference[:count])).sum(axis=1)
+    return f"{both.mean():.4f}, {both.min():.4f}"
+
+
+def print_table(folder: Path, costs: Costs) -> None:
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    reference = results.get(REFERENCE)
+    header: list[str] = []
+    for rival in sorted(results, key=list(RIVALS).index):
+        row = summarize(rival, results[rival], costs)
+        row["cosine to torch, mean and least"] = (
+            cosines(results[rival]["vectors"], reference["vectors"]) if reference else ""
+        )
+        if not header:
+            header = list(row)
+            print("| | " + " | ".join(header) + " |\n|" + "---|" * (len(header) + 1))
+        print(f"| {rival} | " + " | ".join(str(value) for value in row.values()) + " |")
+    versions: dict[str, set[str]] = {}
+    for result in results.values():
+        for name, found in result["versions"].items():
+            versions.setdefault(name, set()).add(found)
+    print(f"\n{processor()}; peak of one core in billions of operations a second: {costs.billions_a_core}")
+    print(", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in sorted(versions.items())))
 
 
 def processor() -> str:
@@ -198,37 +211,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--rivals", default=",".join(RIVALS))
+    parser.add_argument("--rivals", default=",".join(RIVALS), help="none: only the table of what the folder holds")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that has the rivals' packages")
     parser.add_argument("--cores", default="0,1")
-    parser.add_argument("--folder", type=Path, default=Path("build/embedding"), help="where vectors are compared from")
+    parser.add_argument("--folder", type=Path, default=Path("build/embedding"))
     parser.add_argument("--measure", choices=list(RIVALS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        counts = arguments.documents, arguments.repetitions
-        print(json.dumps(measure(arguments.measure, arguments.model, arguments.checkpoint, *counts)))
+        measure_here(arguments)
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    os.environ["GTE_BENCHMARK_FOLDER"] = str(arguments.folder)
-    results = {}
-    print(f"{'':24}docs/s  docs/CPU s  query p50  p99 (ms)  open (s)  peak (MB)")
-    for rival in arguments.rivals.split(","):
-        row = results[rival] = run_rival(rival, arguments)
-        print(
-            f"{rival:22}{row['documents_per_second']:8.1f}{row['documents_per_cpu_second']:12.1f}"
-            f"{row['query_p50_ms']:11.2f}{row['query_p99_ms']:10.2f}{row['open_seconds']:10.2f}{row['peak_megabytes']:11d}",
-            flush=True,
-        )
-    reference = arguments.folder / "sentence-transformers.npy"
-    if "sentence-transformers" in results:
-        for rival, row in results.items():
-            cosines = (np.load(reference) * np.load(arguments.folder / f"{rival}.npy")).sum(axis=1)
-            row["cosine_to_sentence_transformers"] = [
-                round(float(value), 5) for value in (cosines.mean(), cosines.min())
-            ]
-    versions = {name: installed(name) for name in PACKAGES}
-    print(json.dumps({"processor": processor(), "cores": arguments.cores, "versions": versions, "rivals": results}))
+    for rival in arguments.rivals.split(",") if arguments.rivals != "none" else []:
+        result = run_rival(rival, arguments, {int(core) for core in arguments.cores.split(",")})
+        (arguments.folder / f"{rival}.json").write_text(json.dumps(result))
+        print(f"{rival}: {result['documents']} documents in {result['wall_seconds']} s", file=sys.stderr, flush=True)
+    print_table(arguments.folder, Costs(arguments.model, arguments.folder))
 
 
 if __name__ == "__main__":
