@@ -1,10 +1,13 @@
 # Everything that a developer, a newcomer or CI runs. Each target does its own set-up from a fresh clone.
 #   make demo    install the package into .venv and ask its documentation three questions
 #   make check   formatting, lint and types
-#   make test    the installed wheel without PyTorch, then training and export from the checkout
+#   make test    the installed wheel without PyTorch, training and export from the checkout
+#   make test-integrations  the adapters against the frameworks themselves, 1.5 GB of packages
+#   make desktop-example  freezes examples/desktop, runs it on an X server without a network
+#   make site    the documentation as a web site in build/site, to be read from the disk too
 #   make sanitize, make test-aarch64, make interop: slower checks, see csrc/sanitize.mk and docs/export.md
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-wheel test-checkout interop format clean
+.PHONY: demo check test test-wheel test-checkout test-integrations desktop-example interop site format clean
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
@@ -32,18 +35,33 @@ test-wheel: .venv-wheel/.installed
 	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/sdk ../../tests/kernels
 
 test-checkout: .venv/.development dist/.built
-	.venv/bin/python -m pytest tests --ignore tests/sdk --ignore tests/kernels
+	.venv/bin/python -m pytest tests --ignore tests/sdk --ignore tests/kernels --ignore tests/integrations
+
+# The adapters, against the frameworks themselves and the installed wheel.
+test-integrations: .venv-integrations/.installed
+	mkdir -p build/away
+	cd build/away && ../../.venv-integrations/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/integrations
+
+# PyInstaller takes what is in its environment, so that holds the wheel and nothing else; see docs/desktop.md.
+desktop-example: .venv/.development .venv-desktop/.installed
+	.venv-desktop/bin/pyinstaller --noconfirm --log-level WARN --distpath build/desktop --workpath build/desktop-work \
+	  examples/desktop/folder_search.spec
+	GTE_FROZEN_EXAMPLE=build/desktop/folder-search .venv/bin/python -m pytest -s tests/examples/test_frozen_desktop.py
 
 # Each client in an environment of its own, transformers.js by npm; see docs/export.md.
 interop: .venv/.development
 	.venv/bin/python export/interop.py build/interop
+
+# Its commands' pages ask the package itself, so it is installed beside the site's tools.
+site: .venv-site/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict
 
 format: .venv/.development
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
 clean:
-	rm -rf .venv .venv-wheel build dist
+	rm -rf .venv .venv-wheel .venv-integrations .venv-desktop .venv-site build dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -51,7 +69,7 @@ clean:
 
 # What a user gets: the package and its command line, nothing of PyTorch.
 .venv/.user: .venv/bin/python constraints.txt $(SOURCES)
-	.venv/bin/python -m pip install -q '.[cli]'
+	if [ -e .venv/.development ]; then $(MAKE) .venv/.development; else .venv/bin/python -m pip install -q '.[cli]'; fi
 	touch $@
 
 .venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(wildcard csrc/*)
@@ -68,6 +86,27 @@ dist/.built: .venv/.development $(SOURCES)
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install -q --upgrade pip
 	.venv-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[cli,hub]" --group test
+	touch $@
+
+.venv-integrations/.installed: dist/.built
+	rm -rf .venv-integrations
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/python -m pip install -q --upgrade pip
+	.venv-integrations/bin/python -m pip install -q dist/*.whl --group test --group integrations
+	touch $@
+
+.venv-desktop/.installed: dist/.built
+	rm -rf .venv-desktop
+	$(PYTHON) -m venv .venv-desktop
+	.venv-desktop/bin/python -c "import tkinter"
+	.venv-desktop/bin/python -m pip install -q --upgrade pip
+	.venv-desktop/bin/python -m pip install -q pyinstaller dist/*.whl
+	touch $@
+
+.venv-site/.installed: constraints.txt $(SOURCES)
+	$(PYTHON) -m venv --clear .venv-site
+	.venv-site/bin/python -m pip install -q --upgrade pip
+	.venv-site/bin/python -m pip install -q '.[cli]' --group docs
 	touch $@
 
 include csrc/sanitize.mk

@@ -1,0 +1,117 @@
+"""The documentation site: it builds without a warning, holds every page, and asks nobody else for anything."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.server.chromium import PROGRAM, chromium_page
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120  # a browser on a machine that does other things
+needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed (Debian: chromium)")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+class Assets(HTMLParser):
+    """What a page loads by itself, and the text of its navigation's links."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.linked: set[str] = set()
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "a":
+            self.linked.add(values.get("href") or "")
+        elif tag in ("script", "img", "iframe", "source", "video", "audio"):
+            self.loaded.append(values.get("src") or "")
+        elif tag == "link" and values.get("rel") != "canonical":
+            self.loaded.append(values.get("href") or "")
+
+
+def test_every_page_is_in_the_navigation(site: Path) -> None:
+    linked = Assets(site / "index.html").linked
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        address = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix()
+        assert address in linked, f"docs/{page.name} is not in the nav of mkdocs.yml"
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        outside = [address for address in Assets(page).loaded if re.match(r"\w+:(?!image/)|//", address)]
+        assert outside == [], page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_the_reference_has_every_public_name_and_command(site: Path) -> None:
+    import gte_sdk
+    from gte_sdk.cli.commands import gte
+
+    reference = "".join(page.read_text(encoding="utf-8") for page in sorted((site / "reference").glob("*.html")))
+    for name in gte_sdk.__all__:
+        if not name.startswith("_"):
+            assert f'href="#gte_sdk.{name}"' in reference or f'href="#gte_sdk.errors.{name}"' in reference, name
+    for command in gte.commands:
+        assert f'id="{command}"' in reference or f'id="gte-{command}"' in reference, command
+
+
+@needs_chromium
+def test_pages_and_search_work_from_the_disk(site: Path, tmp_path: Path) -> None:
+    with chromium_page(tmp_path / "profile") as page:
+        for address in ("index.html", "tutorial.html", "reference/embedder.html", "benchmarks.html"):
+            page.call("Page.navigate", url=f"{(site / address).as_uri()}")
+            page.wait("document.readyState === 'complete' && document.querySelector('h1') !== null", SECONDS)
+            page.wait("Array.from(document.images).every((image) => image.complete && image.naturalWidth > 0)", SECONDS)
+            if folder := os.environ.get("GTE_SITE_PICTURES"):
+                picture = base64.b64decode(page.call("Page.captureScreenshot")["data"])
+                (Path(folder) / f"{address.replace('/', '-')}.png").write_bytes(picture)
+        page.call("Page.navigate", url=(site / "index.html").as_uri())
+        # The field stands in the page before anything listens to it. A key's release is what makes it look: inserted
+        # text has none, and is found only where it comes within a millisecond of the focus.
+        page.wait("document.querySelector('[data-md-component=search-query]')?.placeholder === 'Search'", SECONDS)
+        page.type_into("[data-md-component=search-query]", "rescore")
+        page.wait("document.querySelector('.md-search-result__meta').innerText !== 'Initializing search'", SECONDS)
+        page.call("Input.dispatchKeyEvent", type="keyUp", key="e", code="KeyE", windowsVirtualKeyCode=69)
+        page.wait("document.querySelectorAll('.md-search-result__item').length > 0", SECONDS)
+        found = page.run(
+            "Array.from(document.querySelectorAll('.md-search-result__link'), (link) => link.href).join(' ')"
+        )
+        assert "how-to/shrink-vectors.html" in found
+
+        asked = [
+            event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert asked
+        assert [address for address in asked if not address.startswith(("file:", "data:", "blob:"))] == []
+        errors = [
+            event
+            for event in page.events
+            if event["method"] == "Runtime.exceptionThrown"
+            or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
+        ]
+        assert errors == []
