@@ -114,11 +114,7 @@ def _describe_static(encoder: StaticEncoder, directory: Path) -> None:
 
 
 def _write_tokenizer(directory: Path, max_tokens: int) -> None:
-    """tokenizer.json without the padding and truncation of whoever saved it last; the limit where readers look."""
-    tokenizer = read_json(directory / TOKENIZER_JSON)
-    tokenizer["truncation"] = tokenizer["padding"] = None
-    compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
-    (directory / TOKENIZER_JSON).write_text(compact + "\n", encoding="utf-8")
+    """What transformers reads beside tokenizer.json, with the limit where readers look."""
     (directory / "vocab.txt").unlink(missing_ok=True)  # tokenizer.json has it
 
     file = directory / TOKENIZER_CONFIG_JSON

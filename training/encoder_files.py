@@ -110,6 +110,12 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     for name in TOKENIZER_FILES:
         if (tokenizer_directory / name).is_file():
             shutil.copyfile(tokenizer_directory / name, directory / name)
+    tokenizer_json = directory / model_dir.TOKENIZER_JSON
+    if tokenizer_json.is_file():
+        # Without the limit and padding of whoever saved it last: StaticEmbedding would obey them.
+        tokenizer = {**model_dir.read_json(tokenizer_json), "truncation": None, "padding": None}
+        compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
+        tokenizer_json.write_text(compact + "\n", encoding="utf-8")
     tokenizer_config = directory / model_dir.TOKENIZER_CONFIG_JSON
     if tokenizer_config.is_file():
         _write_json(tokenizer_config, {**model_dir.read_json(tokenizer_config), "model_max_length": encoder.max_tokens})
