@@ -57,16 +57,16 @@ class Bert {
         encoder_.position_count = static_cast<size_t>(positions.shape(0));
         encoder_.heads = heads;
         encoder_.epsilon = epsilon;
-        require(encoder_.hidden > 0 && encoder_.hidden % gte::width_step == 0 && heads > 0 &&
-                    encoder_.hidden % (heads * gte::lanes) == 0,
-                "widths must be multiples of 64, those of heads of 16");
+        encoder_.positions = vector_of(positions, encoder_.position_count * encoder_.hidden);
+        const size_t step = encoder_.is_table() ? gte::lanes : gte::width_step;
+        require(encoder_.hidden > 0 && encoder_.hidden % step == 0 && heads > 0 && encoder_.hidden % (heads * gte::lanes) == 0,
+                "widths must be multiples of 64, those of heads and tables of 16");
         require(pooling == "mean" || pooling == "cls" || pooling == "lasttoken", "unknown pooling");
         encoder_.pooling = pooling == "mean"  ? gte::Pooling::mean
                            : pooling == "cls" ? gte::Pooling::cls
                                               : gte::Pooling::last_token;
         encoder_.words = words_.data();
         encoder_.word_scales = vector_of(word_scales, encoder_.vocabulary);
-        encoder_.positions = vector_of(positions, encoder_.position_count * encoder_.hidden);
         const size_t norm_width = encoder_.is_table() ? 0 : encoder_.hidden;
         encoder_.embedding_norm = {vector_of(norm_weight, norm_width), vector_of(norm_bias, norm_width)};
     }

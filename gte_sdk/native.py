@@ -23,8 +23,8 @@ from gte_sdk.onnx_weights import Node, OnnxFile, read_onnx
 ARITHMETIC = "native 1"
 # Tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
 BATCH_TOKENS = 256
-# The unit of the kernels: what the widths of layers and heads have to be multiples of.
-_WIDTH, _HEAD_WIDTH = 64, 16
+# The unit of the kernels: what the widths of layers, of heads and of tables have to be multiples of.
+_WIDTH, _HEAD_WIDTH, _TABLE_WIDTH = 64, 16, 16
 _MATMUL = re.compile(
     r"/layer\.(\d+)/(attention/self/query|attention/self/key|attention/self/value|attention/output/dense|"
     r"intermediate/dense|output/dense)/MatMul_output_0/int32$"
@@ -100,7 +100,7 @@ def _build_table(graph: OnnxFile, pooling: str) -> tuple[Any, int]:
     name = tables[0].removesuffix("/int8")
     words_VD: Any = graph.weights[f"{name}/int8"].copy()
     dim = words_VD.shape[1]
-    if words_VD.dtype != np.int8 or dim % _WIDTH:
+    if words_VD.dtype != np.int8 or dim % _TABLE_WIDTH:
         raise _Unsupported
     none = np.empty(0, dtype=np.float32)
     scales = _floats(graph.weights, f"{name}/scale").ravel()
