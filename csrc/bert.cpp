@@ -68,7 +68,7 @@ void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longe
     grow(wide, wide_rows * wide_width);
     grow(row_scales, row_count);
     grow(attention, (width / encoder.heads + most_attention_rows) * key_stride);
-    grow(steps, std::max(row_count * width, wide_rows * wide_width));
+    grow(steps, std::max((row_count + spare_rows) * width, (wide_rows + spare_rows) * wide_width));
 }
 
 Linear make_linear(const int8_t* weights, const float* scales, const float* bias, const float* level, size_t input_count,
@@ -111,6 +111,9 @@ void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* t
 
 #if defined(GTE_X86)
 extern const EncodeBatch bert_avx512vnni, bert_avxvnni, bert_avx2;
+#if defined(GTE_AMX)
+extern const EncodeBatch bert_amx;
+#endif
 #elif defined(GTE_ARM)
 extern const EncodeBatch bert_neon;
 #endif
@@ -131,6 +134,11 @@ const std::vector<BertVariant>& bert_variants() {
         if (cpu.avx512bytes) {
             found.push_back({"avx512vnni", bert_avx512vnni});
         }
+#if defined(GTE_AMX)
+        if (ask_for_amx()) {
+            found.push_back({"amx", bert_amx});
+        }
+#endif
 #elif defined(GTE_ARM)
         if (cpu.neon_dot) {
             found.push_back({"neon", bert_neon});

@@ -50,7 +50,7 @@ struct Encoder {
 
 constexpr float gelu_minimum = 0.17004f;  // as export/quantize.py has it
 constexpr size_t lanes = 16, inputs_per_step = 4;
-// Every width has to be a multiple of this, and that of a head of `lanes`.
+// Every width has to be a multiple of this, that of a head or a table of `lanes`.
 constexpr size_t width_step = 64;
 
 // Takes (input_count, output_count) row-major weights; the caller has checked the widths.
@@ -61,6 +61,8 @@ Linear make_linear(const int8_t* weights, const float* scales, const float* bias
 constexpr size_t feed_forward_rows = 96;
 // At most so many rows of a text attend together.
 constexpr size_t most_attention_rows = 8;
+// Rows that a tile of AMX may read, and ignore, behind the last one.
+constexpr size_t spare_rows = 15;
 
 // Buffers for the tokens of one batch; they only grow.
 struct Workspace {

@@ -16,7 +16,7 @@ GTE_REGION_BEGIN("avx2,fma")
 namespace gte {
 namespace {
 
-constexpr size_t tile_rows = 3, tile_columns = 1;
+constexpr size_t tile_rows = 3, last_rows = 1, tile_columns = 1;
 
 GTE_INLINE void store_pair_sums(int32_t* p, __m256i first, __m256i second) {
     const __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(first, second), 0xd8);
@@ -25,15 +25,14 @@ GTE_INLINE void store_pair_sums(int32_t* p, __m256i first, __m256i second) {
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count,
-                         const int32_t* weight_sums, int factor, int32_t* out) {
+                         const int32_t* start, int32_t* out) {
     __m256i sums[R][4];  // two partial sums for each of 16 columns
     GTE_UNROLL
     for (size_t quarter = 0; quarter < 4; ++quarter) {
-        const __m128i start = _mm_mullo_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weight_sums + 4 * quarter)),
-                                              _mm_set1_epi32(factor));
+        const __m128i four = _mm_load_si128(reinterpret_cast<const __m128i*>(start + 4 * quarter));
         GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
-            sums[r][quarter] = _mm256_cvtepu32_epi64(start);  // the other partial sum starts at 0
+            sums[r][quarter] = _mm256_cvtepu32_epi64(four);  // the other partial sum starts at 0
         }
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {

@@ -16,19 +16,18 @@ GTE_REGION_BEGIN("avxvnni,avx2,fma")
 namespace gte {
 namespace {
 
-constexpr size_t tile_rows = 5, tile_columns = 1;
+constexpr size_t tile_rows = 5, last_rows = 1, tile_columns = 1;
 
 GTE_INLINE __m256i load_8(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count,
-                         const int32_t* weight_sums, int factor, int32_t* out) {
+                         const int32_t* start, int32_t* out) {
     __m256i low_sums[R], high_sums[R];
-    const __m256i factors = _mm256_set1_epi32(factor);
     GTE_UNROLL
     for (size_t r = 0; r < R; ++r) {
-        low_sums[r] = _mm256_mullo_epi32(load_8(weight_sums), factors);
-        high_sums[r] = _mm256_mullo_epi32(load_8(weight_sums + 8), factors);
+        low_sums[r] = load_8(start);
+        high_sums[r] = load_8(start + 8);
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {
         const __m256i low = load_8(b + i * lanes), high = load_8(b + i * lanes + 32);

@@ -2,9 +2,10 @@
 //
 //   Floats  load store zero_floats set add sub mul div fma min max absolute nearest power_of_two load_int8 load_sums
 //           store_uint8
-//   dot_tile<R>(a, a_stride, b, b_stride, input_count, weight_sums, factor, sums)   R rows of `a` times tile_columns
-//           blocks of 16 columns of `b`, plus factor x weight_sums; sums is (R, tile_columns * 16)
+//   dot_tile<R>(a, a_stride, b, b_stride, input_count, start, sums)   R rows of `a` times tile_columns blocks of 16
+//           columns of `b`, each row plus `start` (tile_columns * 16); sums is (R, tile_columns * 16)
 //   tile_rows, tile_columns, attention_rows, activation_bias
+//   last_rows   of the tiles for what tile_rows leaves over; where it is not 1, they may reach beyond the last row of `a`
 //
 // A sum over a row goes lane by lane and then over the lanes from first to last, in every variant.
 #ifndef GTE_BERT_VARIANT
@@ -27,11 +28,12 @@ float sum_of_lanes(Floats value) {
 float largest_lane(Floats value) {
     float lane[lanes];
     store(lane, value);
-    float largest = lane[0];
-    for (size_t i = 1; i < lanes; ++i) {
-        largest = lane[i] > largest ? lane[i] : largest;
+    for (size_t half = lanes / 2; half > 0; half /= 2) {
+        for (size_t i = 0; i < half; ++i) {
+            lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
+        }
     }
-    return largest;
+    return lane[0];
 }
 
 // e^x for x <= 0, at most 2 units in the last place off; 0 to 1e-38 below -87. Polynomial of Cephes' expf.
@@ -70,12 +72,17 @@ GTE_INLINE Floats gelu(Floats x) {
     return fma(half, div(mul(z, p), q), half);
 }
 
+// What is added to the steps as they are stored: VNNI wants them unsigned.
+int zero_of(const Linear& linear) {
+    return (linear.raised ? 0 : 128) - activation_bias;
+}
+
 // One scale a row, so that no other row has a say in it. `values` (row_count, linear.input_count) are left as they are.
 void quantize_rows(const float* values, size_t row_count, const Linear& linear, uint8_t* steps, float* row_scales) {
     const size_t width = linear.input_count;
     const float* level = linear.level.data();
     const float step_count = linear.raised ? 255.0f : 127.0f;
-    const int zero = (linear.raised ? 0 : 128) - activation_bias;
+    const int zero = zero_of(linear);
     const Floats lift = set(linear.raised ? gelu_minimum : 0.0f);
     for (size_t row = 0; row < row_count; ++row) {
         const float* in = values + row * width;
@@ -94,20 +101,19 @@ void quantize_rows(const float* values, size_t row_count, const Linear& linear, 
 
 enum class Then { nothing, gelu };
 
+// Of the R rows the first `row_count` are finished and stored.
 template <size_t R, Then then>
-GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* steps, const float* row_scales, size_t column, float* out) {
+GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* steps, const float* row_scales, size_t row_count, size_t column,
+                            const int32_t* start, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     alignas(64) int32_t sums[R * tile_columns * lanes];
-    // What the offsets of both operands add to every sum, see activation_bias.
-    const int zero = (linear.raised ? 0 : 128) - activation_bias;
-    dot_tile<R>(steps, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs,
-                linear.weight_sums.data() + column, -zero, sums);
+    dot_tile<R>(steps, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs, start, sums);
     GTE_UNROLL
     for (size_t c = 0; c < tile_columns; ++c) {
         const Floats scale = load(linear.scales.data() + column + c * lanes);
         const Floats bias = load(linear.bias.data() + column + c * lanes);
         GTE_UNROLL
-        for (size_t r = 0; r < R; ++r) {
+        for (size_t r = 0; r < row_count; ++r) {
             Floats value = fma(mul(load_sums(sums + (r * tile_columns + c) * lanes), scale), set(row_scales[r]), bias);
             if (then == Then::gelu) {
                 value = gelu(value);
@@ -122,13 +128,22 @@ GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* steps, const fl
 template <Then then>
 void apply_linear(const Linear& linear, const uint8_t* steps, const float* row_scales, size_t row_count, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
+    const int zero = zero_of(linear);
     for (size_t column = 0; column < outputs; column += tile_columns * lanes) {
+        // Takes away what the offset of the steps adds to every sum.
+        alignas(64) int32_t start[tile_columns * lanes];
+        for (size_t i = 0; i < tile_columns * lanes; ++i) {
+            start[i] = -zero * linear.weight_sums[column + i];
+        }
         size_t row = 0;
         for (; row + tile_rows <= row_count; row += tile_rows) {
-            linear_tile<tile_rows, then>(linear, steps + row * inputs, row_scales + row, column, out + row * outputs);
+            linear_tile<tile_rows, then>(linear, steps + row * inputs, row_scales + row, tile_rows, column, start,
+                                         out + row * outputs);
         }
-        for (; row < row_count; ++row) {
-            linear_tile<1, then>(linear, steps + row * inputs, row_scales + row, column, out + row * outputs);
+        for (; row < row_count; row += last_rows) {
+            const size_t count = last_rows < row_count - row ? last_rows : row_count - row;
+            linear_tile<last_rows, then>(linear, steps + row * inputs, row_scales + row, count, column, start,
+                                         out + row * outputs);
         }
     }
 }

@@ -23,7 +23,7 @@ struct Floats {
     float32x4_t part[4];
 };
 
-constexpr size_t tile_rows = 4, tile_columns = 1, attention_rows = 4;
+constexpr size_t tile_rows = 4, last_rows = 1, tile_columns = 1, attention_rows = 4;
 constexpr int activation_bias = 128;
 
 GTE_INLINE Floats load(const float* p) { return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}}; }
@@ -87,13 +87,13 @@ GTE_INLINE Floats load_sums(const int32_t* p) {
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count,
-                         const int32_t* weight_sums, int factor, int32_t* out) {
+                         const int32_t* start, int32_t* out) {
     int32x4_t sums[R][4];
     GTE_UNROLL
     for (size_t quarter = 0; quarter < 4; ++quarter) {
         GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
-            sums[r][quarter] = vmulq_n_s32(vld1q_s32(weight_sums + 4 * quarter), factor);
+            sums[r][quarter] = vld1q_s32(start + 4 * quarter);
         }
     }
     for (size_t i = 0; i < input_count; i += inputs_per_step) {

@@ -14,7 +14,7 @@ struct Floats {
     float lane[lanes];
 };
 
-constexpr size_t tile_rows = 2, tile_columns = 1, attention_rows = 2;
+constexpr size_t tile_rows = 2, last_rows = 1, tile_columns = 1, attention_rows = 2;
 constexpr int activation_bias = 0;
 
 template <typename Operation>
@@ -55,13 +55,11 @@ void store_uint8(uint8_t* p, const Floats& v, int zero) {
 Floats load_sums(const int32_t* p) { return each_lane([=](size_t i) { return static_cast<float>(p[i]); }); }
 
 template <size_t R>
-void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count, const int32_t* weight_sums,
-              int factor, int32_t* out) {
+void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count, const int32_t* start,
+              int32_t* out) {
     for (size_t r = 0; r < R; ++r) {
         int32_t sums[lanes];
-        for (size_t column = 0; column < lanes; ++column) {
-            sums[column] = weight_sums[column] * factor;
-        }
+        std::memcpy(sums, start, sizeof sums);
         for (size_t i = 0; i < input_count; i += inputs_per_step) {
             const uint8_t* steps = a + r * a_stride + i;
             const int8_t* weights = b + i * lanes;

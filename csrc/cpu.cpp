@@ -7,6 +7,10 @@
 #elif defined(GTE_X86)
 #include <cpuid.h>
 #endif
+#if defined(GTE_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(GTE_ARM) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -67,6 +71,8 @@ CpuFeatures probe() {
     features.avx512 = features.avx2 && zmm_saved && avx512f && dq && bw && vl;
     features.avx512bytes = features.avx512 && vnni;
     features.avx512vnni = features.avx512bytes && vpopcntdq;
+    const bool tiles_saved = (state & 0x60000) == 0x60000, amx_tile = has(seven.edx, 24), amx_int8 = has(seven.edx, 25);
+    features.amx = features.avx512bytes && tiles_saved && amx_tile && amx_int8;
     features.avxvnni = features.avx2 && has(cpuid(7, 1).eax, 4);
     return features;
 }
@@ -100,6 +106,15 @@ CpuFeatures probe() {
 const CpuFeatures& cpu_features() {
     static const CpuFeatures features = probe();
     return features;
+}
+
+bool ask_for_amx() {
+#if defined(GTE_AMX)
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    return cpu_features().amx && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
 }
 
 }  // namespace gte

@@ -19,6 +19,12 @@
 #define GTE_INLINE inline __attribute__((always_inline))
 #endif
 
+// Linux gives a process AMX's registers when it asks for them; Clang 12 and GCC 11 know its instructions.
+#if defined(GTE_X86) && defined(__linux__) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && defined(__GNUC__) && __GNUC__ >= 11))
+#define GTE_AMX 1
+#endif
+
 #define GTE_AVX2 GTE_TARGET("avx2,fma,f16c")
 #define GTE_AVX512 GTE_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #define GTE_AVX512VNNI GTE_TARGET("avx512vnni,avx512vpopcntdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
@@ -38,10 +44,14 @@ struct CpuFeatures {
     bool avx512vnni;  // the above with VNNI and VPOPCNTDQ
     bool avx512bytes; // avx512 with VNNI, which CPUs have that lack VPOPCNTDQ
     bool avxvnni;     // avx2 with the VNNI of CPUs that have no AVX-512
+    bool amx;         // avx512bytes with the 8-bit products of AMX, which a process has to ask for
     bool neon_dot;    // the dot product of ARMv8.2
     bool crc32c;      // the CRC-32C instructions of SSE4.2 or ARMv8.1
 };
 
 const CpuFeatures& cpu_features();
+
+// Whether AMX may be used; asks Linux for its registers, for all threads of the process and its children.
+bool ask_for_amx();
 
 }  // namespace gte
