@@ -12,6 +12,7 @@ import inspect
 import io
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -202,13 +203,16 @@ def _serving(command: str, block: Block) -> Iterator[str]:
         yield log.read_text(encoding="utf-8")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
 
 
 def _free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+    """Below the ports that outgoing connections get, so that nobody takes it in between."""
+    for port in random.sample(range(15_000, 32_000), 100):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return str(port)
+    raise AssertionError("no port is free")
 
 
 def environment(folder: Path) -> dict[str, str]:

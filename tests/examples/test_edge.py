@@ -20,7 +20,7 @@ NOTES = """\
 
 def field_notes(folder: Path, lines: str, *documents: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(PROGRAM), str(folder), *map(str, documents)]
-    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=600, check=False)
 
 
 def first_answers(output: str) -> list[str]:

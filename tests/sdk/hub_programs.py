@@ -34,7 +34,16 @@ _NOT_INHERITED = {
 
 def hub_environment(endpoint: str, cache: Path, **variables: str) -> dict[str, str]:
     inherited = {key: value for key, value in os.environ.items() if key.upper() not in _NOT_INHERITED}
-    return {**inherited, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **variables}
+    # huggingface_hub asks again after 10 seconds, which the tests would count as another request.
+    patient = {"HF_HUB_ETAG_TIMEOUT": "120", "HF_HUB_DOWNLOAD_TIMEOUT": "300"}
+    return {
+        **inherited,
+        **patient,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_DISABLE_XET": "1",
+        **variables,
+    }
 
 
 def start(calls: list[tuple[str, dict[str, Any]]], environment: dict[str, str]) -> "subprocess.Popen[str]":
@@ -45,7 +54,7 @@ def start(calls: list[tuple[str, dict[str, Any]]], environment: dict[str, str]) 
 
 
 def answers_of(process: "subprocess.Popen[str]") -> list[dict[str, Any]]:
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return [json.loads(line) for line in output.splitlines()]
 

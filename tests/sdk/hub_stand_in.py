@@ -194,12 +194,12 @@ def send(
         handler.send_header(key, value)
     half = len(content) // 2
     if fault == "wait" and hub is not None:
-        hub.released.wait(60)
+        hub.released.wait(300)
     if fault == "hang" and hub is not None:
         handler.end_headers()
         handler.wfile.write(content[:half])
         handler.wfile.flush()
-        hub.released.wait(60)
+        hub.released.wait(300)
         handler.close_connection = True
         return
     handler.end_headers()

@@ -12,6 +12,7 @@ def run_python(program: str, **environment: str) -> str:
         check=False,
         capture_output=True,
         text=True,
+        timeout=600,
         env={**os.environ, **environment},
     )
     assert finished.returncode == 0, finished.stderr

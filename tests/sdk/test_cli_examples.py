@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "standard_library_docs.py"
 
 def test_the_standard_library_documents_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", str(EXAMPLE), "docs"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
     passages = {}
     notices: list[str] = []

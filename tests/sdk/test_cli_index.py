@@ -45,15 +45,17 @@ def folder(tmp_path: Path) -> Path:
 
 def write(path: Path, text: str) -> None:
     """Writes a file that is older than a moment, so that its times tell of the next change."""
-    path.write_text(text, encoding="utf-8")
-    os.utime(path, ns=(time.time_ns() - 10**10, time.time_ns() - 10**10))
+    partial = path.with_name(f".{path.name}.partial")  # hidden, and moved at once: a watch must not see half of it
+    partial.write_text(text, encoding="utf-8")
+    os.utime(partial, ns=(time.time_ns() - 10**10, time.time_ns() - 10**10))
+    partial.replace(path)
 
 
 @contextlib.contextmanager
 def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that is killed after half a minute: a line that never comes ends the test, it does not hang it."""
+    """A process that is killed after five minutes: a line that never comes ends the test, it does not hang it."""
     with subprocess.Popen(command, cwd=folder, stdout=PIPE, stderr=PIPE, text=True) as process:
-        timer = threading.Timer(30, process.kill)
+        timer = threading.Timer(300, process.kill)
         timer.start()
         try:
             yield process
@@ -240,15 +242,15 @@ def test_killed_at_any_moment_it_goes_on_with_what_was_saved(model: Path, tmp_pa
     kills = 0
     for delay in (0.0, 0.05, 0.2, 0.4):
         with subprocess.Popen(command, cwd=tmp_path, stderr=PIPE, text=True) as process:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 300
             while not (tmp_path / "i").exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(delay)
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
             kills += process.returncode == -signal.SIGKILL
     assert kills
-    assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 0
+    assert subprocess.run(command, cwd=tmp_path, timeout=300).returncode == 0
     assert update("-o", tmp_path / "i") == {
         "added": 0, "changed": 0, "removed": 0, "unchanged": 300, "embedded": 0, "passages": 2700,
     }  # fmt: skip
@@ -278,7 +280,7 @@ def test_a_watch_keeps_the_index_current_until_control_c(model: Path, folder: Pa
             "colours.md", "slow.txt", "new.txt",
         }  # fmt: skip
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
 
@@ -294,7 +296,7 @@ def test_a_watching_search_answers_again_when_the_answer_changes(model: Path, fo
         after = [json.loads(process.stdout.readline())["text"] for _ in range(5)]
         assert sorted(after) == sorted([*before, "fast"])
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "Traceback" not in errors
 

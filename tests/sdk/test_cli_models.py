@@ -1,7 +1,6 @@
 """`gte models`, `download`, `doctor` and `bench`, with tiny real models and a stand-in for the Hub."""
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -19,6 +18,7 @@ from gte_sdk.model_dir import bundled_models
 from gte_sdk.native import ARITHMETIC
 from gte_sdk.threads import available_threads
 
+from .hub_programs import hub_environment
 from .hub_stand_in import COMMIT, serve_hub
 from .tiny_models import DIM, TABLE, write_tiny_model
 
@@ -31,9 +31,9 @@ def run(*arguments: str | Path) -> Result:
 
 def run_with_cache(cache: Path, endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     # huggingface_hub reads its environment when it is imported, hence a process of its own.
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    environment = hub_environment(endpoint, cache)
     command = [sys.executable, "-m", "gte_sdk.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def test_a_model_of_the_hub_is_downloaded_listed_and_works_without_a_network(tmp_path: Path) -> None:
@@ -137,6 +137,6 @@ def test_bench_counts_what_it_embedded(tmp_path: Path) -> None:
         assert 0 < workload["p50_ms"] <= workload["p99_ms"]
     # One token a word and two around them: 3 to 10 words, and cut at the 32 tokens that this model reads.
     query, long = workloads["one short query"], workloads["paragraphs"]
-    assert 5 <= query["tokens_per_second"] / query["texts_per_second"] <= 12
+    assert 5 <= query["tokens_per_second"] / query["texts_per_second"] <= 12.5
     assert long["tokens_per_second"] / long["texts_per_second"] == pytest.approx(32, rel=0.01)
     assert "texts/s" in run("bench", "--model", model, "--seconds", "0.1").stdout

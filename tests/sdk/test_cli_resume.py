@@ -170,7 +170,7 @@ def test_a_killed_process_is_resumed(model: Path, source: Path, signal_number: s
     command = [*GTE, "embed", "-", "-o", str(output), "--model", str(model)]
     lines = source.read_text()
     with subprocess.Popen(command, stdin=PIPE, stderr=PIPE, text=True) as process:
-        timer = threading.Timer(30, process.kill)
+        timer = threading.Timer(300, process.kill)
         timer.start()
         assert process.stdin is not None
         process.stdin.write("".join(f"{line}\n" for line in lines.splitlines()[:1500]))
@@ -178,9 +178,10 @@ def test_a_killed_process_is_resumed(model: Path, source: Path, signal_number: s
         journal = output.with_name("out.npy.unfinished")
         while process.poll() is None and (not journal.exists() or journal.stat().st_size < 1024 * 20):
             threading.Event().wait(0.02)
+        threading.Event().wait(0.2)  # what was seen may be the last record's first pages
         process.send_signal(signal_number)
         with contextlib.suppress(BrokenPipeError):
-            process.communicate(timeout=30)
+            process.communicate(timeout=120)
         timer.cancel()
     assert not output.exists()
     result = CliRunner().invoke(gte, [*command[3:], "--resume"], input=lines)

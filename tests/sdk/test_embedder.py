@@ -440,9 +440,12 @@ assert threading.active_count() == 1
 
 def test_an_idle_embedder_uses_no_processor(gte_mini: Embedder) -> None:
     gte_mini.embed(["warm up"] * 8)
-    before = time.process_time()
-    time.sleep(1.0)
-    assert time.process_time() - before < 0.1
+    used = []
+    for _ in range(3):
+        before = time.process_time()
+        time.sleep(0.5)
+        used.append(time.process_time() - before)
+    assert min(used) < 0.05  # a thread that spins would use it up each time
 
 
 def test_tokenizer_settings_of_the_file_are_not_followed(tiny: Embedder) -> None:

@@ -110,7 +110,7 @@ def test_a_killed_download_leaves_nothing_that_is_taken_for_a_model(tmp_path: Pa
         digest = sha256_of_file(source / GRAPH)
         served.faults.append(Fault(f"GET /{digest}", "hang"))
         process = start([(NAME, {})], hub_environment(served.endpoint, cache))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not served.count(f"GET /{digest}") and time.monotonic() < deadline:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
@@ -172,7 +172,7 @@ def test_two_processes_fetch_a_model_at_once(tmp_path: Path) -> None:
         served.faults.append(Fault(f"GET /{digest}", "wait"))
         environment = hub_environment(served.endpoint, tmp_path / "cache")
         processes = [start([(NAME, {})], environment) for _ in range(2)]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while served.count(f"HEAD /{NAME}/resolve/{COMMIT}/{GRAPH}") < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         served.released.set()

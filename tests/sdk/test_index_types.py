@@ -166,11 +166,13 @@ def test_a_search_holds_no_matrix_of_rows_by_queries(dtype: str) -> None:
     rows = np.random.default_rng(2).standard_normal((100_000, 32)).astype(np.float32)
     index = index_of(dtype, rows)
     index.search(rows[:256], 10)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = resident_peak_bytes()
-    index.search(rows[:256], 10)
-    # The matrix would be 102 MB of scores.
-    assert resident_peak_bytes() - before < 16_000_000
+    growth = []
+    for _ in range(2):  # a thread's buffers may come late, but once
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        before = resident_peak_bytes()
+        index.search(rows[:256], 10)
+        growth.append(resident_peak_bytes() - before)
+    assert min(growth) < 16_000_000  # the matrix would be 102 MB of scores each time
 
 
 def resident_peak_bytes() -> int:

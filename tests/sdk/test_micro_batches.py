@@ -26,7 +26,7 @@ class Gate:
 
     def __call__(self, ids: list[list[int]]) -> NDArray[np.float32]:
         self.batches.append([row[0] for row in ids])
-        assert self.opened.wait(10)
+        assert self.opened.wait(60)
         return first_ids(ids)
 
 
@@ -40,7 +40,7 @@ def test_a_caller_that_comes_back_at_once_is_served(monkeypatch: pytest.MonkeyPa
 
     async def callers() -> list[list[float]]:
         batcher = MicroBatcher(first_ids, 1)
-        return await asyncio.wait_for(asyncio.gather(*(caller(batcher, number) for number in range(lanes))), 10)
+        return await asyncio.wait_for(asyncio.gather(*(caller(batcher, number) for number in range(lanes))), 60)
 
     assert asyncio.run(callers()) == [[float(number)] * 20 for number in range(lanes)]
 

@@ -103,7 +103,7 @@ def chromium_page(profile: Path) -> Iterator[Page]:
     finally:
         page.close()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(60)

@@ -1,6 +1,7 @@
 """Live servers for the tests: `gte serve` as a process, and the application in a thread with short time limits."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import httpx
@@ -26,10 +26,13 @@ class ServerProcess(NamedTuple):
     port: int
 
 
-@contextmanager
-def gte_serve(*arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
-    """`gte serve` on a free port of this machine; killed at the end if the test has not stopped it."""
-    command = [sys.executable, "-m", "gte_sdk.cli", "serve", "--port", "0", *arguments]
+@contextlib.contextmanager
+def gte_serve(
+    *arguments: str, environment: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "gte_sdk.cli")
+) -> Iterator[ServerProcess]:
+    """`gte serve` on a free port of this machine; killed at the end if the test has not stopped it. `program` is what
+    Python runs in place of the command line."""
+    command = [sys.executable, *program, "serve", "--port", "0", *arguments]
     variables = {**os.environ, **(environment or {})}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
         try:
@@ -40,10 +43,10 @@ def gte_serve(*arguments: str, environment: Mapping[str, str] | None = None) -> 
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
 
 
-@contextmanager
+@contextlib.contextmanager
 def served(embedder: Embedder, settings: Settings) -> Iterator[str]:
     """The application under uvicorn in a thread, as `gte serve` runs it; yields its address."""
     listener = bind("127.0.0.1", 0)
@@ -56,24 +59,25 @@ def served(embedder: Embedder, settings: Settings) -> Iterator[str]:
     thread.start()
     try:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=60) as client:
             assert client.get(f"{url}/health").status_code == 200
         yield url
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def raw_connection(url: str, seconds: float = 10) -> socket.socket:
+def raw_connection(url: str, seconds: float = 60) -> socket.socket:
     return socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=seconds)
 
 
 def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     """The status and JSON of what a server says before it closes the connection."""
     received = b""
-    while chunk := connection.recv(65536):
-        received += chunk
+    with contextlib.suppress(ConnectionResetError):  # what was sent while it closed is answered by a reset
+        while chunk := connection.recv(65536):
+            received += chunk
     head, _, body = received.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 

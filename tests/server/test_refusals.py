@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 import threading
 import time
@@ -23,12 +24,19 @@ KEY = "sesame-open"
 
 @pytest.fixture(scope="module")
 def strict(embedder: Embedder) -> Iterator[str]:
-    """A server whose limits are small and whose time limits are short."""
+    """A server whose limits are small."""
     settings = Settings(
         "gte-mini", max_body_bytes=2000, max_held_bytes=3000, max_inputs=3, max_queued_texts=4, max_connections=6,
-        header_seconds=0.4, body_seconds=0.4, truncate=False,
+        truncate=False,
     )  # fmt: skip
     with served(embedder, settings) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def hasty(embedder: Embedder) -> Iterator[str]:
+    """A server whose time limits are short."""
+    with served(embedder, Settings("gte-mini", header_seconds=2, body_seconds=2)) as address:
         yield address
 
 
@@ -166,7 +174,7 @@ def test_the_key_is_asked_for(embedder: Embedder) -> None:
         assert httpx.get(f"{url}/openapi.json").json()["security"] == [{"key": []}]
 
 
-def test_bodies_that_are_too_large(strict: str) -> None:
+def test_bodies_that_are_too_large(strict: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"model": "gte-mini", "input": "x" * 2000}).encode("ascii")
     headers = {"content-type": "application/json"}
     answer = httpx.post(f"{strict}/v1/embeddings", content=body, headers=headers)
@@ -174,7 +182,9 @@ def test_bodies_that_are_too_large(strict: str) -> None:
     in_pieces = (body[i : i + 500] for i in range(0, len(body), 500))  # chunked: no content-length to see it by
     assert refused(httpx.post(f"{strict}/v1/embeddings", content=in_pieces, headers=headers))[0] == 413
     megabytes = b"x" * 20_000_000
-    answer = httpx.post(f"{strict}/v1/embeddings", content=megabytes, headers=headers)
+    with monkeypatch.context() as patch:  # a slow machine may need longer than a second for so many bytes
+        patch.setattr("gte_sdk.server.gate._DRAIN_SECONDS", 60.0)
+        answer = httpx.post(f"{strict}/v1/embeddings", content=megabytes, headers=headers)
     assert refused(answer) == (413, "body_too_large", None)
     with raw_connection(strict) as connection:  # who has not sent all of it after a second is cut off
         connection.sendall(post_head("/v1/embeddings", 10**9) + b"x" * 5000)
@@ -204,52 +214,49 @@ def test_long_texts_are_cut_and_named(url: str, embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"POST /v1/embeddings HT", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"])
-def test_a_header_that_does_not_arrive_is_408(strict: str, start: bytes) -> None:
-    with raw_connection(strict) as connection:
+def test_a_header_that_does_not_arrive_is_408(hasty: str, start: bytes) -> None:
+    with raw_connection(hasty) as connection:
         connection.sendall(start)
-        started = time.perf_counter()
-        status, content = answer_of(connection)
+        status, content = answer_of(connection)  # without the limit nothing would come
         assert (status, content["error"]["code"]) == (408, "header_timeout")
-        assert time.perf_counter() - started < 3
+        assert "within 2 seconds" in content["error"]["message"]
 
 
-def test_a_header_byte_by_byte_is_408_and_does_not_start_the_clock_again(strict: str) -> None:
-    with raw_connection(strict) as connection:
-        started = time.perf_counter()
-        for byte in b"GET /health HTTP/1.1\r\nX: " + b"y" * 1000:
-            connection.sendall(bytes([byte]))
-            time.sleep(0.05)
-            if time.perf_counter() - started > 0.25:
-                break
+def test_a_header_byte_by_byte_is_408_and_does_not_start_the_clock_again(hasty: str) -> None:
+    with raw_connection(hasty) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
+        deadline = time.monotonic() + 60
+        while not select.select([connection], [], [], 0.05)[0]:
+            assert time.monotonic() < deadline, "each byte started the clock again"
+            connection.sendall(b"y")
         assert answer_of(connection)[0] == 408
-        assert time.perf_counter() - started < 2
 
 
-def test_the_second_header_of_a_connection_has_its_time_limit_too(strict: str) -> None:
-    with raw_connection(strict) as connection:
+def test_the_second_header_of_a_connection_has_its_time_limit_too(hasty: str) -> None:
+    with raw_connection(hasty) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /health HTTP/1.1\r\n")
         assert answer_of(connection)[1]["error"]["code"] == "header_timeout"
 
 
-def test_a_body_that_does_not_arrive_is_408(strict: str) -> None:
-    with raw_connection(strict) as connection:
+def test_a_body_that_does_not_arrive_is_408(hasty: str) -> None:
+    with raw_connection(hasty) as connection:
         connection.sendall(post_head("/v1/embeddings", 100) + b'{"model"')
         status, content = answer_of(connection)
         assert (status, content["error"]["code"]) == (408, "body_timeout")
-    assert metric(strict, "gte_held_bytes") == 0
+    assert metric(hasty, "gte_held_bytes") == 0
 
 
 def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder) -> None:
     with served(embedder, Settings("gte-mini", write_seconds=0.5)) as url, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(20)
+        connection.settimeout(120)
         connection.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
         body = json.dumps({"model": "gte-mini", "input": ["red"] * 2000}).encode("ascii")  # an answer of 9 MB
         connection.sendall(post_head("/v1/embeddings", len(body)) + body)
         assert connection.recv(9) == b"HTTP/1.1 "
-        time.sleep(1.5)
+        time.sleep(3)
         received = 0
         with contextlib.suppress(ConnectionResetError):
             while chunk := connection.recv(1 << 16):
@@ -257,14 +264,14 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder) -
         assert received < 8_000_000
 
 
-def test_an_endless_header_is_431(url: str) -> None:
-    with raw_connection(url) as connection:
+def test_an_endless_header_is_431(embedder: Embedder) -> None:
+    with served(embedder, Settings("gte-mini", header_seconds=120)) as url, raw_connection(url) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
-        with contextlib.suppress(OSError):  # a reset or a broken pipe, whichever is first
-            for _ in range(1000):
-                connection.sendall(b"y" * 1024)
-                time.sleep(0.001)
-            pytest.fail("a megabyte of header was taken")
+        deadline = time.monotonic() + 60
+        while not select.select([connection], [], [], 0.001)[0]:
+            assert time.monotonic() < deadline, "a header without an end was taken"
+            connection.sendall(b"y" * 1024)
+        assert answer_of(connection)[0] == 431
 
 
 def test_what_is_no_http_is_400(url: str) -> None:
@@ -274,13 +281,13 @@ def test_what_is_no_http_is_400(url: str) -> None:
 
 
 def test_connections_beyond_the_limit_are_503(embedder: Embedder) -> None:
-    with served(embedder, Settings("gte-mini", max_connections=4)) as url:
+    with served(embedder, Settings("gte-mini", max_connections=4, header_seconds=120)) as url:
         waiting = [raw_connection(url) for _ in range(4)]
         try:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while True:  # the connection of the fixture's own request may still be closing
                 with raw_connection(url) as connection:
-                    connection.settimeout(0.3)
+                    connection.settimeout(2)
                     try:
                         status, content = answer_of(connection)
                     except TimeoutError:
@@ -291,18 +298,23 @@ def test_connections_beyond_the_limit_are_503(embedder: Embedder) -> None:
         finally:
             for connection in waiting:
                 connection.close()
-        time.sleep(0.2)
-        assert httpx.get(f"{url}/health").status_code == 200
+
+        def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{url}/health").status_code == 200
+            return False
+
+        wait_for(answers)  # as soon as the server has seen that they are closed
 
 
 def test_a_full_queue_is_429_and_a_client_that_leaves_gives_its_place_back() -> None:
     embedder = SlowEmbedder(truncation="ignore")
     settings = Settings("gte-mini", max_inputs=3, max_queued_texts=4, max_body_bytes=2000, max_held_bytes=5000)
-    with served(embedder, settings) as url, httpx.Client() as client:
+    with served(embedder, settings) as url, httpx.Client(timeout=60) as client:
 
         def post(count: int) -> httpx.Response:
             body = {"model": "gte-mini", "input": ["red"] * count}
-            return httpx.post(f"{url}/v1/embeddings", json=body, timeout=30)
+            return httpx.post(f"{url}/v1/embeddings", json=body, timeout=120)
 
         answers: list[httpx.Response] = []
         running = [threading.Thread(target=lambda: answers.append(post(1))) for _ in range(2)]
@@ -323,7 +335,7 @@ def test_a_full_queue_is_429_and_a_client_that_leaves_gives_its_place_back() -> 
         wait_for(lambda: client.get(f"{url}/health").json()["queued_texts"] == 4)
         embedder.go.set()
         for thread in (*running, last):
-            thread.join(10)
+            thread.join(60)
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert embedder.batches == [1, 1, 1]  # nothing was computed for the one that left
         assert metric(url, "gte_queued_texts") == 0
@@ -335,7 +347,7 @@ def test_bodies_of_all_requests_together_have_a_limit() -> None:
     with served(embedder, settings) as url:
 
         def post() -> httpx.Response:
-            return httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": "x" * 1900}, timeout=30)
+            return httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": "x" * 1900}, timeout=120)
 
         answers: list[httpx.Response] = []
         running = threading.Thread(target=lambda: answers.append(post()))
@@ -343,7 +355,7 @@ def test_bodies_of_all_requests_together_have_a_limit() -> None:
         wait_for(lambda: embedder.batches == [1])
         assert refused(post()) == (429, "bodies_full", None)
         embedder.go.set()
-        running.join(10)
+        running.join(60)
         assert (answers[0].status_code, post().status_code) == (200, 200)
 
 
@@ -378,7 +390,7 @@ class SlowEmbedder(Embedder):
 
     def embed_tokens(self, ids: Any) -> NDArray[np.float32]:
         self.batches.append(len(ids))
-        assert self.go.wait(30)
+        assert self.go.wait(120)
         return super().embed_tokens(ids)
 
 
@@ -387,7 +399,7 @@ def metric(url: str, name: str) -> float:
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
-def wait_for(condition: Any, seconds: float = 10) -> None:
+def wait_for(condition: Any, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import importlib.util
+import itertools
 import os
 import re
 import signal
@@ -26,7 +27,7 @@ linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/p
 
 def requests_read(url: str) -> int:
     """How many requests for embeddings the server has read, answered or not, while there are none but these."""
-    metrics = httpx.get(f"{url}/metrics", timeout=60).text
+    metrics = httpx.get(f"{url}/metrics").text
     answered = re.findall(r'^gte_requests_total{route="/v1/embeddings",.*} (\d+)$', metrics, re.MULTILINE)
     in_progress = re.findall(r"^gte_requests_in_progress (\d+)$", metrics, re.MULTILINE)
     return sum(map(int, answered)) + int(in_progress[0]) - 1  # the one for the metrics
@@ -34,17 +35,37 @@ def requests_read(url: str) -> int:
 
 def listens(url: str) -> bool:
     try:
-        httpx.get(f"{url}/health", timeout=60)
+        httpx.get(f"{url}/health")
     except httpx.ConnectError:
         return False
+    except httpx.TransportError:  # closed before it was read: the server is about to go
+        return True
     return True
 
 
+# `gte serve` whose model waits for a file.
+HELD = """
+import sys, time
+from pathlib import Path
+from gte_sdk import Embedder
+from gte_sdk.cli import main
+embed_tokens, gate = Embedder.embed_tokens, Path(sys.argv.pop(1))
+def held(self, ids):
+    while not gate.exists():
+        time.sleep(0.01)
+    return embed_tokens(self, ids)
+Embedder.embed_tokens = held
+main()
+"""
+
+
 @posix_only
-def test_sigterm_answers_what_was_accepted(embedder: Embedder) -> None:
-    """Ten requests of many batches each are being worked on, and wait, when the signal comes."""
-    texts = [f"word {number} " * 100 for number in range(60)]
-    with gte_serve() as server, concurrent.futures.ThreadPoolExecutor(10) as pool:
+def test_sigterm_answers_what_was_accepted(embedder: Embedder, tmp_path: Path) -> None:
+    """Ten requests are being worked on, or wait, when the signal comes."""
+    texts = [f"word {number} " * 40 for number in range(20)]
+    gate = tmp_path / "gate"
+    server_of = gte_serve(program=["-c", HELD, str(gate)])
+    with server_of as server, concurrent.futures.ThreadPoolExecutor(10) as pool:
         body = {"model": "gte-mini", "input": texts, "encoding_format": "float"}
         answers = [pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=body, timeout=120) for _ in range(10)]
         deadline = time.monotonic() + 60
@@ -53,7 +74,8 @@ def test_sigterm_answers_what_was_accepted(embedder: Embedder) -> None:
         server.process.send_signal(signal.SIGTERM)
         while listens(server.url):
             assert time.monotonic() < deadline
-        assert not all(answer.done() for answer in answers)
+        assert not any(answer.done() for answer in answers)
+        gate.touch()
         expected = embedder.embed(texts)
         for answer in answers:
             content = answer.result(120).json()
@@ -67,7 +89,7 @@ def test_sigterm_answers_what_was_accepted(embedder: Embedder) -> None:
 def test_control_c_ends_an_idle_server_with_130() -> None:
     with gte_serve() as server:
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(10) == 130
+        assert server.process.wait(60) == 130
 
 
 def test_a_model_directory_gives_its_name_and_its_prompts(tmp_path: Path) -> None:
@@ -110,7 +132,7 @@ def test_an_address_that_is_taken_or_is_none() -> None:
     with gte_serve() as server:
         result = serve_fails("--port", str(server.port))
         assert f"cannot listen at 127.0.0.1 port {server.port}" in result.stderr
-    assert "cannot listen at 127.0.0.300" in serve_fails("--host", "127.0.0.300").stderr
+    assert "cannot listen at 192.0.2.1" in serve_fails("--host", "192.0.2.1").stderr
 
 
 @linux_only
@@ -118,40 +140,41 @@ def test_a_host_that_is_open_to_others_warns_without_a_key() -> None:
     command = [sys.executable, "-m", "gte_sdk.cli", "serve", "--port", "0", "--host", "0.0.0.0"]
     variables = {name: value for name, value in os.environ.items() if name != "GTE_API_KEY"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == (
-            "gte: warning: 0.0.0.0 is open to other machines and no API key is set (GTE_API_KEY)\n"
-        )
-        process.kill()
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == (
+                "gte: warning: 0.0.0.0 is open to other machines and no API key is set (GTE_API_KEY)\n"
+            )
+        finally:
+            process.kill()
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:
     code = "import sys; sys.modules['starlette'] = None; from gte_sdk.cli import main; sys.argv[1:] = ['serve']; main()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (1, "Error: gte serve needs starlette: pip install 'gte-sdk[serve]'\n")
 
 
 @linux_only
 def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Embedder) -> None:
-    """40 clients, three times: no error, each gets its own vector, texts share batches, memory is flat."""
+    """40 clients, four times: no error, each gets its own vector, texts share batches, memory is flat."""
     texts = [f"text number {number} of a client" for number in range(40)]
     expected = embedder.embed(texts)
     with gte_serve() as server:
         failures: list[str] = []
         resident: list[int] = []
 
-        def client(number: int, end: float) -> None:
-            with httpx.Client(timeout=30) as connection:
+        def client(number: int) -> None:
+            with httpx.Client(timeout=120, verify=False) as connection:  # no certificates: 40 times they take a second
                 body = {"model": "gte-mini", "input": texts[number]}
-                while time.monotonic() < end:
+                for _ in range(25):
                     answer = connection.post(f"{server.url}/v1/embeddings", json=body)
                     vector = np.array(answer.json()["data"][0]["embedding"], np.float32)
                     if answer.status_code != 200 or not np.array_equal(vector, expected[number]):
                         failures.append(answer.text[:200])
 
-        for _ in range(3):
-            end = time.monotonic() + 1.2
-            threads = [threading.Thread(target=client, args=(number, end)) for number in range(40)]
+        for _ in range(4):
+            threads = [threading.Thread(target=client, args=(number,)) for number in range(40)]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -159,23 +182,25 @@ def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Emb
             status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
             resident.append(int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))))
         assert failures == []
-        assert resident[2] - resident[1] < 8_000  # KiB
+        # What a request leaves behind would grow in each round; what comes once does not.
+        assert min(later - earlier for earlier, later in itertools.pairwise(resident)) < 4_000  # KiB
         metrics = httpx.get(f"{server.url}/metrics").text
         (batches,) = re.findall(r"^gte_batch_texts_count (\d+)", metrics, flags=re.MULTILINE)
         (embedded,) = re.findall(r"^gte_texts_total (\d+)", metrics, flags=re.MULTILINE)
-        assert int(embedded) / int(batches) > 2
+        assert int(embedded) > int(batches)  # texts of different requests shared a batch
         (answered,) = re.findall(r'^gte_requests_total{route="/v1/embeddings",status="200"} (\d+)', metrics, flags=re.M)
         assert answered == embedded
 
 
 def test_a_single_text_does_not_wait_for_a_large_request() -> None:
     with gte_serve() as server:
-        large = {"model": "gte-mini", "input": ["word " * 250] * 400}
-        assert 50 * BATCH_TOKENS < 250 * 400
+        large = {"model": "gte-mini", "input": ["word " * 250] * 2000}  # work enough to be cut short by the end
+        assert 200 * BATCH_TOKENS < 250 * 2000
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             whole = pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=large, timeout=120)
+            deadline = time.monotonic() + 60
             while httpx.get(f"{server.url}/health").json()["queued_texts"] == 0:
-                pass
+                assert time.monotonic() < deadline
             for _ in range(3):
                 answer = httpx.post(
                     f"{server.url}/v1/embeddings", json={"model": "gte-mini", "input": "red"}, timeout=60
@@ -200,8 +225,13 @@ def test_the_openapi_document_holds(url: str) -> None:
         "all",
         "--phases",
         "fuzzing,coverage",
+        "--generation-deterministic",
+        "--request-timeout",
+        "60",
+        "--suppress-health-check",
+        "too_slow",
     ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stdout[-3000:]
 
 
@@ -223,7 +253,7 @@ def test_metrics_are_prometheus_text(url: str) -> None:
 
 def serve_fails(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gte_sdk.cli", "serve", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     return result

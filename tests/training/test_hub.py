@@ -50,7 +50,7 @@ except HubError as error:
 def answers(program: str, argument: str, endpoint: str, home: Path) -> list[Any]:
     environment = {**hub_environment(endpoint, home / "hub-cache"), "HOME": str(home), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, argument]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -66,7 +66,7 @@ def test_stopped_anywhere_and_continued_gives_the_same_losses_and_weights(data: 
 
 
 def test_killed_in_the_middle_of_a_step_it_continues_from_its_checkpoint(data: Path) -> None:
-    recipe = change(data, ("steps = 8", "steps = 200"))
+    recipe = change(data, ("steps = 8", "steps = 5000"))
     arguments = [str(data.parent / recipe), "--output", str(data.parent / "killed"), "--data", str(data)]
     log = data.parent / "killed" / "log.csv"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -81,7 +81,7 @@ def test_killed_in_the_middle_of_a_step_it_continues_from_its_checkpoint(data: P
     interrupted = losses(data.parent / "killed")
     checkpoint = latest_checkpoint(data.parent / "killed")
     assert checkpoint is not None
-    assert load_state(checkpoint)["step"] <= len(interrupted) < 200
+    assert load_state(checkpoint)["step"] <= len(interrupted) < 5000
     train(data, "killed", "--stop-after", "30", recipe=recipe)
     whole = losses(train(data, "whole", "--stop-after", str(len(losses(data.parent / "killed"))), recipe=recipe))
     assert losses(data.parent / "killed") == whole
