@@ -237,9 +237,11 @@ def plot_comparison(results: list[Measurement], machine: dict[str, Any], file: P
         chosen = sorted((m for m in results if m[1:5] == batch), key=lambda m: -m.milliseconds)
         colors = ["tab:blue" if m.rival.startswith("ours") else "tab:gray" for m in chosen]
         bars = axis.barh([m.rival for m in chosen], [m.milliseconds for m in chosen], color=colors)
-        axis.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
-        axis.set(xscale="log", xlabel="ms", title="{:,} x {}, {} queries, k={}".format(*batch))
-        axis.margins(x=0.2)
+        labels = [f"{m.milliseconds:,.0f}" if m.milliseconds >= 100 else f"{m.milliseconds:.3g}" for m in chosen]
+        axis.bar_label(bars, labels, padding=2, fontsize=8)
+        rows, dim, queries, k = batch
+        axis.set(xscale="log", xlabel="ms", title=f"{rows:,} x {dim}, queries: {queries}, k={k}")
+        axis.set_xlim(right=3 * chosen[0].milliseconds)  # room for the label
     figure.suptitle(f"{machine['cpu']}, {machine['threads']} threads")
     figure.tight_layout()
     figure.savefig(file, dpi=80)

@@ -1,0 +1,65 @@
+"""How many of the ten best rows the smaller row types keep, alone and rescored, on real embeddings.
+
+    python benchmarks/rescoring.py DATA/train/stage1 [--passages 600] [--queries 5]
+
+Takes the first documents of each Parquet file of pairs (columns query and document) as rows, the queries of other pairs
+of it as queries, embeds both with the bundled model, and compares each row type's ten best with those of float32 rows.
+Prints a table, JSON last.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from gte_sdk import Embedder, Index
+
+K = 10
+CANDIDATES = (50, 100, 200, 300, 500, 1000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", type=Path, help="a folder of Parquet files of pairs")
+    parser.add_argument("--passages", type=int, default=600, help="rows of each file")
+    parser.add_argument("--queries", type=int, default=5, help="queries of each file")
+    parser.add_argument("--model", default="gte-mini")
+    arguments = parser.parse_args()
+    passages: list[str] = []
+    questions: list[str] = []
+    for file in sorted(arguments.sources.glob("*.parquet")):
+        first = next(pq.ParquetFile(file).iter_batches(arguments.passages + arguments.queries))
+        passages += first["document"].to_pylist()[: arguments.passages]
+        questions += first["query"].to_pylist()[-arguments.queries :]
+    embedder = Embedder(arguments.model, truncation="ignore")
+    rows_ND, queries_QD = embedder.embed_documents(passages), embedder.embed_query(questions)
+    print(f"{arguments.model}: {len(rows_ND):,} passages, {len(queries_QD)} queries, {embedder.dim} dimensions")
+
+    def index_of(dtype: str) -> Index:
+        index = Index(embedder.dim, dtype, keep_floats=dtype in ("int8", "binary"))
+        index.add(rows_ND)
+        return index
+
+    best = index_of("float32").search(queries_QD, K).ids
+    recalls: dict[str, float] = {}
+    for dtype in ("float16", "int8", "binary"):
+        index = index_of(dtype)
+        recalls[dtype] = recall(best, index.search(queries_QD, K).ids)
+        if dtype != "float16":
+            for count in CANDIDATES:
+                recalls[f"{dtype}, {count} rescored"] = recall(best, index.search(queries_QD, K, rescore=count).ids)
+    for name, value in recalls.items():
+        print(f"{name:24}{value:.4f}")
+    print(json.dumps({"model": arguments.model, "passages": len(rows_ND), "queries": len(queries_QD), **recalls}))
+
+
+def recall(best_QK: np.ndarray, found_QK: np.ndarray) -> float:
+    """The mean share of the best that was found."""
+    shared = [len(set(best) & set(found)) / K for best, found in zip(best_QK.tolist(), found_QK.tolist(), strict=True)]
+    return float(np.mean(shared))
+
+
+if __name__ == "__main__":
+    main()
