@@ -205,7 +205,7 @@ class Index:
         where: a bool array (len(self),) in the order of iteration; or a collection of ids, of which unknown ones match
         nothing; or a function that is asked for each id (a Python call for each row).
         rescore: take so many candidates from the int8 or binary rows, at least k, then order them by the float32 rows;
-        the scores are then theirs. Needs an index with keep_floats. Of 384 binary dimensions, 30 * k is a good start.
+        the scores are then theirs. Needs an index with keep_floats. Of 384 binary dimensions, 50 * k is a good start.
         threads: at most so many; None takes what `available_threads` says. The result does not depend on it.
         """
         queries_QD = checked_queries(queries)

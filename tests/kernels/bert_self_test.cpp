@@ -1,5 +1,5 @@
 // The encoder's promise across instruction sets and architectures: a made-up encoder gives these very bits, whether it is run
-// by scalar code, AVX2, AVX-VNNI, AVX-512 or NEON. Built with GTE_TESTS; also what an aarch64 emulator and sanitizers run.
+// by scalar code, AVX2, AVX-VNNI, AVX-512, AMX or NEON. Built with GTE_TESTS; also what an aarch64 emulator and sanitizers run.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
