@@ -1,6 +1,6 @@
 # The kernels under sanitizers, and on an emulated ARM CPU. Included by the Makefile.
-#   make sanitize      the self-test and the extension's tests under ASan with UBSan, then under TSan
-#   make test-aarch64  the self-test, cross-compiled, under qemu-user (Debian: cmake g++-aarch64-linux-gnu qemu-user)
+#   make sanitize      the self-tests and the extension's tests under ASan with UBSan, then under TSan
+#   make test-aarch64  the self-tests, cross-compiled, under qemu-user (Debian: cmake g++-aarch64-linux-gnu qemu-user)
 .PHONY: sanitize test-aarch64 sanitize-address sanitize-thread
 
 sanitize: sanitize-address sanitize-thread
@@ -13,12 +13,14 @@ SANITIZED_PYTEST = cd build/away && PYTHONMALLOC=malloc PYTHONPATH=../sanitize/$
 
 sanitize-address: build/sanitize/address/.built .venv-wheel/.installed
 	ASAN_OPTIONS=detect_leaks=1 build/sanitize/cmake-address/self_test
+	ASAN_OPTIONS=detect_leaks=1 build/sanitize/cmake-address/bert_self_test
 	mkdir -p build/away
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 && export ASAN_OPTIONS UBSAN_OPTIONS && \
 	  $(call SANITIZED_PYTEST,address,libasan.so)
 
 sanitize-thread: build/sanitize/thread/.built .venv-wheel/.installed
 	TSAN_OPTIONS=halt_on_error=1 build/sanitize/cmake-thread/self_test --no-fork
+	TSAN_OPTIONS=halt_on_error=1 build/sanitize/cmake-thread/bert_self_test
 	mkdir -p build/away
 	TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" && export TSAN_OPTIONS && \
 	  $(call SANITIZED_PYTEST,thread,libtsan.so)
@@ -43,7 +45,9 @@ else
 	cmake -S . -B build/aarch64 -DCMAKE_BUILD_TYPE=Release -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
 	  -DGTE_PYTHON=OFF -DGTE_TESTS=ON -DGTE_WERROR=ON
-	cmake --build build/aarch64 --target self_test -j2
+	cmake --build build/aarch64 --target self_test bert_self_test -j2
 	qemu-aarch64 -cpu max build/aarch64/self_test --no-fork
 	qemu-aarch64 -cpu cortex-a53 build/aarch64/self_test --no-fork
+	qemu-aarch64 -cpu max build/aarch64/bert_self_test
+	qemu-aarch64 -cpu cortex-a53 build/aarch64/bert_self_test
 endif
