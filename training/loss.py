@@ -63,15 +63,12 @@ def contrastive_loss(
     return _sum_over_blocks(block_loss, (queries_ND, documents_ND), wholes, block_rows) / len(queries_ND)
 
 
-def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int], weights: Sequence[float] = ()) -> Tensor:
-    """The mean of a loss over prefix lengths of the vectors (Matryoshka, arXiv 2205.13147).
+def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int]) -> Tensor:
+    """The mean of a loss over prefix lengths of the vectors (Matryoshka, arXiv 2205.13147), all weighing the same.
 
-    `weights` are relative, one a dimension; empty: all weigh the same. A mean and not a sum, so that the value keeps
-    the scale of the loss at one dimension.
+    A mean and not a sum, so that the value keeps the scale of the loss at one dimension.
     """
-    losses_M = torch.stack([loss_of_dim(dim) for dim in dims])
-    weights_M = losses_M.new_tensor(weights) if weights else torch.ones_like(losses_M)
-    return (losses_M * weights_M).sum() / weights_M.sum()
+    return torch.stack([loss_of_dim(dim) for dim in dims]).mean()
 
 
 def truncate(vectors_ND: Tensor, dim: int) -> Tensor:

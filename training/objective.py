@@ -51,7 +51,7 @@ def stage_loss(
                 block_rows=block_rows,
             )
 
-        loss = matryoshka(contrastive, stage.matryoshka or (vectors_ND.shape[1],), stage.matryoshka_weights)
+        loss = matryoshka(contrastive, stage.matryoshka or (vectors_ND.shape[1],))
         distillation = stage.distillation
         if distillation is not None and teacher_ND is not None:
             distilled = {"queries": queries_ND, "documents": documents_ND}

@@ -108,8 +108,6 @@ class Stage:
     """Below 0: no mask."""
     matryoshka: tuple[int, ...] = ()
     """Dimensions that the loss is averaged over, the whole one among them; empty: the whole one."""
-    matryoshka_weights: tuple[float, ...] = ()
-    """What each of them weighs in that mean, relatively; empty: all the same."""
     distillation: Distillation | None = None
     mining: Mining | None = None
     warmup: float = 0.05
@@ -286,12 +284,6 @@ def _check_stage(stage: Stage, where: str) -> None:
             raise RecipeError(f"{where}.{key} = {getattr(stage, key)} is a fraction, from 0 to 1")
     if len(stage.betas) != 2:
         raise RecipeError(f"{where}.betas = {list(stage.betas)} must be two numbers")
-    weights = stage.matryoshka_weights
-    if weights and (len(weights) != len(stage.matryoshka) or min(weights) <= 0):
-        raise RecipeError(
-            f"{where}.matryoshka_weights = {list(weights)} must be a number above 0 for each of the "
-            f"{len(stage.matryoshka)} dimensions of matryoshka"
-        )
     if stage.steps and stage.epochs:
         raise RecipeError(f"{where} has both steps = {stage.steps} and epochs = {stage.epochs}; give one")
     if not stage.sources:

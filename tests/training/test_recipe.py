@@ -48,10 +48,6 @@ def test_values_defaults_and_whole_numbers_for_fractions(tmp_path: Path) -> None
         ("warmup = 5", r"stages\.first\.warmup = 5\.0 is a fraction"),
         ("epochs = 2", r"both steps = 3 and epochs = 2\.0"),
         ("betas = [0.9]", r"betas = \[0\.9\] must be two numbers"),
-        (
-            "matryoshka = [64, 32]\nmatryoshka_weights = [1]",
-            r"matryoshka_weights = \[1\.0\] must be a number above 0 for each of the 2",
-        ),
         ("[stages.first.mining]\ncuont = 3", r"unknown key stages\.first\.mining\.cuont; did you mean count\?"),
         ("[evaluations]", r"unknown key evaluations; did you mean evaluation\?"),
         ("[stages.second]\nsources = ['a']", r"stages\.second\.batch_size is missing"),
