@@ -8,6 +8,7 @@ import ast
 import asyncio
 import contextlib
 import doctest
+import gc
 import inspect
 import io
 import json
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ def run_page(blocks: list[Block], folder: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     port = _free_port()
     with contextlib.ExitStack() as servers:
+        servers.callback(_forget, namespace)
         for block in blocks:
             text = re.sub(r"^((?:\$ )?gte serve(?!.*--port))", rf"\1 --port {port}", block.text, flags=re.MULTILINE)
             block = block._replace(text=re.sub(r"\b8000\b", port, text))
@@ -81,6 +84,14 @@ def run_page(blocks: list[Block], folder: Path) -> None:
                 assert block.language == "text", (
                     f"{block.place} is {block.language}, which is not run here: put <!-- not run: REASON --> before it"
                 )
+
+
+def _forget(namespace: dict[str, Any]) -> None:
+    """Lets go of what a page's blocks hold, as the end of a program would: they need not close their clients."""
+    namespace.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def console_commands(block: Block) -> Iterator[tuple[str, str]]:
