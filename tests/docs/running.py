@@ -13,10 +13,8 @@ import inspect
 import io
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..ports import free_port
 from .code_blocks import Block
 
 if sys.version_info >= (3, 11):
@@ -59,7 +58,7 @@ def check_syntax(block: Block) -> None:
 def run_page(blocks: list[Block], folder: Path) -> None:
     """Runs blocks in `folder`, which is the working directory. The server's own port, 8000, becomes a free one."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    port = _free_port()
+    port = str(free_port())
     with contextlib.ExitStack() as servers:
         servers.callback(_forget, namespace)
         for block in blocks:
@@ -215,15 +214,6 @@ def _serving(command: str, block: Block) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)
-
-
-def _free_port() -> str:
-    """Below the ports that outgoing connections get, so that nobody takes it in between."""
-    for port in random.sample(range(15_000, 32_000), 100):
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return str(port)
-    raise AssertionError("no port is free")
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -187,7 +187,7 @@ def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Emb
         metrics = httpx.get(f"{server.url}/metrics").text
         (batches,) = re.findall(r"^gte_batch_texts_count (\d+)", metrics, flags=re.MULTILINE)
         (embedded,) = re.findall(r"^gte_texts_total (\d+)", metrics, flags=re.MULTILINE)
-        assert int(embedded) > int(batches)  # texts of different requests shared a batch
+        assert int(embedded) / int(batches) > 2
         (answered,) = re.findall(r'^gte_requests_total{route="/v1/embeddings",status="200"} (\d+)', metrics, flags=re.M)
         assert answered == embedded
 

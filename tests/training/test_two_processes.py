@@ -1,10 +1,7 @@
 """Two gloo processes with half the batch each are one process with the whole: same loss, same gradients."""
 
-import contextlib
 import copy
 import os
-import random
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from training.grad_cache import backward_through_chunks
 from training.loss import contrastive_loss
 from training.train import main
 
+from ..ports import free_port
 from .tiny_run import change, losses, train
 
 QUERIES = [[2, *range(5, 5 + length), 3] for length in (1, 9, 4, 4, 17, 2)]
@@ -58,15 +56,6 @@ def in_process(rank: int, encoder: Encoder, kept_tokens: int, directory: Path) -
     torch.save({"loss": loss / 2, "gradients": gradients}, directory / f"{rank}.pt")
     dist.barrier()
     os._exit(0)  # torch can deadlock between its gloo threads and the interpreter's when a process ends in order
-
-
-def free_port() -> int:
-    """Below the ports that outgoing connections get, so that nobody takes it in between."""
-    for port in random.sample(range(15_000, 32_000), 100):
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 @pytest.mark.parametrize("kept_tokens", [0, 10_000])
