@@ -6,6 +6,10 @@
 namespace gte {
 namespace {
 
+constexpr bool is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
+constexpr bool is_capital(unsigned char c) { return c >= 'A' && c <= 'Z'; }
+constexpr bool is_small(unsigned char c) { return c >= 'a' && c <= 'z'; }
+
 enum class Kind : uint8_t { dropped, space, punctuation, letter };
 
 // As BertNormalizer and BertPreTokenizer see ASCII: control characters vanish, white space and punctuation end a word, and
@@ -17,8 +21,17 @@ Kind kind_of(unsigned char c) {
     if (c < 0x20 || c == 0x7f) {
         return Kind::dropped;
     }
-    const bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-    return alphanumeric ? Kind::letter : Kind::punctuation;
+    return is_digit(c) || is_capital(c) || is_small(c) ? Kind::letter : Kind::punctuation;
+}
+
+// CASE_BOUNDARY of gte_sdk/word_pieces.py: before the A of createdAt and before the S of HTTPServer.
+bool at_case_boundary(std::string_view text, size_t i) {
+    if (i == 0 || !is_capital(text[i])) {
+        return false;
+    }
+    const char before = text[i - 1];
+    return is_small(before) || is_digit(before) ||
+           (is_capital(before) && i + 2 < text.size() && is_small(text[i + 1]) && is_small(text[i + 2]));
 }
 
 struct Kinds {
@@ -123,7 +136,11 @@ size_t encode_words(const WordPieces& pieces, std::string_view ascii, size_t roo
         word.clear();
     };
 
-    for (const char c : ascii) {
+    for (size_t i = 0; i < ascii.size(); ++i) {
+        const char c = ascii[i];
+        if (pieces.split_case && at_case_boundary(ascii, i)) {
+            end_word();
+        }
         switch (kinds.of[static_cast<unsigned char>(c)]) {
             case Kind::dropped:
                 break;
@@ -136,7 +153,7 @@ size_t encode_words(const WordPieces& pieces, std::string_view ascii, size_t roo
                 end_word();
                 break;
             case Kind::letter:
-                word.push_back(pieces.lowercase && c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c);
+                word.push_back(pieces.lowercase && is_capital(c) ? static_cast<char>(c + ('a' - 'A')) : c);
                 break;
         }
     }

@@ -1,5 +1,5 @@
-// BERT's tokenizer on ASCII text: what the Hugging Face tokenizers library gives for a BertNormalizer, a BertPreTokenizer and
-// a WordPiece model, without the offsets, words and strings that it makes along. Other text is left to that library.
+// BERT's tokenizer on ASCII text: what the Hugging Face tokenizers library gives for a BertNormalizer (maybe after a cut at
+// changes of case), a BertPreTokenizer and a WordPiece model, without the offsets, words and strings that it makes along. Other text is left to that library.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +38,7 @@ struct WordPieces {
     int32_t unknown = 0;
     size_t longest_word = 100;        // in characters; a longer word is unknown
     bool lowercase = true;
+    bool split_case = false;          // whether identifiers are cut where their case changes: createdAt is two words
 };
 
 // Appends the ids of the text's tokens to `ids`, `room` of them at most, and returns how many tokens it has.

@@ -52,7 +52,7 @@ void encode_texts(void* context, size_t) {
 class WordPieces {
   public:
     WordPieces(const py::dict& vocabulary, const std::string& prefix, const std::string& unknown, size_t longest_word,
-               bool lowercase, std::vector<std::string> reserved) {
+               bool lowercase, bool split_case, std::vector<std::string> reserved) {
         for (const auto& [key, value] : vocabulary) {
             if (!PyUnicode_IS_COMPACT_ASCII(key.ptr())) {
                 continue;  // never part of an ASCII text
@@ -67,6 +67,7 @@ class WordPieces {
         pieces_.unknown = vocabulary[py::str(unknown)].cast<int32_t>();
         pieces_.longest_word = longest_word;
         pieces_.lowercase = lowercase;
+        pieces_.split_case = split_case;
         pieces_.reserved = std::move(reserved);
     }
 
@@ -110,8 +111,9 @@ class WordPieces {
 
 void bind_word_pieces(py::module_& module) {
     py::class_<WordPieces>(module, "WordPieces")
-        .def(py::init<const py::dict&, const std::string&, const std::string&, size_t, bool, std::vector<std::string>>(),
+        .def(py::init<const py::dict&, const std::string&, const std::string&, size_t, bool, bool,
+                      std::vector<std::string>>(),
              py::arg("vocabulary"), py::arg("prefix"), py::arg("unknown"), py::arg("longest_word"), py::arg("lowercase"),
-             py::arg("reserved"))
+             py::arg("split_case"), py::arg("reserved"))
         .def("encode", &WordPieces::encode, py::arg("texts"), py::arg("room"), py::arg("threads"));
 }

@@ -58,6 +58,7 @@ class WordPieces:
         unknown: str,
         longest_word: int,
         lowercase: bool,
+        split_case: bool,
         reserved: list[str],
     ) -> None: ...
     def encode(self, texts: list[str], room: int, threads: int) -> tuple[list[list[int] | None], list[int]]:

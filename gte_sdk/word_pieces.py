@@ -4,11 +4,17 @@ The tokenizers library takes 1.4 us a token, forty times what a token table take
 it and gives the same ids (tests/sdk/test_word_pieces.py). Any other text is the library's.
 """
 
+import json
 from typing import Any
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gte_sdk import _kernels
+
+# Where a word ends inside of an identifier: createdAt and HTTPServer are two words, HTTP and URLs are one.
+CASE_BOUNDARY = "(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})"
+# What cuts a text there before BertNormalizer takes the case away, as tokenizer.json writes it.
+SPLIT_CASE = {"type": "Replace", "pattern": {"Regex": CASE_BOUNDARY}, "content": " "}
 
 
 class WordPieces:
@@ -28,13 +34,18 @@ class WordPieces:
 
 
 def word_pieces_of(tokenizer: Tokenizer, around: tuple[list[int], list[int]]) -> WordPieces | None:
-    """None for a tokenizer that does anything else than BERT's. around: the special tokens before and after a text."""
+    """None for a tokenizer that does anything else than BERT's, a cut at changes of case (SPLIT_CASE) apart.
+
+    around: the special tokens before and after a text.
+    """
     model: Any = tokenizer.model
-    normalizer: Any = tokenizer.normalizer
+    steps = _normalizer_steps(tokenizer)
+    split_case = steps[:1] == [SPLIT_CASE]
+    normalizer = steps[-1] if len(steps) == 1 + split_case else {}
     if not (
         isinstance(model, models.WordPiece)
-        and isinstance(normalizer, normalizers.BertNormalizer)
-        and normalizer.clean_text
+        and normalizer.get("type") == "BertNormalizer"
+        and normalizer["clean_text"]
         and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
         and isinstance(tokenizer.post_processor, processors.TemplateProcessing | processors.BertProcessing)
     ):
@@ -50,7 +61,17 @@ def word_pieces_of(tokenizer: Tokenizer, around: tuple[list[int], list[int]]) ->
         model.continuing_subword_prefix,
         model.unk_token,
         model.max_input_chars_per_word,
-        normalizer.lowercase,
+        normalizer["lowercase"],
+        split_case,
         [token.content for token in added],
     )
     return WordPieces(pieces, *around)
+
+
+def _normalizer_steps(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """The tokenizer's normalizers in their order, as tokenizer.json writes them."""
+    if tokenizer.normalizer is None:
+        return []
+    state: dict[str, Any] = json.loads(tokenizer.normalizer.__getstate__())  # type: ignore[no-untyped-call, unused-ignore]
+    steps: list[dict[str, Any]] = state["normalizers"] if state["type"] == "Sequence" else [state]
+    return steps

@@ -49,6 +49,10 @@ class EncoderRecipe:
     A static encoder that starts from a transformer gets the transformer's vector of each token."""
     tokenizer: str = ""
     """Where the tokenizer of random weights comes from; empty: one is made of the first stage's texts."""
+    added_words: int = 0
+    """Words of the first stage's texts that a static encoder's tokenizer gets besides those of its start."""
+    split_case: bool = False
+    """Whether a static encoder's tokenizer first cuts identifiers into words: createdAt into created At."""
     architecture: Architecture | None = None
     dim: int = 256
     """Of a static encoder."""
@@ -180,6 +184,7 @@ def load_recipe(name_or_path: str) -> Recipe:
             raise RecipeError(f"{name_or_path}: hardware.{key} = {getattr(recipe.hardware, key)} must be at least 1")
     if not recipe.encoder.start and recipe.encoder.kind == "transformer" and recipe.encoder.architecture is None:
         raise RecipeError(f"{name_or_path}: encoder needs `start` (a directory or Hub name) or `architecture`")
+    _check_tokenizer(recipe.encoder, f"{name_or_path}: encoder")
     return recipe
 
 
@@ -270,6 +275,13 @@ def _build_dataclass(kind: Any, table: dict[str, Any], file: str, key: str) -> A
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _check_tokenizer(encoder: EncoderRecipe, where: str) -> None:
+    if encoder.added_words < 0:
+        raise RecipeError(f"{where}.added_words = {encoder.added_words} must not be negative")
+    if (encoder.added_words or encoder.split_case) and not (encoder.kind == "static" and encoder.start):
+        raise RecipeError(f'{where}: added_words and split_case are for kind = "static" with a `start`')
 
 
 def _check_stage(stage: Stage, where: str) -> None:

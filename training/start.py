@@ -4,12 +4,11 @@ Everything here depends on the recipe, its seed and the sources only, so a resum
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from gte_sdk.tokens import load_tokenizer, pad_token_id
@@ -25,23 +24,28 @@ from training.encoder import (
 from training.encoder_files import load_encoder, resolve_directory
 from training.pairs import Source
 from training.recipe import EncoderRecipe
-
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-TOKENIZER_PAIRS = 20_000
+from training.tokenizer import extend_tokenizer, make_tokenizer
 
 
 def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
-    """The directory of the run's tokenizer; where the recipe names none, one is made in `directory`."""
-    if recipe.tokenizer or recipe.start:
-        return resolve_directory(recipe.tokenizer or recipe.start)
-    vocabulary = recipe.architecture.vocabulary if recipe.architecture else 30522
+    """The directory of the run's tokenizer. One that the recipe does not name, or changes, is made in `directory`."""
+    named = resolve_directory(recipe.tokenizer or recipe.start) if recipe.tokenizer or recipe.start else None
+    if named and not recipe.added_words and not recipe.split_case:
+        return named
     if not (directory / "tokenizer.json").is_file():
+        if named:
+            base = load_tokenizer(named / "tokenizer.json")
+            tokenizer = extend_tokenizer(base, sources, recipe.added_words, recipe.split_case)
+        else:
+            tokenizer = make_tokenizer(sources, recipe.architecture.vocabulary if recipe.architecture else 30522)
         directory.mkdir(parents=True, exist_ok=True)
         names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
-        config = {"tokenizer_class": "BertTokenizer", "model_max_length": recipe.max_tokens, "mask_token": "[MASK]"}
+        # transformers 5 makes a BertTokenizer anew from its vocabulary, and what else tokenizer.json says is gone.
+        kind = "PreTrainedTokenizerFast" if named else "BertTokenizer"
+        config = {"tokenizer_class": kind, "model_max_length": recipe.max_tokens, "mask_token": "[MASK]"}
         (directory / "tokenizer_config.json").write_text(json.dumps({**config, **names}, indent=2) + "\n")
         partial = directory / "tokenizer.partial"
-        _made_tokenizer(sources, vocabulary).save(str(partial))
+        tokenizer.save(str(partial))
         partial.replace(directory / "tokenizer.json")
     return directory
 
@@ -72,20 +76,29 @@ def token_embeddings(encoder: AnyEncoder) -> nn.Embedding:
     return embeddings
 
 
-def static_from_transformer(encoder: Encoder, tokenizer: Tokenizer, dim: int, max_tokens: int) -> StaticEncoder:
-    """A static encoder from what a transformer says of each token alone (model2vec's recipe).
+def static_from_transformer(
+    encoder: Encoder, own_tokenizer: Tokenizer, tokenizer: Tokenizer, dim: int, max_tokens: int
+) -> StaticEncoder:
+    """A static encoder of `tokenizer` from what a transformer says of each token alone (model2vec's recipe).
 
     Each token's vector is the transformer's of [CLS] token [SEP], projected on the `dim` principal components of them
-    all. Its weight is log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf).
+    all; a word that `own_tokenizer`, the transformer's, does not have is read in pieces. A token's weight is
+    log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf); a word that is not among the
+    transformer's weighs as the last of them.
     """
-    first, *_, last = tokenizer.encode("").ids
-    token_count = tokenizer.get_vocab_size()
-    vectors_VE = embed_token_ids(
-        encoder, [[first, token, last] for token in range(token_count)], pad_token_id(tokenizer)
-    )
+    first, *_, last = own_tokenizer.encode("").ids
+    own_vocabulary = own_tokenizer.get_vocab()
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    known = [own_vocabulary.get(token) for token, _ in tokens]
+    ids = [
+        own_tokenizer.encode(token).ids if number is None else [first, number, last]
+        for (token, _), number in zip(tokens, known, strict=True)
+    ]
+    vectors_VE = embed_token_ids(encoder, ids, pad_token_id(own_tokenizer))
     if dim > vectors_VE.shape[1]:
         raise ValueError(f"dim={dim} exceeds the {vectors_VE.shape[1]} dimensions of the encoder to start from")
-    weights_V = torch.log1p(torch.arange(token_count, dtype=torch.float32))
+    ranks = [len(own_vocabulary) if number is None else number for number in known]
+    weights_V = torch.log1p(torch.tensor(ranks, dtype=torch.float32))
     return StaticEncoder(
         _principal_components(vectors_VE, dim), special_token_ids(tokenizer), weights_V / weights_V.mean(), max_tokens
     )
@@ -94,7 +107,8 @@ def static_from_transformer(encoder: Encoder, tokenizer: Tokenizer, dim: int, ma
 def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
     encoder = load_encoder(recipe.start, None if recipe.kind == "static" else recipe.max_tokens, attention)
     if recipe.kind == "static" and isinstance(encoder, Encoder):
-        return static_from_transformer(encoder, tokenizer, recipe.dim, recipe.max_tokens)
+        own_tokenizer = load_tokenizer(resolve_directory(recipe.start) / "tokenizer.json")
+        return static_from_transformer(encoder, own_tokenizer, tokenizer, recipe.dim, recipe.max_tokens)
     if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
         raise ValueError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
     return encoder
@@ -123,45 +137,6 @@ def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
     _, directions_EE = torch.linalg.eigh(centred_VE.T @ centred_VE)  # eigenvalues ascending
     components_VD: Tensor = centred_VE @ directions_EE.flip(1)[:, :dim]
     return components_VD.float()
-
-
-def _made_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
-    """An uncased word-piece tokenizer of BERT's kind over up to TOKENIZER_PAIRS pairs of each source.
-
-    Every character, the most frequent words, and for the words left over the pieces that save most tokens. The trainers
-    of `tokenizers` are not used because their result differs from run to run.
-    """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words: Counter[str] = Counter()
-    for source in sources:
-        for index in range(min(len(source), TOKENIZER_PAIRS)):
-            for text in source[index][:2]:
-                normal = tokenizer.normalizer.normalize_str(text)
-                words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
-    characters = sorted({character for word in words for character in word})
-    tokens = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)])
-    tokens.update(dict.fromkeys(_most_common(words, (vocabulary - len(tokens)) * 3 // 4)))
-    saved: Counter[str] = Counter()
-    for word, count in words.items():
-        if word not in tokens:
-            for start in range(len(word)):
-                for end in range(start + 2, min(len(word), start + 8) + 1):
-                    saved[f"{'##' if start else ''}{word[start:end]}"] += count * (end - start - 1)
-    tokens.update(dict.fromkeys(_most_common(saved, vocabulary - len(tokens))))
-    numbers = {token: number for number, token in enumerate(tokens)}
-    tokenizer.model = models.WordPiece(numbers, unk_token="[UNK]")
-    tokenizer.add_special_tokens(SPECIAL_TOKENS)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(token, numbers[token]) for token in ("[CLS]", "[SEP]")]
-    )
-    return tokenizer
-
-
-def _most_common(counts: Counter[str], limit: int) -> list[str]:
-    """At most `limit` keys, equal counts in alphabetical order."""
-    return sorted(counts, key=lambda key: (-counts[key], key))[: max(0, limit)]
 
 
 def load_start(

@@ -6,10 +6,10 @@ import string
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from gte_sdk import model_dir, tokens
-from gte_sdk.word_pieces import WordPieces, word_pieces_of
+from gte_sdk.word_pieces import CASE_BOUNDARY, WordPieces, word_pieces_of
 
 from .tiny_models import tiny_tokenizer
 
@@ -26,16 +26,29 @@ ODD += [
     "[MASK]",
     "a[PAD]b",
     "_a_b_",
+    "createdAt HTTPServer URLs utf8Name isA ABCd aB",
+    "a\x00B a\x01Bcd AB\x7fcd A\tBc",
+    "X",
+    "XMLHTTPRequest2Go",
 ]
 
 
-def pieces_of_bundled_model() -> WordPieces:
-    pieces = word_pieces_of(TOKENIZER, AROUND)
+def pieces_of(tokenizer: Tokenizer) -> WordPieces:
+    pieces = word_pieces_of(tokenizer, AROUND)
     assert pieces is not None
     return pieces
 
 
-PIECES = pieces_of_bundled_model()
+def with_normalizer(normalizer: normalizers.Normalizer) -> Tokenizer:
+    changed = Tokenizer.from_str(TOKENIZER.to_str())
+    changed.normalizer = normalizer  # type: ignore[assignment, unused-ignore]
+    return changed
+
+
+SPLIT_CASE = with_normalizer(
+    normalizers.Sequence([normalizers.Replace(Regex(CASE_BOUNDARY), " "), normalizers.BertNormalizer()])
+)
+PIECES, SPLIT_CASE_PIECES = pieces_of(TOKENIZER), pieces_of(SPLIT_CASE)
 
 
 def both_ways(texts: list[str], max_tokens: int, tokenizer: Tokenizer = TOKENIZER, pieces: WordPieces = PIECES) -> None:
@@ -43,10 +56,17 @@ def both_ways(texts: list[str], max_tokens: int, tokenizer: Tokenizer = TOKENIZE
     assert tokens.tokenize(tokenizer, texts, max_tokens, "", pieces, 2) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.text(st.characters(max_codepoint=0x7F), max_size=80), max_size=6), st.integers(3, 40))
 def test_any_ascii_text_has_the_librarys_ids(texts: list[str], max_tokens: int) -> None:
     both_ways(texts, max_tokens)
+    both_ways(texts, max_tokens, SPLIT_CASE, SPLIT_CASE_PIECES)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.text("abXY1_ \x00", max_size=12), max_size=6))
+def test_identifiers_are_cut_where_the_library_cuts_them(texts: list[str]) -> None:
+    both_ways([*texts, *ODD], 64, SPLIT_CASE, SPLIT_CASE_PIECES)
 
 
 def test_words_prompts_and_other_scripts_have_the_librarys_ids() -> None:
@@ -76,11 +96,8 @@ def test_what_is_not_plain_ascii_is_left_to_the_library() -> None:
 
 
 def test_a_tokenizer_that_keeps_the_case() -> None:
-    cased = Tokenizer.from_str(TOKENIZER.to_str())
-    cased.normalizer = normalizers.BertNormalizer(lowercase=False)  # type: ignore[assignment, unused-ignore]
-    pieces = word_pieces_of(cased, AROUND)
-    assert pieces is not None
-    both_ways(["Case and CASE", "lower", *ODD], 32, cased, pieces)
+    cased = with_normalizer(normalizers.BertNormalizer(lowercase=False))
+    both_ways(["Case and CASE", "lower", *ODD], 32, cased, pieces_of(cased))
 
 
 def test_other_tokenizers_are_the_librarys_alone() -> None:
@@ -88,6 +105,9 @@ def test_other_tokenizers_are_the_librarys_alone() -> None:
     changed = Tokenizer.from_str(TOKENIZER.to_str())
     changed.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment, unused-ignore]
     assert word_pieces_of(changed, AROUND) is None
+    replaced = normalizers.Replace("a", "b")
+    for steps in ([replaced, normalizers.BertNormalizer()], [normalizers.BertNormalizer(), replaced], [], [replaced]):
+        assert word_pieces_of(with_normalizer(normalizers.Sequence(steps)), AROUND) is None
     changed = Tokenizer.from_str(TOKENIZER.to_str())
     changed.add_tokens(["addedword"])
     assert word_pieces_of(changed, AROUND) is None

@@ -1,0 +1,89 @@
+"""Word-piece tokenizers made of training texts: from nothing, or another one that learns more words."""
+
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from gte_sdk.word_pieces import SPLIT_CASE
+from training.pairs import Source
+
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MADE_OF_PAIRS = 20_000  # of a source, at most
+EXTENDED_BY_PAIRS, TEXT_CHARACTERS = 5_000, 4_000
+_UNUSED = re.compile(r"\[unused\d+\]")
+_WORD = re.compile(r"[a-z][a-z0-9]+")
+
+
+def make_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
+    """An uncased word-piece tokenizer of BERT's kind over up to MADE_OF_PAIRS pairs of each source.
+
+    Every character, the most frequent words, and for the words left over the pieces that save most tokens. The trainers
+    of `tokenizers` are not used because their result differs from run to run.
+    """
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for source in sources:
+        for index in range(min(len(source), MADE_OF_PAIRS)):
+            for text in source[index][:2]:
+                normal = tokenizer.normalizer.normalize_str(text)
+                words.update(word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+    characters = sorted({character for word in words for character in word})
+    tokens = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)])
+    tokens.update(dict.fromkeys(_most_common(words, (vocabulary - len(tokens)) * 3 // 4)))
+    saved: Counter[str] = Counter()
+    for word, count in words.items():
+        if word not in tokens:
+            for start in range(len(word)):
+                for end in range(start + 2, min(len(word), start + 8) + 1):
+                    saved[f"{'##' if start else ''}{word[start:end]}"] += count * (end - start - 1)
+    tokens.update(dict.fromkeys(_most_common(saved, vocabulary - len(tokens))))
+    numbers = {token: number for number, token in enumerate(tokens)}
+    tokenizer.model = models.WordPiece(numbers, unk_token="[UNK]")
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(token, numbers[token]) for token in ("[CLS]", "[SEP]")]
+    )
+    return tokenizer
+
+
+def extend_tokenizer(tokenizer: Tokenizer, sources: Sequence[Source], words: int, split_case: bool) -> Tokenizer:
+    """An uncased word-piece tokenizer with the `words` most common words of the sources that it has to take to pieces.
+
+    Common is what many sources have: a word counts the square root of its number in each. New words take the places of
+    BERT's [unused] tokens first; every other token keeps its id. `split_case` cuts identifiers into their words.
+    """
+    state: dict[str, Any] = json.loads(tokenizer.to_str())
+    if state["model"]["type"] != "WordPiece" or not (state["normalizer"] or {}).get("lowercase"):
+        raise ValueError(f"a {state['model']['type']} tokenizer cannot be extended, an uncased WordPiece one can")
+    if split_case:
+        state["normalizer"] = {"type": "Sequence", "normalizers": [SPLIT_CASE, state["normalizer"]]}
+    split = Tokenizer.from_str(json.dumps(state))
+    vocabulary: dict[str, int] = state["model"]["vocab"]
+    scores: Counter[str] = Counter()
+    for source in sources:
+        counts: Counter[str] = Counter()
+        for index in range(min(len(source), EXTENDED_BY_PAIRS)):
+            for text in source[index][:2]:
+                counts.update(_WORD.findall(split.normalizer.normalize_str(text[:TEXT_CHARACTERS])))
+        for word, count in counts.items():
+            if word not in vocabulary:
+                scores[word] += count**0.5
+    tokens = {number: token for token, number in vocabulary.items()}
+    free = sorted(number for number, token in tokens.items() if _UNUSED.fullmatch(token))
+    tokens.update(
+        zip(itertools.chain(free, itertools.count(len(vocabulary))), _most_common(scores, words), strict=False)
+    )
+    state["model"]["vocab"] = {token: number for number, token in sorted(tokens.items())}
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _most_common(counts: Counter[str], limit: int) -> list[str]:
+    """At most `limit` keys, equal counts in alphabetical order."""
+    return sorted(counts, key=lambda key: (-counts[key], key))[: max(0, limit)]
