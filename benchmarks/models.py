@@ -5,7 +5,8 @@
 SETS is a directory of evaluation sets (TASK/NAME, see training/protocols.py). --checkpoint is all-MiniLM-L6-v2, from
 which the model2vec rival is distilled too; --int8 is what export/to_onnx.py made of it. Each model runs in a process of
 its own and is pinned to --cores; its report stays in --output, so a model that was measured is not measured again
-unless it is named in --models. The last line of the output is JSON.
+unless it is named in --models. --speed-only measures the speed of all again, one after another, and keeps their scores.
+The last line of the output is JSON.
 """
 
 import argparse
@@ -141,20 +142,21 @@ def bm25_scores(sets: Sequence[Path]) -> dict[str, float]:
 
 
 def report_of(name: str, sets: Sequence[Path], checkpoint: Path, int8: Path) -> dict[str, Any]:
-    """Scores, size and speed of one model, in this process."""
+    """Scores, size and speed of one model, in this process; without sets no scores."""
     if name == "BM25":
         scores = bm25_scores(sets)
         return {"model": name, "summary": summarize(scores), "scores": scores}
     model = open_model(name, checkpoint, int8)
-    scores = evaluate(sets, model.embed, model.embed_query)
-    return {
+    report = {
         "model": name,
         "dimensions": model.dim,
         "size_mb": round(model.size_mb, 1),
         "tokens_per_second": round(tokens_per_second(model.embed, checkpoint)),
-        "summary": summarize(scores),
-        "scores": scores,
     }
+    if not sets:
+        return report
+    scores = evaluate(sets, model.embed, model.embed_query)
+    return {**report, "summary": summarize(scores), "scores": scores}
 
 
 def tokens_per_second(embed: Embed, checkpoint: Path) -> float:
@@ -209,19 +211,24 @@ def plot(reports: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def _is_due(name: str, named: Sequence[str], report: Path) -> bool:
+    return name in named or (not named and not report.is_file())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=Path, help="directory of TASK/NAME")
     parser.add_argument("--checkpoint", type=Path, required=True, help="all-MiniLM-L6-v2, a local directory")
     parser.add_argument("--int8", type=Path, required=True, help="its export")
     parser.add_argument("--models", help=f"measure these anew, of: {'; '.join(MODELS)} (separate with ;)")
+    parser.add_argument("--speed-only", action="store_true", help="of the reports in --output")
     parser.add_argument("--output", type=Path, default=Path("build/models"))
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--in-process", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.in_process:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
-        sets = find_sets(["*/*"], options.sets)
+        sets = [] if options.speed_only else find_sets(["*/*"], options.sets)
         print(json.dumps(report_of(options.in_process, sets, options.checkpoint, options.int8)))
         return
 
@@ -232,11 +239,14 @@ def main() -> None:
     reports = []
     for name in MODELS:
         path = options.output / f"{name.replace(' ', '-').replace(',', '')}.json"
-        if name in named or (not named and not path.is_file()):
+        kept = json.loads(path.read_text()) if options.speed_only and path.is_file() else {}
+        if "tokens_per_second" in kept or (not options.speed_only and _is_due(name, named, path)):
             own = [sys.executable, "-m", "benchmarks.models", str(options.sets), "--in-process", name]
             own += ["--checkpoint", str(options.checkpoint), "--int8", str(options.int8), "--cores", str(options.cores)]
+            own += ["--speed-only"] if options.speed_only else []
             done = subprocess.run(own, check=True, stdout=subprocess.PIPE, text=True)
-            path.write_text(json.dumps(json.loads(done.stdout.splitlines()[-1]), indent=1) + "\n")
+            report = {**kept, **json.loads(done.stdout.splitlines()[-1])}
+            path.write_text(json.dumps(report, indent=1) + "\n")
         if path.is_file():
             reports.append(json.loads(path.read_text()))
             print(table(reports[-1:]).splitlines()[-1], flush=True)

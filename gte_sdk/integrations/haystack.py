@@ -25,8 +25,21 @@ except ImportError as error:
     raise ImportError("gte_sdk.integrations.haystack needs Haystack: pip install haystack-ai") from error
 
 
+class _WithModel:
+    _model: LazyModel
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model itself."""
+        return self._model.open()
+
+    def warm_up(self) -> None:
+        """Opens the model."""
+        self._model.open()
+
+
 @component
-class GteTextEmbedder:
+class GteTextEmbedder(_WithModel):
     """Embeds one text, with the model's query prompt where it has one. The parameters are those of `gte_sdk.Embedder`.
 
     The model is opened by `warm_up` or the first run, once for all components with equal parameters. A text of more
@@ -40,15 +53,6 @@ class GteTextEmbedder:
         **options: "Unpack[ModelOptions]",
     ) -> None:
         self._model = LazyModel(model, **options)
-
-    @property
-    def embedder(self) -> Embedder:
-        """The model itself."""
-        return self._model.open()
-
-    def warm_up(self) -> None:
-        """Opens the model."""
-        self._model.open()
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters, for Pipeline.dumps."""
@@ -75,7 +79,7 @@ class GteTextEmbedder:
 
 
 @component
-class GteDocumentEmbedder:
+class GteDocumentEmbedder(_WithModel):
     """Embeds Documents, with the model's document prompt where it has one. See `GteTextEmbedder` for the model.
 
     meta_fields_to_embed: fields of a document's meta that are put before its content, joined by `embedding_separator`.
@@ -97,15 +101,6 @@ class GteDocumentEmbedder:
         self._meta_fields = list(meta_fields_to_embed)
         self._separator = embedding_separator
         self._progress_bar = progress_bar
-
-    @property
-    def embedder(self) -> Embedder:
-        """The model itself."""
-        return self._model.open()
-
-    def warm_up(self) -> None:
-        """Opens the model."""
-        self._model.open()
 
     def to_dict(self) -> dict[str, Any]:
         """The parameters, for Pipeline.dumps."""

@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import psycopg
 import pyarrow
 import pytest
-from pgvector import Vector
-from pgvector.psycopg.vector import VectorBinaryDumper, VectorBinaryLoader
+from pgvector.psycopg import register_vector
 from pyarrow import parquet
 
 import gte_sdk
@@ -37,9 +39,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *words: str) -> str:
+def run(folder: Path, *words: str, **environment: str) -> str:
     environment = {
         **os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1",
+        **environment,
     }  # fmt: skip
     ended = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
@@ -83,16 +86,24 @@ def test_a_database_finds_the_nearest_review(folder: Path, program: str) -> None
     run(folder, program)  # loading twice is loading once
 
 
-def test_pgvector_is_sent_and_gives_back_the_same_bits() -> None:
-    for vector in gte_sdk.embed(["quiet and light", ""]):
-        sent = VectorBinaryDumper(np.ndarray).dump(vector)
-        assert sent == np.array([384, 0], ">u2").tobytes() + vector.astype(">f4").tobytes()
-        assert VectorBinaryLoader(0).load(sent).to_numpy().tobytes() == vector.tobytes()
-        assert Vector.from_text(Vector(vector).to_text()).to_numpy().tobytes() == vector.tobytes()
-
-
-def test_the_pgvector_program_loads_and_asks_only_when_it_is_run(folder: Path) -> None:
-    out = run(
-        folder, "-c", "import to_pgvector, batches; print(sum(len(ids) for ids, _, _ in batches.batches('vectors')))"
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment that leads psycopg to a PostgreSQL with pgvector and an empty database `reviews`."""
+    server = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL up to Python 3.12").get_server(
+        tmp_path / "pg"
     )
-    assert out == "100\n"
+    try:
+        server.psql("CREATE DATABASE reviews")
+        address = urlsplit(server.get_uri())
+        yield {"PGHOST": parse_qs(address.query)["host"][0], "PGUSER": address.username or ""}
+    finally:
+        server.cleanup()
+
+
+def test_pgvector_finds_the_nearest_review_and_keeps_every_bit(folder: Path, postgres: dict[str, str]) -> None:
+    assert run(folder, "to_pgvector.py", **postgres).splitlines()[-1] == "quiet and light"
+    with psycopg.connect(f"dbname=reviews host={postgres['PGHOST']} user={postgres['PGUSER']}") as connection:
+        register_vector(connection)
+        rows = connection.execute("SELECT id, review, embedding FROM reviews ORDER BY id", binary=True).fetchall()
+    assert [row[:2] for row in rows] == list(enumerate(REVIEWS))
+    np.testing.assert_array_equal(np.array([row[2].to_numpy() for row in rows]), gte_sdk.embed(REVIEWS))
