@@ -1,5 +1,6 @@
-// BERT's tokenizer on ASCII text: what the Hugging Face tokenizers library gives for a BertNormalizer (maybe after a cut at
-// changes of case), a BertPreTokenizer and a WordPiece model, without the offsets, words and strings that it makes along. Other text is left to that library.
+// BERT's tokenizer on ASCII text: what the Hugging Face tokenizers library gives for a BertNormalizer (after a cut at changes of
+// case or without one), a BertPreTokenizer and a WordPiece model, without the offsets, words and strings that it makes along.
+// Other text is left to that library.
 #pragma once
 
 #include <cstddef>

@@ -23,7 +23,7 @@ from training.encoder import (
 )
 from training.encoder_files import load_encoder, resolve_directory
 from training.pairs import Source
-from training.recipe import EncoderRecipe
+from training.recipe import EncoderRecipe, RecipeError
 from training.tokenizer import extend_tokenizer, make_tokenizer
 
 
@@ -110,7 +110,9 @@ def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str 
         own_tokenizer = load_tokenizer(resolve_directory(recipe.start) / "tokenizer.json")
         return static_from_transformer(encoder, own_tokenizer, tokenizer, recipe.dim, recipe.max_tokens)
     if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
-        raise ValueError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
+        raise RecipeError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
+    if isinstance(encoder, StaticEncoder) and (recipe.added_words or recipe.split_case):
+        raise RecipeError(f"encoder.start = {recipe.start!r} is a static encoder: its words are its tokenizer's")
     return encoder
 
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from gte_sdk.word_pieces import SPLIT_CASE
 from training.pairs import Source
+from training.recipe import RecipeError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MADE_OF_PAIRS = 20_000  # of a source, at most
@@ -61,7 +62,8 @@ def extend_tokenizer(tokenizer: Tokenizer, sources: Sequence[Source], words: int
     """
     state: dict[str, Any] = json.loads(tokenizer.to_str())
     if state["model"]["type"] != "WordPiece" or not (state["normalizer"] or {}).get("lowercase"):
-        raise ValueError(f"a {state['model']['type']} tokenizer cannot be extended, an uncased WordPiece one can")
+        kinds = f"{state['model']['type']} with the normalizer {(state['normalizer'] or {}).get('type')}"
+        raise RecipeError(f"encoder.added_words and split_case are for an uncased BERT tokenizer; this is {kinds}")
     if split_case:
         state["normalizer"] = {"type": "Sequence", "normalizers": [SPLIT_CASE, state["normalizer"]]}
     split = Tokenizer.from_str(json.dumps(state))

@@ -26,6 +26,8 @@ except ImportError as error:
 
 
 class _WithModel:
+    """What both components have."""
+
     _model: LazyModel
 
     @property

@@ -68,7 +68,7 @@ def test_identifiers_are_cut_where_their_case_changes(tokenizer: Tokenizer, sour
 
 
 def test_only_an_uncased_word_piece_tokenizer_is_extended(sources: list[Source]) -> None:
-    with pytest.raises(ValueError, match="a WordLevel tokenizer cannot be extended"):
+    with pytest.raises(RecipeError, match="for an uncased BERT tokenizer; this is WordLevel"):
         extend_tokenizer(Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")), sources, 3, False)
 
 
@@ -89,20 +89,16 @@ def test_a_new_word_starts_from_what_the_transformer_says_of_its_pieces(
     assert weights[ids[0]] < weights[ids[1]] == weights[ids[2]] == max(weights)
 
 
-def test_a_run_trains_with_the_words_and_leaves_them_in_its_model(
-    data: Path, tiny_encoder: Encoder, tokenizer_directory: Path
-) -> None:
-    write_encoder(tiny_encoder, tokenizer_directory, data.parent / "start")
-    write_pairs(data / "stage1" / "c__more.parquet", [Pair(f"zebra {row}", f"aZebra {row}") for row in range(20)])
+def static_recipe(data: Path, start: Path, words: str) -> str:
+    """Writes a recipe that starts a token table with `words`, and returns its name."""
     (data.parent / "static.toml").write_text(f"""
 name = "static"
 [encoder]
 kind = "static"
-start = "{data.parent / "start"}"
+start = "{start}"
 dim = 8
 max_tokens = 32
-added_words = 2
-split_case = true
+{words}
 [stages.one]
 sources = ["stage1/*"]
 batch_size = 8
@@ -110,7 +106,16 @@ steps = 3
 max_tokens = 16
 learning_rate = 1e-2
 """)
-    run = train(data, "static", recipe="static.toml")
+    return "static.toml"
+
+
+def test_a_run_trains_with_the_words_and_leaves_them_in_its_model(
+    data: Path, tiny_encoder: Encoder, tokenizer_directory: Path
+) -> None:
+    write_encoder(tiny_encoder, tokenizer_directory, data.parent / "start")
+    write_pairs(data / "stage1" / "c__more.parquet", [Pair(f"zebra {row}", f"aZebra {row}") for row in range(20)])
+    recipe = static_recipe(data, data.parent / "start", "added_words = 2\nsplit_case = true")
+    run = train(data, "static", recipe=recipe)
     tokenizer = load_tokenizer(run / "model" / "tokenizer.json")
     assert tokenizer.encode("aZebra").tokens == ["[CLS]", "a", "zebra", "[SEP]"]
     assert load_encoder(run / "model").dim == 8
@@ -120,6 +125,13 @@ learning_rate = 1e-2
     theirs = AutoTokenizer.from_pretrained(run / "model")
     assert theirs("aZebra")["input_ids"] == tokenizer.encode("aZebra").ids
     assert (theirs.pad_token, theirs.model_max_length) == ("[PAD]", 32)
+
+
+def test_a_trained_table_keeps_its_words(data: Path, tiny_encoder: Encoder, tokenizer_directory: Path) -> None:
+    write_encoder(tiny_encoder, tokenizer_directory, data.parent / "start")
+    table = train(data, "table", recipe=static_recipe(data, data.parent / "start", "")) / "model"
+    with pytest.raises(RecipeError, match="is a static encoder: its words are its tokenizer's"):
+        train(data, "further", recipe=static_recipe(data, table, "added_words = 2"))
 
 
 @pytest.mark.parametrize(
