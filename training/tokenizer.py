@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -57,8 +57,8 @@ def make_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
 def extend_tokenizer(tokenizer: Tokenizer, sources: Sequence[Source], words: int, split_case: bool) -> Tokenizer:
     """An uncased word-piece tokenizer with the `words` most common words of the sources that it has to take to pieces.
 
-    Common is what many sources have: a word counts the square root of its number in each. New words take the places of
-    BERT's [unused] tokens first; every other token keeps its id. `split_case` cuts identifiers into their words.
+    New words take the places of BERT's [unused] tokens first; every other token keeps its id. `split_case` cuts
+    identifiers into their words.
     """
     state: dict[str, Any] = json.loads(tokenizer.to_str())
     if state["model"]["type"] != "WordPiece" or not (state["normalizer"] or {}).get("lowercase"):
@@ -66,24 +66,30 @@ def extend_tokenizer(tokenizer: Tokenizer, sources: Sequence[Source], words: int
         raise RecipeError(f"encoder.added_words and split_case are for an uncased BERT tokenizer; this is {kinds}")
     if split_case:
         state["normalizer"] = {"type": "Sequence", "normalizers": [SPLIT_CASE, state["normalizer"]]}
-    split = Tokenizer.from_str(json.dumps(state))
     vocabulary: dict[str, int] = state["model"]["vocab"]
+    normalizer = Tokenizer.from_str(json.dumps(state)).normalizer
+    added = _common_words(sources, normalizer, vocabulary, words) if words else []
+    tokens = {number: token for token, number in vocabulary.items()}
+    free = sorted(number for number, token in tokens.items() if _UNUSED.fullmatch(token))
+    tokens.update(zip(itertools.chain(free, itertools.count(len(vocabulary))), added, strict=False))
+    state["model"]["vocab"] = {token: number for number, token in sorted(tokens.items())}
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def _common_words(
+    sources: Sequence[Source], normalizer: normalizers.Normalizer, known: Container[str], limit: int
+) -> list[str]:
+    """Words that are not `known`, first what many sources have: a word counts the square root of its number in each."""
     scores: Counter[str] = Counter()
     for source in sources:
         counts: Counter[str] = Counter()
         for index in range(min(len(source), EXTENDED_BY_PAIRS)):
             for text in source[index][:2]:
-                counts.update(_WORD.findall(split.normalizer.normalize_str(text[:TEXT_CHARACTERS])))
+                counts.update(_WORD.findall(normalizer.normalize_str(text[:TEXT_CHARACTERS])))
         for word, count in counts.items():
-            if word not in vocabulary:
+            if word not in known:
                 scores[word] += count**0.5
-    tokens = {number: token for token, number in vocabulary.items()}
-    free = sorted(number for number, token in tokens.items() if _UNUSED.fullmatch(token))
-    tokens.update(
-        zip(itertools.chain(free, itertools.count(len(vocabulary))), _most_common(scores, words), strict=False)
-    )
-    state["model"]["vocab"] = {token: number for number, token in sorted(tokens.items())}
-    return Tokenizer.from_str(json.dumps(state))
+    return _most_common(scores, limit)
 
 
 def _most_common(counts: Counter[str], limit: int) -> list[str]:
