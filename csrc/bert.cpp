@@ -5,8 +5,8 @@
 #include <memory>
 #include <mutex>
 
-#include "cpu.hpp"
-#include "thread_pool.hpp"
+#include "machine/cpu.hpp"
+#include "machine/thread_pool.hpp"
 
 namespace gte {
 namespace {

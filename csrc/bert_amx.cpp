@@ -1,6 +1,6 @@
 // The encoder on AMX: 16 x 16 sums of 64 products each in one instruction. The floats are AVX-512's.
 #include "bert.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_AMX)
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "target_region.hpp"
+#include "machine/target_region.hpp"
 GTE_REGION_BEGIN("amx-int8,amx-tile,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define GTE_BERT_VARIANT amx
 #include "bert_floats_avx512.hpp"

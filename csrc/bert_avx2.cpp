@@ -1,6 +1,6 @@
 // The encoder on AVX2. Its own byte product saturates, so the bytes are widened to 16 bits first, where nothing can overflow.
 #include "bert.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "target_region.hpp"
+#include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avx2,fma")
 #define GTE_BERT_VARIANT avx2
 #include "bert_floats_avx2.hpp"

@@ -1,5 +1,5 @@
 // The encoder on AVX-512 with VNNI: 64 products in one instruction.
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "bert.hpp"
 
 #if defined(GTE_X86)
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "target_region.hpp"
+#include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define GTE_BERT_VARIANT avx512vnni
 

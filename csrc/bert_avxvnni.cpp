@@ -1,6 +1,6 @@
 // The encoder on AVX2 with the VNNI of CPUs that have no AVX-512: 32 products in one instruction.
 #include "bert.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "target_region.hpp"
+#include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avxvnni,avx2,fma")
 #define GTE_BERT_VARIANT avxvnni
 #include "bert_floats_avx2.hpp"

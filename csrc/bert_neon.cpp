@@ -1,6 +1,6 @@
 // The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the steps are stored 128 lower.
 #include "bert.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_ARM)
 #include <arm_neon.h>
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "target_region.hpp"
+#include "machine/target_region.hpp"
 #if defined(__clang__)
 GTE_REGION_BEGIN("dotprod")
 #else

@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "bert.hpp"
-#include "cpu.hpp"
-#include "target_region.hpp"
+#include "machine/cpu.hpp"
+#include "machine/target_region.hpp"
 #define GTE_BERT_VARIANT scalar
 
 namespace gte {

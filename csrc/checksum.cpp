@@ -5,8 +5,8 @@
 #include <atomic>
 #include <cstring>
 
-#include "cpu.hpp"
-#include "thread_pool.hpp"
+#include "machine/cpu.hpp"
+#include "machine/thread_pool.hpp"
 
 #if defined(GTE_X86)
 #include <nmmintrin.h>

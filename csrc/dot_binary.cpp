@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "dot.hpp"
 
 #if defined(GTE_X86)

@@ -1,4 +1,4 @@
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "dot.hpp"
 
 #if defined(GTE_X86)

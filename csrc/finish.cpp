@@ -1,6 +1,6 @@
 #include "finish.hpp"
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 namespace gte {
 namespace {

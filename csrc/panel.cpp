@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "encode.hpp"
 #include "turn_avx512.hpp"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "panel_search.hpp"
-#include "thread_pool.hpp"
+#include "machine/thread_pool.hpp"
 
 namespace gte {
 namespace {

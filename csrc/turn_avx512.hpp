@@ -1,7 +1,7 @@
 // 16 words of 16 rows turned on their side in the registers of AVX-512: 64 shuffles, no store.
 #pragma once
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "thread_pool.hpp"
+#include "machine/thread_pool.hpp"
 #include "word_pieces.hpp"
 
 namespace py = pybind11;

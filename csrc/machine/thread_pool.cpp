@@ -1,4 +1,4 @@
-#include "thread_pool.hpp"
+#include "machine/thread_pool.hpp"
 
 #include <atomic>
 #include <condition_variable>
