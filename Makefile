@@ -72,7 +72,7 @@ clean:
 	if [ -e .venv/.development ]; then $(MAKE) .venv/.development; else .venv/bin/python -m pip install -q '.[cli]'; fi
 	touch $@
 
-.venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(wildcard csrc/*)
+.venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 	.venv/bin/python -m pip install -q -e '.[cli,hub,serve,train,export]' --group dev
 	touch $@ .venv/.user
 
