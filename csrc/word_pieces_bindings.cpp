@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "machine/thread_pool.hpp"
-#include "word_pieces.hpp"
+#include "tokenizer/word_pieces.hpp"
 
 namespace py = pybind11;
 

@@ -49,7 +49,7 @@ def normalize_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy (n, d) with rows of unit length; a row of zeros stays zero."""
 
 class WordPieces:
-    """BERT's tokenizer on ASCII texts, csrc/word_pieces.hpp."""
+    """BERT's tokenizer on ASCII texts, csrc/tokenizer/word_pieces.hpp."""
 
     def __init__(
         self,

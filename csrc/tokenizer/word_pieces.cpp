@@ -1,4 +1,4 @@
-#include "word_pieces.hpp"
+#include "tokenizer/word_pieces.hpp"
 
 #include <algorithm>
 #include <cstring>
