@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "kernels.hpp"
+#include "search/kernels/kernels.hpp"
 #include "queries.hpp"
 #include "reservoir.hpp"
 #include "rows.hpp"

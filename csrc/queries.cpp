@@ -1,6 +1,6 @@
 #include "queries.hpp"
 
-#include "dot.hpp"
+#include "search/kernels/dot.hpp"
 
 namespace gte {
 namespace {

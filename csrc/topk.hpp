@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels.hpp"
+#include "search/kernels/kernels.hpp"
 #include "rows.hpp"
 
 namespace gte {

@@ -11,7 +11,7 @@
 
 #include "checksum.hpp"
 #include "encode.hpp"
-#include "kernels.hpp"
+#include "search/kernels/kernels.hpp"
 #include "pool.hpp"
 #include "topk.hpp"
 

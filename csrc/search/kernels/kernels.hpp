@@ -1,10 +1,10 @@
 // The kernels of one instruction set, and the choice among them at run time.
 #pragma once
 
-#include "dot.hpp"
-#include "finish.hpp"
-#include "one_query.hpp"
-#include "panel.hpp"
+#include "search/kernels/dot.hpp"
+#include "search/kernels/score_panel.hpp"
+#include "search/kernels/one_query.hpp"
+#include "search/kernels/panel.hpp"
 
 namespace gte {
 

@@ -1,4 +1,4 @@
-#include "finish.hpp"
+#include "search/kernels/score_panel.hpp"
 
 #include "machine/cpu.hpp"
 

@@ -1,4 +1,4 @@
-#include "kernels.hpp"
+#include "search/kernels/kernels.hpp"
 
 #include <cstring>
 

@@ -1,7 +1,7 @@
-#include "one_query.hpp"
+#include "search/kernels/one_query.hpp"
 
-#include "dot.hpp"
-#include "turn_avx512.hpp"
+#include "search/kernels/dot.hpp"
+#include "search/kernels/transpose_avx512.hpp"
 
 #if defined(GTE_X86)
 

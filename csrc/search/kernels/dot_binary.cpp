@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "machine/cpu.hpp"
-#include "dot.hpp"
+#include "search/kernels/dot.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>

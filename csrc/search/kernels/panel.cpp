@@ -1,10 +1,10 @@
-#include "panel.hpp"
+#include "search/kernels/panel.hpp"
 
 #include <cstring>
 
 #include "machine/cpu.hpp"
 #include "encode.hpp"
-#include "turn_avx512.hpp"
+#include "search/kernels/transpose_avx512.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "panel.hpp"
+#include "search/kernels/panel.hpp"
 
 namespace gte {
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "panel.hpp"
+#include "search/kernels/panel.hpp"
 
 namespace gte {
 

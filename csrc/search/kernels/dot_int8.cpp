@@ -1,5 +1,5 @@
 #include "machine/cpu.hpp"
-#include "dot.hpp"
+#include "search/kernels/dot.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
