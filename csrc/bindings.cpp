@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "bert_bindings.hpp"
-#include "checksum.hpp"
-#include "encode.hpp"
+#include "search/checksum.hpp"
+#include "search/row_types.hpp"
 #include "search/kernels/kernels.hpp"
 #include "pool.hpp"
-#include "topk.hpp"
+#include "search/topk.hpp"
 #include "word_pieces_bindings.hpp"
 
 namespace py = pybind11;

@@ -9,11 +9,11 @@
 #include <thread>
 #include <vector>
 
-#include "checksum.hpp"
-#include "encode.hpp"
+#include "search/checksum.hpp"
+#include "search/row_types.hpp"
 #include "search/kernels/kernels.hpp"
 #include "pool.hpp"
-#include "topk.hpp"
+#include "search/topk.hpp"
 
 #if !defined(_WIN32)
 #include <sys/wait.h>

@@ -1,4 +1,4 @@
-#include "encode.hpp"
+#include "search/row_types.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,11 +1,11 @@
-#include "topk.hpp"
+#include "search/topk.hpp"
 
 #include <algorithm>
 #include <atomic>
 #include <new>
 #include <vector>
 
-#include "panel_search.hpp"
+#include "search/panel_search.hpp"
 #include "machine/thread_pool.hpp"
 
 namespace gte {

@@ -1,4 +1,4 @@
-#include "checksum.hpp"
+#include "search/checksum.hpp"
 
 #include <algorithm>
 #include <array>

@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "search/kernels/kernels.hpp"
-#include "rows.hpp"
+#include "search/rows.hpp"
 
 namespace gte {
 

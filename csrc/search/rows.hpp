@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "encode.hpp"
+#include "search/row_types.hpp"
 
 namespace gte {
 

@@ -1,4 +1,4 @@
-#include "queries.hpp"
+#include "search/queries.hpp"
 
 #include "search/kernels/dot.hpp"
 

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "search/kernels/kernels.hpp"
-#include "queries.hpp"
-#include "reservoir.hpp"
-#include "rows.hpp"
+#include "search/queries.hpp"
+#include "search/reservoir.hpp"
+#include "search/rows.hpp"
 
 namespace gte {
 

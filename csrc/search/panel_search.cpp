@@ -1,4 +1,4 @@
-#include "panel_search.hpp"
+#include "search/panel_search.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "encode.hpp"
+#include "search/row_types.hpp"
 
 namespace gte {
 
