@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 
 namespace py = pybind11;
 

@@ -12,7 +12,7 @@
 #include "search/checksum.hpp"
 #include "search/row_types.hpp"
 #include "search/kernels/kernels.hpp"
-#include "pool.hpp"
+#include "encoder/pool.hpp"
 #include "search/topk.hpp"
 #include "word_pieces_bindings.hpp"
 

@@ -70,7 +70,7 @@ def bert_variants() -> list[str]:
 LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
 
 class Bert:
-    """An encoder of csrc/bert.hpp; without positions (0, hidden) and norms (0,) a table of tokens.
+    """An encoder of csrc/encoder/bert.hpp; without positions (0, hidden) and norms (0,) a table of tokens.
 
     A linear layer is (weights (k, n), scales (n), bias (n), level (k), raised).
     """

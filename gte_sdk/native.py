@@ -1,4 +1,4 @@
-"""BERT graphs and token tables of our int8 export on the C++ encoder of csrc/bert.hpp, without ONNX Runtime.
+"""BERT graphs and token tables of our int8 export on the C++ encoder of csrc/encoder/bert.hpp, without ONNX Runtime.
 
 Texts are packed without padding and all arithmetic has one order, so a text's vector has the same bits in any batch, on
 any number of threads and on every CPU. It is also the fastest way on a CPU (docs/experiments.md) and starts in

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 
 namespace {
 

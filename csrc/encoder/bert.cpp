@@ -1,4 +1,4 @@
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 
 #include <algorithm>
 #include <atomic>

@@ -1,4 +1,4 @@
-#include "pool.hpp"
+#include "encoder/pool.hpp"
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 // The encoder on AVX-512 with VNNI: 64 products in one instruction.
 #include "machine/cpu.hpp"
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
@@ -12,7 +12,7 @@
 GTE_REGION_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define GTE_BERT_VARIANT avx512vnni
 
-#include "bert_floats_avx512.hpp"
+#include "encoder/floats_avx512.hpp"
 
 namespace gte {
 namespace {
@@ -59,7 +59,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 }  // namespace
 }  // namespace gte
 
-#include "bert_forward.hpp"
+#include "encoder/forward_pass.hpp"
 
 namespace gte {
 extern const EncodeBatch bert_avx512vnni;

@@ -1,5 +1,5 @@
 // The encoder on AVX2. Its own byte product saturates, so the bytes are widened to 16 bits first, where nothing can overflow.
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
@@ -11,7 +11,7 @@
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avx2,fma")
 #define GTE_BERT_VARIANT avx2
-#include "bert_floats_avx2.hpp"
+#include "encoder/floats_avx2.hpp"
 
 namespace gte {
 namespace {
@@ -63,7 +63,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 }  // namespace
 }  // namespace gte
 
-#include "bert_forward.hpp"
+#include "encoder/forward_pass.hpp"
 
 namespace gte {
 extern const EncodeBatch bert_avx2;

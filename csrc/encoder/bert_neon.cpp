@@ -1,5 +1,5 @@
 // The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the steps are stored 128 lower.
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_ARM)
@@ -125,7 +125,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 }  // namespace
 }  // namespace gte
 
-#include "bert_forward.hpp"
+#include "encoder/forward_pass.hpp"
 
 namespace gte {
 extern const EncodeBatch bert_neon;

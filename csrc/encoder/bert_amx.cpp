@@ -1,5 +1,5 @@
 // The encoder on AMX: 16 x 16 sums of 64 products each in one instruction. The floats are AVX-512's.
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_AMX)
@@ -11,7 +11,7 @@
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("amx-int8,amx-tile,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define GTE_BERT_VARIANT amx
-#include "bert_floats_avx512.hpp"
+#include "encoder/floats_avx512.hpp"
 
 namespace gte {
 namespace {
@@ -66,7 +66,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 }  // namespace
 }  // namespace gte
 
-#include "bert_forward.hpp"
+#include "encoder/forward_pass.hpp"
 
 namespace gte {
 namespace {

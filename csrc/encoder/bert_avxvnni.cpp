@@ -1,5 +1,5 @@
 // The encoder on AVX2 with the VNNI of CPUs that have no AVX-512: 32 products in one instruction.
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
@@ -11,7 +11,7 @@
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avxvnni,avx2,fma")
 #define GTE_BERT_VARIANT avxvnni
-#include "bert_floats_avx2.hpp"
+#include "encoder/floats_avx2.hpp"
 
 namespace gte {
 namespace {
@@ -50,7 +50,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 }  // namespace
 }  // namespace gte
 
-#include "bert_forward.hpp"
+#include "encoder/forward_pass.hpp"
 
 namespace gte {
 extern const EncodeBatch bert_avxvnni;

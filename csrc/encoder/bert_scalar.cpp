@@ -2,7 +2,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "bert.hpp"
+#include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 #include "machine/target_region.hpp"
 #define GTE_BERT_VARIANT scalar
@@ -74,7 +74,7 @@ void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t
 }  // namespace
 }  // namespace gte
 
-#include "bert_forward.hpp"
+#include "encoder/forward_pass.hpp"
 
 namespace gte {
 extern const EncodeBatch bert_scalar;
