@@ -1,4 +1,4 @@
-#include "word_pieces_bindings.hpp"
+#include "bindings/tokenizer.hpp"
 
 #include <pybind11/stl.h>
 

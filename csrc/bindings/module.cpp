@@ -8,13 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "bert_bindings.hpp"
+#include "bindings/encoder.hpp"
 #include "search/checksum.hpp"
 #include "search/row_types.hpp"
 #include "search/kernels/kernels.hpp"
 #include "encoder/pool.hpp"
 #include "search/topk.hpp"
-#include "word_pieces_bindings.hpp"
+#include "bindings/tokenizer.hpp"
 
 namespace py = pybind11;
 

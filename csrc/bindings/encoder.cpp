@@ -1,4 +1,4 @@
-#include "bert_bindings.hpp"
+#include "bindings/encoder.hpp"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
