@@ -109,11 +109,11 @@ def test_the_runtime_imports_three_packages_and_optional_ones_at_their_use() -> 
 
 
 def test_only_the_bindings_know_python() -> None:
-    sources = sorted((ROOT / "csrc").glob("*.[ch]pp"))
+    sources = sorted((ROOT / "csrc").rglob("*.[ch]pp"))
     assert sources
     for path in sources:
         knows_python = re.search(r"#include\s+<(pybind11|Python\.h)", path.read_text(encoding="utf-8")) is not None
-        assert knows_python == ("bindings" in path.name), path
+        assert knows_python == ("bindings" in path.parts), path
 
 
 def test_public_names() -> None:
