@@ -122,7 +122,7 @@ class Costs:
 
     def __init__(self, model: Path, build: Path) -> None:
         from gte_sdk import tokens
-        from gte_sdk.model_dir import read_model_dir
+        from gte_sdk.model_files.directory import read_model_dir
 
         self._tokenizer = tokens.load_tokenizer(model / "tokenizer.json")
         self._most = read_model_dir(model).max_tokens

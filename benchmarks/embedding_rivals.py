@@ -107,7 +107,7 @@ def open_openvino(model: Path) -> Embed:
 
     from benchmarks.embedding_texts import mixed_documents
     from gte_sdk import tokens
-    from gte_sdk.model_dir import read_model_dir
+    from gte_sdk.model_files.directory import read_model_dir
 
     tokenizer, most = tokens.load_tokenizer(model / "tokenizer.json"), read_model_dir(model).max_tokens
 

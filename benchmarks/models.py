@@ -51,7 +51,7 @@ class Opened(NamedTuple):
 
 def open_gte(name: str | Path, dim: int | None = None) -> Opened:
     from gte_sdk import Embedder
-    from gte_sdk.model_dir import bundled_model_path, bundled_models
+    from gte_sdk.model_files.directory import bundled_model_path, bundled_models
 
     embedder = Embedder(name, dim=dim, truncation="ignore")
     directory = bundled_model_path(str(name)) if str(name) in bundled_models() else Path(name)

@@ -213,7 +213,7 @@ def serve_fastembed() -> None:
     sys.path.append(str(Path(__file__).resolve().parents[1]))  # last, so that gte_sdk is the one that is installed
 
     from benchmarks.embedding_rivals import INT8, open_fastembed
-    from gte_sdk.model_dir import bundled_model_path
+    from gte_sdk.model_files.directory import bundled_model_path
 
     embed = open_fastembed(bundled_model_path("gte-mini"), INT8)
 

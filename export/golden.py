@@ -16,7 +16,14 @@ from export.layout import write_json
 from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.golden import Golden, GoldenVectors, golden_fields
-from gte_sdk.model_dir import GOLDEN_JSON, GTE_JSON, available_variants, read_json, read_model_dir, sha256_of_file
+from gte_sdk.model_files.directory import (
+    GOLDEN_JSON,
+    GTE_JSON,
+    available_variants,
+    read_json,
+    read_model_dir,
+    sha256_of_file,
+)
 from gte_sdk.native import ARITHMETIC
 
 # Each reaches the model in another way: no words at all, one, a question, a sentence, numbers, code, other scripts.

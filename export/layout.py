@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_dir import (
+from gte_sdk.model_files.directory import (
     CONFIG_JSON,
     MODULES_JSON,
     POOLING_JSON,

@@ -16,7 +16,7 @@ from export.layout import write_json
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
 from gte_sdk.engine import cut_rows
-from gte_sdk.model_dir import GTE_JSON, read_json
+from gte_sdk.model_files.directory import GTE_JSON, read_json
 from gte_sdk.output_types import measure_limits
 
 

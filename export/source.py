@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from export.graph import check_architecture
 from export.output import ExportError
 from gte_sdk.errors import GteError, HubError
-from gte_sdk.model_dir import CARD, CONFIG_JSON
+from gte_sdk.model_files.directory import CARD, CONFIG_JSON
 from training.checkpoint import MODEL
 from training.encoder import AnyEncoder
 from training.encoder_files import load_encoder, resolve_directory

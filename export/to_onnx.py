@@ -34,7 +34,7 @@ from export.quantize import QuantizationSummary, quantize
 from export.ranges import write_ranges
 from export.source import find_source, load_source
 from export.sts import measure_sts, read_sts
-from gte_sdk.model_dir import (
+from gte_sdk.model_files.directory import (
     CARD,
     CONFIG_JSON,
     GRAPH_FILES,

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from gte_sdk import golden, hub, model_dir, native, providers, published, session, tokens
+from gte_sdk import golden, native, providers, session, tokens
 from gte_sdk.chunks import TokenStates
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
 from gte_sdk.loaded import Loaded
+from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files import hub, published
 
 ENGINES = ("auto", "native", "onnxruntime")
 

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 RUNTIME_PACKAGES = {"gte_sdk", "numpy", "tokenizers"}
 OPTIONAL_PACKAGES = {
     "gte_sdk/providers.py": {"onnxruntime"},
-    "gte_sdk/hub.py": {"huggingface_hub"},
-    "gte_sdk/hub_errors.py": {"huggingface_hub"},
+    "gte_sdk/model_files/hub.py": {"huggingface_hub"},
+    "gte_sdk/model_files/hub_errors.py": {"huggingface_hub"},
     "gte_sdk/progress.py": {"tqdm"},
     "gte_sdk/cli": {"click", "tqdm"},
     "gte_sdk/integrations/chroma.py": {"chromadb"},

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gte_sdk import model_dir
 from gte_sdk.errors import HubError, ModelFormatError
+from gte_sdk.model_files import directory as model_dir
 from gte_sdk.tokens import load_tokenizer
 from training.encoder import (
     SPECIAL_TOKEN_WEIGHT,

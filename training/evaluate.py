@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import Embedder
-from gte_sdk.model_dir import GTE_JSON, bundled_models
+from gte_sdk.model_files.directory import GTE_JSON, bundled_models
 from gte_sdk.tokens import load_tokenizer
 from training.embed import embed_texts
 from training.encoder_files import load_encoder, resolve_directory

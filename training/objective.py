@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gte_sdk import Embedder
-from gte_sdk.model_dir import GTE_JSON, read_model_dir
+from gte_sdk.model_files.directory import GTE_JSON, read_model_dir
 from gte_sdk.tokens import load_tokenizer, pad_token_id, tokenize
 from training.embed import embed_token_ids
 from training.encoder import AnyEncoder

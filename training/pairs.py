@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gte_sdk.model_dir import sha256_of_file
+from gte_sdk.model_files.directory import sha256_of_file
 
 ROWS_A_BATCH = 16_384
 DEFAULT_CACHE = Path("~/.cache/gte-sdk/pairs")

@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 import numpy as np
 
-from gte_sdk.bundle import LIST_NAME, BundlePath, write_bundle
 from gte_sdk.cli.terminal import counted
 from gte_sdk.embedder import Embedder
 from gte_sdk.engine import locate_model
 from gte_sdk.errors import InputError, ModelFormatError
-from gte_sdk.model_dir import (
+from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, write_bundle
+from gte_sdk.model_files.directory import (
     CONFIG_JSON,
     GRAPH_FILES,
     GTE_JSON,
@@ -22,7 +22,7 @@ from gte_sdk.model_dir import (
     checked_file,
     read_model_dir,
 )
-from gte_sdk.published import hub_name_of
+from gte_sdk.model_files.published import hub_name_of
 from gte_sdk.vector_files import check_target, replace_whole
 
 # What a directory of the Hub holds beside the weights of other frameworks.

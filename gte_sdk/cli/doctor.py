@@ -19,7 +19,7 @@ from gte_sdk.cli.model import model_options
 from gte_sdk.embedder import Embedder
 from gte_sdk.errors import DeviceError, GteError
 from gte_sdk.golden import read_golden
-from gte_sdk.model_dir import bundled_models
+from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.providers import count_nodes, import_onnxruntime, installed_distributions, package_conflict
 from gte_sdk.threads import available_threads, deciding_limit, process_cgroup_quota, thread_limits
 from gte_sdk.tokens import pad_batch

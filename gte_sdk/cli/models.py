@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from gte_sdk.errors import GteError, HubError
-from gte_sdk.hub import cached_models, fetch_model, is_hub_name
-from gte_sdk.model_dir import (
+from gte_sdk.model_files.directory import (
     GRAPH_FILES,
     ModelDir,
     available_variants,
@@ -16,6 +15,7 @@ from gte_sdk.model_dir import (
     bundled_models,
     read_model_dir,
 )
+from gte_sdk.model_files.hub import cached_models, fetch_model, is_hub_name
 
 
 @click.command()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gte_sdk.embedder import DEFAULT_MAX_BATCH_TOKENS, Embedder
 from gte_sdk.errors import ModelMismatchError
 from gte_sdk.inputs import check_iterable, check_texts
-from gte_sdk.model_dir import bundled_models
+from gte_sdk.model_files.directory import bundled_models
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack

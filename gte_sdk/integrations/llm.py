@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gte_sdk.errors import GteError
 from gte_sdk.integrations.lazy_model import LazyModel, ModelSettings
-from gte_sdk.model_dir import bundled_models
+from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.truncation import TRUNCATION_MODES
 from gte_sdk.vector_files import replace_whole
 

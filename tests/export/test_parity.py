@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from export import parity
 from export.graph import write_graph
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
-from gte_sdk.model_dir import TOKENIZER_JSON
+from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.tokens import load_tokenizer
 from training.encoder_files import load_encoder
 

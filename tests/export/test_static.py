@@ -16,8 +16,8 @@ import gte_sdk
 from export.layout import size_of
 from export.parity import PARITY_TEXTS, read_texts
 from export.to_onnx import main
-from gte_sdk import model_dir
-from gte_sdk.model_dir import TOKENIZER_JSON
+from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.tokens import load_tokenizer
 from training.encoder import StaticEncoder, random_static_encoder, special_token_ids
 from training.encoder_files import write_encoder

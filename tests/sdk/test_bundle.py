@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gte_sdk import Embedder, ModelFormatError
-from gte_sdk.bundle import open_bundle
 from gte_sdk.cli.commands import gte
-from gte_sdk.model_dir import GTE_JSON, bundled_model_path, write_gte_json
+from gte_sdk.model_files.bundle import open_bundle
+from gte_sdk.model_files.directory import GTE_JSON, bundled_model_path, write_gte_json
 
 from .tiny_models import DIM, TABLE, tiny_vector, write_tiny_model
 

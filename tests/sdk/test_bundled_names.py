@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gte_sdk import Embedder, ModelFormatError, model_dir
+from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.cli.commands import gte
+from gte_sdk.model_files import directory as model_dir
 
 from .tiny_models import DIM, tiny_vector, write_json, write_tiny_model
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_sdk import hub
-from gte_sdk.model_dir import sha256_of_file
+from gte_sdk.model_files import hub
+from gte_sdk.model_files.directory import sha256_of_file
 
 from .hub_programs import answers_of, hub_environment, open_all, open_one, start
 from .hub_stand_in import COMMIT, Fault, open_hub, open_proxy, serve_hub

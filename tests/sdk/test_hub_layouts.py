@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 import pytest
 
-from gte_sdk import Embedder, ModelFormatError, hub, model_dir, published
+from gte_sdk import Embedder, ModelFormatError
+from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files import hub, published
 
 from .hub_programs import open_all, open_one
 from .hub_stand_in import COMMIT, serve_hub

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gte_sdk import InputError
-from gte_sdk.hub import fetch_model
-from gte_sdk.model_dir import sha256_of_file
+from gte_sdk.model_files.directory import sha256_of_file
+from gte_sdk.model_files.hub import fetch_model
 
 from .hub_programs import open_all, open_one
 from .hub_stand_in import COMMIT, Fault, open_hub, serve_hub

@@ -197,7 +197,8 @@ def test_threads_that_call_an_unloaded_embedder_get_equal_vectors() -> None:
 def test_a_file_that_was_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     import shutil
 
-    from gte_sdk import ModelFormatError, model_dir
+    from gte_sdk import ModelFormatError
+    from gte_sdk.model_files import directory as model_dir
 
     directory = Path(shutil.copytree(model_dir.bundled_model_path("gte-mini"), tmp_path / "model"))
     model = Embedder(directory, unload_after=0.05)

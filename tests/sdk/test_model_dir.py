@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gte_sdk import Embedder, ModelFormatError, model_dir
+from gte_sdk import Embedder, ModelFormatError
+from gte_sdk.model_files import directory as model_dir
 
 BUNDLED = model_dir.bundled_model_path("gte-mini")
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from gte_sdk import model_dir
+from gte_sdk.model_files import directory as model_dir
 from gte_sdk.onnx_weights import read_onnx
 
 from .tiny_models import TABLE, table_graph

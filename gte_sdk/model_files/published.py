@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from gte_sdk.bundle import BundlePath
 from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.bundle import BundlePath
 
 ModelPath: TypeAlias = Path | BundlePath
 

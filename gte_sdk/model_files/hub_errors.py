@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gte_sdk.errors import HubError
-from gte_sdk.model_dir import GRAPH_FILES
+from gte_sdk.model_files.directory import GRAPH_FILES
 
 # Formats whose loading runs code that the file brings along.
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")

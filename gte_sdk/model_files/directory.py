@@ -12,26 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gte_sdk.bundle import BundlePath, open_bundle
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.output_types import read_limits
+from gte_sdk.model_files.bundle import BundlePath, open_bundle
 
 # What a published directory says is read in published.py; its names are the model directory's names too.
-from gte_sdk.published import CONFIG_JSON as CONFIG_JSON
-from gte_sdk.published import MODULES_JSON as MODULES_JSON
-from gte_sdk.published import POOLING_JSON as POOLING_JSON
-from gte_sdk.published import POOLING_MODES as POOLING_MODES
-from gte_sdk.published import SENTENCE_BERT_JSON as SENTENCE_BERT_JSON
-from gte_sdk.published import SENTENCE_TRANSFORMERS_JSON as SENTENCE_TRANSFORMERS_JSON
-from gte_sdk.published import TOKENIZER_CONFIG_JSON as TOKENIZER_CONFIG_JSON
-from gte_sdk.published import ModelPath as ModelPath
-from gte_sdk.published import hub_name_of
-from gte_sdk.published import read_json as read_json
-from gte_sdk.published import read_max_tokens as read_max_tokens
-from gte_sdk.published import read_module_types as read_module_types
-from gte_sdk.published import read_modules as read_modules
-from gte_sdk.published import read_pooling as read_pooling
-from gte_sdk.published import read_prompts as read_prompts
+from gte_sdk.model_files.published import CONFIG_JSON as CONFIG_JSON
+from gte_sdk.model_files.published import MODULES_JSON as MODULES_JSON
+from gte_sdk.model_files.published import POOLING_JSON as POOLING_JSON
+from gte_sdk.model_files.published import POOLING_MODES as POOLING_MODES
+from gte_sdk.model_files.published import SENTENCE_BERT_JSON as SENTENCE_BERT_JSON
+from gte_sdk.model_files.published import SENTENCE_TRANSFORMERS_JSON as SENTENCE_TRANSFORMERS_JSON
+from gte_sdk.model_files.published import TOKENIZER_CONFIG_JSON as TOKENIZER_CONFIG_JSON
+from gte_sdk.model_files.published import ModelPath as ModelPath
+from gte_sdk.model_files.published import hub_name_of
+from gte_sdk.model_files.published import read_json as read_json
+from gte_sdk.model_files.published import read_max_tokens as read_max_tokens
+from gte_sdk.model_files.published import read_module_types as read_module_types
+from gte_sdk.model_files.published import read_modules as read_modules
+from gte_sdk.model_files.published import read_pooling as read_pooling
+from gte_sdk.model_files.published import read_prompts as read_prompts
+from gte_sdk.output_types import read_limits
 
 FORMAT_VERSION = 1
 
@@ -57,7 +57,7 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-_BUNDLED = Path(__file__).parent / "models"
+_BUNDLED = Path(__file__).parent.parent / "models"
 
 
 class FileRecord(NamedTuple):

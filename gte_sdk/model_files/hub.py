@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gte_sdk import model_dir
 from gte_sdk.errors import HubError, InputError
-from gte_sdk.hub_errors import Wanted, explained, is_unreachable, no_graph
+from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.hub_errors import Wanted, explained, is_unreachable, no_graph
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
