@@ -121,8 +121,8 @@ class Costs:
     """Tokens of the workloads as the model reads them, and the machine's time for the products they need."""
 
     def __init__(self, model: Path, build: Path) -> None:
-        from gte_sdk import tokens
         from gte_sdk.model_files.directory import read_model_dir
+        from gte_sdk.runtime import tokens
 
         self._tokenizer = tokens.load_tokenizer(model / "tokenizer.json")
         self._most = read_model_dir(model).max_tokens
@@ -137,7 +137,7 @@ class Costs:
         self.billions_a_core = {"fp32": float(rates[0]), "int8": float(rates[1])}
 
     def lengths(self, some: list[str]) -> list[int]:
-        from gte_sdk import tokens
+        from gte_sdk.runtime import tokens
 
         return [len(row) for row in tokens.tokenize(self._tokenizer, some, self._most).ids]
 

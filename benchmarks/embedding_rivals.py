@@ -106,8 +106,8 @@ def open_openvino(model: Path) -> Embed:
     import openvino
 
     from benchmarks.embedding_texts import mixed_documents
-    from gte_sdk import tokens
     from gte_sdk.model_files.directory import read_model_dir
+    from gte_sdk.runtime import tokens
 
     tokenizer, most = tokens.load_tokenizer(model / "tokenizer.json"), read_model_dir(model).max_tokens
 

@@ -75,7 +75,7 @@ def step_memory(batch: int) -> dict[str, Any]:
 def train_ours(model: str, batch: int, steps: int, kept_tokens: int) -> dict[str, Any]:
     import torch
 
-    from gte_sdk.tokens import load_tokenizer, tokenize
+    from gte_sdk.runtime.tokens import load_tokenizer, tokenize
     from training.encoder_files import load_encoder
     from training.grad_cache import backward_through_chunks
     from training.loss import contrastive_loss

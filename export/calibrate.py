@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from gte_sdk.tokens import TokenBatch
+from gte_sdk.runtime.tokens import TokenBatch
 
 # SmoothQuant's alpha: how much of the activations' range goes to the weights. Tried: .25, .5 and .75.
 MIGRATION = 0.5

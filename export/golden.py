@@ -1,5 +1,5 @@
 """Golden vectors for a model directory: what each of its graphs gives for eight texts, so that a user's machine that
-computes something else is found when it opens the model (gte_sdk/golden.py).
+computes something else is found when it opens the model (gte_sdk/runtime/golden.py).
 
 export/to_onnx.py writes them by itself. For a directory that was exported before there were any:
 
@@ -15,7 +15,6 @@ import onnxruntime
 from export.layout import write_json
 from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.golden import Golden, GoldenVectors, golden_fields
 from gte_sdk.model_files.directory import (
     GOLDEN_JSON,
     GTE_JSON,
@@ -24,7 +23,8 @@ from gte_sdk.model_files.directory import (
     read_model_dir,
     sha256_of_file,
 )
-from gte_sdk.native import ARITHMETIC
+from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
+from gte_sdk.runtime.native import ARITHMETIC
 
 # Each reaches the model in another way: no words at all, one, a question, a sentence, numbers, code, other scripts.
 TEXTS = [

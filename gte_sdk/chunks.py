@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from gte_sdk import _kernels, tokens
+from gte_sdk import _kernels
 from gte_sdk.errors import InputError, InputTypeError
+from gte_sdk.runtime import tokens
 
 TokenStates = Callable[[Sequence[Sequence[int]]], Iterator[NDArray[np.float32]]]
 """The ids of texts, special tokens in place, to the states (t, hidden) of each one's tokens."""

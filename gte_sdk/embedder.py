@@ -14,17 +14,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk import tokens
 from gte_sdk.chunks import Chunk, late_vectors, split_text
-from gte_sdk.engine import Engine, Settings, cut_engine, cut_rows, locate_model, open_engine, refuse_closed
 from gte_sdk.errors import InputError
 from gte_sdk.inputs import check_count, check_iterable, check_out, check_seconds, check_texts, check_token_ids
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.output_types import DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.progress import progress_bar
+from gte_sdk.runtime import tokens
+from gte_sdk.runtime.opening import Engine, Settings, cut_engine, cut_rows, locate_model, open_engine, refuse_closed
+from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
 from gte_sdk.threads import available_threads
 from gte_sdk.truncation import TRUNCATION_MODES, report_truncation
-from gte_sdk.word_pieces import WordPieces, word_pieces_of
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

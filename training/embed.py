@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from gte_sdk.tokens import batches_by_tokens, pad_batch, pad_token_id, tokenize
+from gte_sdk.runtime.tokens import batches_by_tokens, pad_batch, pad_token_id, tokenize
 
 TEXTS_AT_ONCE = 2048
 

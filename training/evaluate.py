@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import Embedder
 from gte_sdk.model_files.directory import GTE_JSON, bundled_models
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.embed import embed_texts
 from training.encoder_files import load_encoder, resolve_directory
 from training.pairs import comparable

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gte_sdk.tokens import batches_by_tokens, pad_batch
+from gte_sdk.runtime.tokens import batches_by_tokens, pad_batch
 
 
 class _RandomState(NamedTuple):

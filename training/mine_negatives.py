@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import top_k_cosine
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.embed import embed_texts
 from training.encoder_files import load_encoder, resolve_directory
 from training.pairs import Pair, write_pairs

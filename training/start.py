@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from gte_sdk.tokens import load_tokenizer, pad_token_id
+from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id
 from training.embed import embed_token_ids
 from training.encoder import (
     AnyEncoder,

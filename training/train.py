@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
-from gte_sdk.tokens import pad_token_id
+from gte_sdk.runtime.tokens import pad_token_id
 from training.around_stages import check_stages, measure, mined_sources, save, sets_of
 from training.checkpoint import MODEL, full_disk_explained, latest_checkpoint, load_state, restore_random_state
 from training.embed import token_ids_of

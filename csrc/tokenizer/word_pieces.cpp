@@ -24,7 +24,7 @@ Kind kind_of(unsigned char c) {
     return is_digit(c) || is_capital(c) || is_small(c) ? Kind::letter : Kind::punctuation;
 }
 
-// CASE_BOUNDARY of gte_sdk/word_pieces.py: before the A of createdAt and before the S of HTTPServer.
+// CASE_BOUNDARY of gte_sdk/runtime/word_pieces.py: before the A of createdAt and before the S of HTTPServer.
 bool at_case_boundary(std::string_view text, size_t i) {
     if (i == 0 || !is_capital(text[i])) {
         return false;

@@ -8,7 +8,6 @@ import numpy as np
 
 from gte_sdk.cli.terminal import counted
 from gte_sdk.embedder import Embedder
-from gte_sdk.engine import locate_model
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, write_bundle
 from gte_sdk.model_files.directory import (
@@ -23,6 +22,7 @@ from gte_sdk.model_files.directory import (
     read_model_dir,
 )
 from gte_sdk.model_files.published import hub_name_of
+from gte_sdk.runtime.opening import locate_model
 from gte_sdk.vector_files import check_target, replace_whole
 
 # What a directory of the Hub holds beside the weights of other frameworks.

@@ -18,11 +18,16 @@ from gte_sdk import _kernels
 from gte_sdk.cli.model import model_options
 from gte_sdk.embedder import Embedder
 from gte_sdk.errors import DeviceError, GteError
-from gte_sdk.golden import read_golden
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.providers import count_nodes, import_onnxruntime, installed_distributions, package_conflict
+from gte_sdk.runtime.golden import read_golden
+from gte_sdk.runtime.onnxruntime_devices import (
+    count_nodes,
+    import_onnxruntime,
+    installed_distributions,
+    package_conflict,
+)
+from gte_sdk.runtime.tokens import pad_batch
 from gte_sdk.threads import available_threads, deciding_limit, process_cgroup_quota, thread_limits
-from gte_sdk.tokens import pad_batch
 
 _PACKAGES = ("numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "click", "tqdm", "pyarrow", "huggingface-hub")
 # What decides which kernels run, of the many features that a CPU names.

@@ -16,8 +16,8 @@ from export.layout import size_of
 from export.parity import PARITY_TEXTS, Vectors, read_texts
 from export.to_onnx import main
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
-from gte_sdk.session import open_graph
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.onnxruntime_graph import open_graph
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoder_files import load_encoder
 
 # Every kind in equal shares; sentence-transformers cannot take a lone surrogate.

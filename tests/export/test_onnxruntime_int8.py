@@ -15,7 +15,7 @@ from export.calibrate import token_spread
 from export.onnxruntime_int8 import LARGEST_SPREAD, quantize_with_onnxruntime
 from export.parity import PARITY_TEXTS, read_texts
 from export.to_onnx import main
-from gte_sdk.tokens import pad_batch
+from gte_sdk.runtime.tokens import pad_batch
 
 
 def export(checkpoint: Path, output: Path, *options: str) -> Result:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.calibrate import channel_maxima, level_channels
 from export.quantize import GELU_MINIMUM, MINIMUM_TABLE_ROWS, _symmetric, _without_saturation, quantize
-from gte_sdk.tokens import TokenBatch, pad_batch
+from gte_sdk.runtime.tokens import TokenBatch, pad_batch
 
 WIDTH, HIDDEN, OUT, TABLE_ROWS = 16, 24, 8, MINIMUM_TABLE_ROWS
 Floats = NDArray[np.float32]

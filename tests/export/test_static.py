@@ -18,7 +18,7 @@ from export.parity import PARITY_TEXTS, read_texts
 from export.to_onnx import main
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files.directory import TOKENIZER_JSON
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoder import StaticEncoder, random_static_encoder, special_token_ids
 from training.encoder_files import write_encoder
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gte_sdk import DeviceError, Embedder, ModelFormatError, native
-from gte_sdk.golden import Golden, GoldenVectors, deviation, golden_fields, read_golden
+from gte_sdk import DeviceError, Embedder, ModelFormatError
 from gte_sdk.model_files import directory as model_dir
+from gte_sdk.runtime import native
+from gte_sdk.runtime.golden import Golden, GoldenVectors, deviation, golden_fields, read_golden
 
 from .tiny_models import TABLE, tiny_vector, write_tiny_model
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_sdk import Embedder, InputError, native, session
-from gte_sdk.loaded import Loaded
+from gte_sdk import Embedder, InputError
+from gte_sdk.runtime import native
+from gte_sdk.runtime import onnxruntime_graph as session
+from gte_sdk.runtime.idle_unload import Loaded
 
 from .run_python import run_python
 
@@ -245,7 +247,7 @@ assert (model.embed("a text") == before).all()
 def test_a_fork_waits_for_what_is_being_loaded() -> None:
     program = """
 import os, threading, time, warnings
-from gte_sdk.loaded import Loaded
+from gte_sdk.runtime.idle_unload import Loaded
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork with threads
 begun, loading = threading.Event(), False
 def load():

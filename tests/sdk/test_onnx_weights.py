@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from gte_sdk.model_files import directory as model_dir
-from gte_sdk.onnx_weights import read_onnx
+from gte_sdk.runtime.onnx_file import read_onnx
 
 from .tiny_models import TABLE, table_graph
 

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 import gte_sdk
-from gte_sdk import Embedder, InputError, InputTypeError, _kernels, golden, native, tokens
-from gte_sdk.engine import Engine
+from gte_sdk import Embedder, InputError, InputTypeError, _kernels
 from gte_sdk.model_files import directory as model_dir
+from gte_sdk.runtime import golden, native, tokens
+from gte_sdk.runtime.opening import Engine
 
 from .run_python import run_python
 

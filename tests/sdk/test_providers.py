@@ -11,7 +11,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from gte_sdk import DeviceError, Embedder, providers, tokens
+from gte_sdk import DeviceError, Embedder
+from gte_sdk.runtime import onnxruntime_devices as providers
+from gte_sdk.runtime import tokens
 
 from .tiny_models import tiny_vector, write_tiny_model
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from gte_sdk import tokens
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files import directory as model_dir
+from gte_sdk.runtime import tokens
 
 TOKENIZER_JSON = model_dir.bundled_model_path("gte-mini") / model_dir.TOKENIZER_JSON
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from gte_sdk import tokens
 from gte_sdk.model_files import directory as model_dir
-from gte_sdk.word_pieces import CASE_BOUNDARY, WordPieces, word_pieces_of
+from gte_sdk.runtime import tokens
+from gte_sdk.runtime.word_pieces import CASE_BOUNDARY, WordPieces, word_pieces_of
 
 from .tiny_models import tiny_tokenizer
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.tokens import load_tokenizer, pad_batch, tokenize
+from gte_sdk.runtime.tokens import load_tokenizer, pad_batch, tokenize
 from training.encoder import (
     AnyEncoder,
     Encoder,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gte_sdk.tokens import pad_batch
+from gte_sdk.runtime.tokens import pad_batch
 from training.encoder import Encoder
 from training.grad_cache import backward_through_chunks
 from training.loss import contrastive_loss

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from gte_sdk.tokens import load_tokenizer, pad_batch
+from gte_sdk.runtime.tokens import load_tokenizer, pad_batch
 from training.encoder import Encoder, random_encoder
 from training.encoder_files import write_encoder
 from training.grad_cache import backward_through_chunks

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.embed import embed_texts
 from training.encoder import Encoder
 from training.encoder_files import write_encoder
@@ -33,7 +33,7 @@ for patterns in json.loads(sys.argv[1]):
 ENCODERS = """
 import json, sys
 from gte_sdk.errors import HubError
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.embed import embed_texts
 from training.encoder_files import load_encoder, resolve_directory
 directory = resolve_directory(sys.argv[1])

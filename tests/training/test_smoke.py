@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gte_sdk import Embedder, top_k_cosine
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.docstrings import docstring_pairs
 from training.embed import embed_texts
 from training.encoder_files import load_encoder

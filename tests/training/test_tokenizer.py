@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from gte_sdk.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.embed import embed_token_ids
 from training.encoder import Encoder
 from training.encoder_files import load_encoder, write_encoder

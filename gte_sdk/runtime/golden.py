@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk import native
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import GOLDEN_JSON, GTE_JSON, ModelDir, checked_file, read_json
+from gte_sdk.runtime import native
 
 # The least cosine to a golden vector. Engines and processors that are right stay above .998 in int8 (docs/runtime.md).
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99}

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from gte_sdk import golden, native, providers, session, tokens
 from gte_sdk.chunks import TokenStates
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
-from gte_sdk.loaded import Loaded
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files import hub, published
+from gte_sdk.runtime import golden, native, tokens
+from gte_sdk.runtime import onnxruntime_devices as providers
+from gte_sdk.runtime import onnxruntime_graph as session
+from gte_sdk.runtime.idle_unload import Loaded
 
 ENGINES = ("auto", "native", "onnxruntime")
 

@@ -1,0 +1,1 @@
+"""From token ids to unit vectors: the tokenizer's part, both engines, and the choice between them."""
