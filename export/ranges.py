@@ -1,4 +1,4 @@
-"""The range of int8 and uint8 vectors of a model directory (gte_sdk/output_types.py), measured on the bundled texts.
+"""The range of int8 and uint8 vectors of a model directory (gte_sdk/embedding/vector_types.py), measured on the bundled texts.
 
 The texts of calibration alone are prose: on their range an empty text of gte-mini is clipped to a cosine of .984.
 
@@ -15,8 +15,8 @@ import click
 from export.layout import write_json
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
+from gte_sdk.embedding.vector_types import measure_limits
 from gte_sdk.model_files.directory import GTE_JSON, read_json
-from gte_sdk.output_types import measure_limits
 from gte_sdk.runtime.opening import cut_rows
 
 

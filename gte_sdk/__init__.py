@@ -5,8 +5,9 @@
 (2, 384)
 """
 
-from gte_sdk.chunks import Chunk
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.chunks import Chunk
+from gte_sdk.embedding.default_model import embed
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import (
     DeviceError,
     GteError,
@@ -18,7 +19,6 @@ from gte_sdk.errors import (
     TruncationWarning,
 )
 from gte_sdk.index import Index, top_k_cosine
-from gte_sdk.shared import embed
 
 __version__ = "0.1.0"
 

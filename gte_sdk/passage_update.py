@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gte_sdk import __version__
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError
 from gte_sdk.passage_store import FilePassages, FileState, PassageStore
 from gte_sdk.passages import split_passages, text_to_embed

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from gte_sdk.cli.model import embed_batch, model_options
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.threads import available_threads
 
 _WORDS = """

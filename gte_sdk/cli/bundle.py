@@ -7,7 +7,7 @@ import click
 import numpy as np
 
 from gte_sdk.cli.terminal import counted
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, write_bundle
 from gte_sdk.model_files.directory import (

@@ -12,9 +12,9 @@ import click
 from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
 from gte_sdk.cli.model import embed_batch, model_options
 from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind
 from gte_sdk.errors import InputError
-from gte_sdk.text_kinds import TEXT_KINDS, TextKind
 from gte_sdk.text_tables import FORMATS, Format, format_of, read_texts
 from gte_sdk.vector_files import (
     VECTOR_FORMATS,

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gte_sdk.cli.model import embed_batch
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import sha256_of_file
-from gte_sdk.text_kinds import TextKind
 from gte_sdk.text_tables import BATCH_ROWS, import_parquet, read_parquet_texts
 from gte_sdk.vector_files import ROW_GROUP_ROWS, open_writer, replace_whole
 

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from gte_sdk.cli.model import model_options
 from gte_sdk.cli.terminal import Notices, counted, files_bar
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.passage_store import PassageStore, Settings, is_passage_store

@@ -8,9 +8,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.embedding.text_kinds import TextKind, embed_function
 from gte_sdk.errors import TruncationWarning
-from gte_sdk.text_kinds import TextKind, embed_function
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

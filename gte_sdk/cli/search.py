@@ -15,7 +15,7 @@ from gte_sdk.cli.answers import Hit, print_json, print_passage
 from gte_sdk.cli.index import keep_current
 from gte_sdk.cli.model import embed_batch, model_options
 from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, progress_bar
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.index import top_k_cosine
 from gte_sdk.passage_search import PassageSearch
 from gte_sdk.passage_store import PassageStore, is_passage_store

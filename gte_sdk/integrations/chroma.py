@@ -9,7 +9,7 @@ Importing this module registers it with Chroma: a program that opens a stored co
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from gte_sdk.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.errors import InputError, ModelMismatchError
 from gte_sdk.integrations.lazy_model import LazyModel, ModelSettings
 

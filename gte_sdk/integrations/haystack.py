@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.errors import InputError, InputTypeError
 from gte_sdk.integrations.lazy_model import LazyModel
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options, storable_name
 
 try:

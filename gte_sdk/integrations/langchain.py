@@ -7,7 +7,7 @@
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from gte_sdk.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from gte_sdk.embedder import DEFAULT_MODEL, WINDOW_TEXTS, Embedder
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, WINDOW_TEXTS, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options
 
 try:

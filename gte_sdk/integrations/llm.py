@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gte_sdk.embedding.truncation import TRUNCATION_MODES
 from gte_sdk.errors import GteError
 from gte_sdk.integrations.lazy_model import LazyModel, ModelSettings
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.truncation import TRUNCATION_MODES
 from gte_sdk.vector_files import replace_whole
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from gte_sdk.embedder import DEFAULT_MAX_BATCH_TOKENS
+from gte_sdk.embedding.embedder import DEFAULT_MAX_BATCH_TOKENS
 
 
 class ModelFields(BaseModel):

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gte_sdk
+from gte_sdk.embedding.text_kinds import EmbedTexts
 from gte_sdk.errors import InputError, InputTypeError
-from gte_sdk.text_kinds import EmbedTexts
 from gte_sdk.vector_files import arrow_vectors
 
 try:

@@ -9,8 +9,8 @@ The vectors have dtype Array(Float32, dim), which `to_numpy` gives as (n, dim) a
 import numpy as np
 
 import gte_sdk
+from gte_sdk.embedding.text_kinds import EmbedTexts
 from gte_sdk.errors import InputError, InputTypeError
-from gte_sdk.text_kinds import EmbedTexts
 
 try:
     import polars

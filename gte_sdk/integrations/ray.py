@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gte_sdk.embedder import DEFAULT_MODEL
+from gte_sdk.embedding.embedder import DEFAULT_MODEL
+from gte_sdk.embedding.text_kinds import TextKind, check_kind, embed_function
 from gte_sdk.errors import InputError
 from gte_sdk.integrations.lazy_model import LazyModel
-from gte_sdk.text_kinds import TextKind, check_kind, embed_function
 from gte_sdk.vector_files import arrow_vectors
 
 if TYPE_CHECKING:

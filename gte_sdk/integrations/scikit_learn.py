@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.embedder import DEFAULT_MAX_BATCH_TOKENS, DEFAULT_MODEL
+from gte_sdk.embedding.embedder import DEFAULT_MAX_BATCH_TOKENS, DEFAULT_MODEL
+from gte_sdk.embedding.text_kinds import TextKind, check_kind, embed_function
 from gte_sdk.errors import InputError
 from gte_sdk.inputs import check_iterable, check_texts
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options
-from gte_sdk.text_kinds import TextKind, check_kind, embed_function
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin

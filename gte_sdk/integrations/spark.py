@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from gte_sdk.embedder import DEFAULT_MODEL
+from gte_sdk.embedding.embedder import DEFAULT_MODEL
+from gte_sdk.embedding.text_kinds import TextKind, check_kind, embed_function
 from gte_sdk.errors import InputError
 from gte_sdk.integrations.lazy_model import LazyModel
-from gte_sdk.text_kinds import TextKind, check_kind, embed_function
 
 if TYPE_CHECKING:
     from gte_sdk.integrations.lazy_model import ModelOptions, Unpack

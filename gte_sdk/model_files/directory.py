@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from gte_sdk.embedding.vector_types import read_limits
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath, open_bundle
 
@@ -31,7 +32,6 @@ from gte_sdk.model_files.published import read_module_types as read_module_types
 from gte_sdk.model_files.published import read_modules as read_modules
 from gte_sdk.model_files.published import read_pooling as read_pooling
 from gte_sdk.model_files.published import read_prompts as read_prompts
-from gte_sdk.output_types import read_limits
 
 FORMAT_VERSION = 1
 

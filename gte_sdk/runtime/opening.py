@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from gte_sdk.chunks import TokenStates
+from gte_sdk.embedding.chunks import TokenStates
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files import hub, published

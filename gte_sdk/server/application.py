@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import gte_sdk
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.server.gate import gate
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.openapi import openapi_document

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.embedder import Embedder
-from gte_sdk.micro_batches import MicroBatcher, run_here_or_in_thread
+from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.micro_batches import MicroBatcher, run_here_or_in_thread
 from gte_sdk.runtime.opening import cut_rows
 from gte_sdk.runtime.tokens import TokenizedTexts
 from gte_sdk.server.gate import read_body

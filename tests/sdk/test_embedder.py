@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from gte_sdk.embedding import embedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from gte_sdk import (
     ModelFormatError,
     TruncationWarning,
 )
+from gte_sdk.embedding import embedder
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.runtime import tokens
 

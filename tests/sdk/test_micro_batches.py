@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gte_sdk import micro_batches
-from gte_sdk.micro_batches import BATCH_TOKENS, TURN_TOKENS, MicroBatcher
+from gte_sdk.embedding import micro_batches
+from gte_sdk.embedding.micro_batches import BATCH_TOKENS, TURN_TOKENS, MicroBatcher
 
 
 def first_ids(ids: list[list[int]]) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gte_sdk import Embedder, InputError, InputTypeError, ModelFormatError
+from gte_sdk.embedding.vector_types import convert_rows
 from gte_sdk.model_files import directory as model_dir
-from gte_sdk.output_types import convert_rows
 
 from .tiny_models import write_tiny_model
 

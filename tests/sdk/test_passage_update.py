@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.passage_search import PassageSearch
 from gte_sdk.passage_store import PassageStore, Settings
 from gte_sdk.passage_update import BATCH_PASSAGES, update_index

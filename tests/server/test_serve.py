@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gte_sdk import Embedder
-from gte_sdk.micro_batches import BATCH_TOKENS
+from gte_sdk.embedding.micro_batches import BATCH_TOKENS
 
 from .servers import gte_serve
 

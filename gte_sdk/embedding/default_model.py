@@ -7,7 +7,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.embedder import Embedder
+from gte_sdk.embedding.embedder import Embedder
 
 _embedder: Embedder | None = None
 _lock = threading.Lock()

@@ -14,22 +14,22 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.chunks import Chunk, late_vectors, split_text
+from gte_sdk.embedding.chunks import Chunk, late_vectors, split_text
+from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
+from gte_sdk.embedding.vector_types import DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.errors import InputError
 from gte_sdk.inputs import check_count, check_iterable, check_out, check_seconds, check_texts, check_token_ids
 from gte_sdk.model_files import directory as model_dir
-from gte_sdk.output_types import DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.progress import progress_bar
 from gte_sdk.runtime import tokens
 from gte_sdk.runtime.opening import Engine, Settings, cut_engine, cut_rows, locate_model, open_engine, refuse_closed
 from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
 from gte_sdk.threads import available_threads
-from gte_sdk.truncation import TRUNCATION_MODES, report_truncation
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from gte_sdk.micro_batches import MicroBatcher
+    from gte_sdk.embedding.micro_batches import MicroBatcher
 
 DEFAULT_MODEL = "gte-mini"
 # Measured on 2 cores: 1,024 to 8,192 are equally fast, and resident memory grows with the budget (190 to 530 MB).
@@ -337,7 +337,7 @@ class Embedder:
     async def _aembed_window(self, texts: Sequence[str], first_index: int) -> NDArray[np.float32]:
         import asyncio  # takes longer than numpy to import
 
-        from gte_sdk.micro_batches import INLINE_CHARACTERS, MicroBatcher, run_here_or_in_thread
+        from gte_sdk.embedding.micro_batches import INLINE_CHARACTERS, MicroBatcher, run_here_or_in_thread
 
         is_short = sum(map(len, texts)) <= INLINE_CHARACTERS
         ids, left_out = await run_here_or_in_thread(is_short, lambda: self.tokenize(texts))

@@ -1,0 +1,1 @@
+"""`Embedder` and what it offers: streams, chunks, output types, micro-batches."""
