@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import GteError, InputError, ModelFormatError, ModelMismatchError
-from gte_sdk.index_file import MAGIC as VECTOR_INDEX_MAGIC
 from gte_sdk.passages import Passage
+from gte_sdk.search.index_file import MAGIC as VECTOR_INDEX_MAGIC
 
 APPLICATION_ID = 0x47544531
 """The bytes "GTE1" at offset 68 of the file, where `file` and this module look."""

@@ -1,5 +1,5 @@
 // The Python module gte_sdk._kernels: checks arguments, allocates results, releases the GIL. Messages for users are made in
-// gte_sdk/index.py; what is raised here means a mistake in our own Python.
+// gte_sdk/search/index.py; what is raised here means a mistake in our own Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -18,12 +18,12 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.micro_batches import MicroBatcher, run_here_or_in_thread
 from gte_sdk.runtime.opening import cut_rows
 from gte_sdk.runtime.tokens import TokenizedTexts
+from gte_sdk.search.top_k import top_k_cosine
 from gte_sdk.server.gate import read_body
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.refusal import Refusal, invalid
 from gte_sdk.server.requests import parse_embeddings, parse_rerank
 from gte_sdk.server.settings import Settings
-from gte_sdk.top_k import top_k_cosine
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
-from gte_sdk.index_file import stored_row_bytes
+from gte_sdk.search.index_file import stored_row_bytes
 
 # Vectors that are encoded at a time: bounds the copies that an addition makes on its way.
 _CHUNK_ROWS = 16_384

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import InputError, InputTypeError, ModelMismatchError
-from gte_sdk.ids import Id, Ids, checked_ids, plain_id
-from gte_sdk.index_file import DTYPES, IndexContent, read_index, write_index
-from gte_sdk.index_rows import (
+from gte_sdk.search.index_file import DTYPES, IndexContent, read_index, write_index
+from gte_sdk.search.index_ids import Id, Ids, checked_ids, plain_id
+from gte_sdk.search.index_rows import (
     IndexRows,
     appended,
     compacted,
@@ -27,7 +27,7 @@ from gte_sdk.index_rows import (
     live_rows,
     without_rows,
 )
-from gte_sdk.top_k import (
+from gte_sdk.search.top_k import (
     TopK,
     check_finite,
     checked_k,

@@ -1,0 +1,1 @@
+"""From vectors to the nearest rows: exact top-k, `Index` and its file."""
