@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gte_sdk import Embedder, GteError, InputError, ModelFormatError, ModelMismatchError
-from gte_sdk.passage_search import Found, PassageSearch
-from gte_sdk.passage_store import PassageStore, Settings
-from gte_sdk.passage_update import update_index
+from gte_sdk.passages.searching import Found, PassageSearch
+from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.updating import update_index
 
 MODEL = "gte-mini"
 HIT_COUNT = 20

@@ -28,7 +28,7 @@ from folder_search import (
     remembered_folder,
 )
 
-from gte_sdk.passage_search import Found
+from gte_sdk.passages.searching import Found
 
 EVENT_MILLISECONDS = 40
 TYPING_MILLISECONDS = 150

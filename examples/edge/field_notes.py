@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gte_sdk import Embedder, GteError, Index, InputError
-from gte_sdk.passages import split_passages, text_to_embed
-from gte_sdk.text_files import kind_of, read_text
+from gte_sdk.passages.splitting import split_passages, text_to_embed
+from gte_sdk.passages.text_files import kind_of, read_text
 
 MODEL = "gte-nano"
 SEGMENT_NOTES = 4096

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import click
 
 from gte_sdk.cli.terminal import printable
-from gte_sdk.passages import Passage
-from gte_sdk.text_files import kind_of
+from gte_sdk.passages.splitting import Passage
+from gte_sdk.passages.text_files import kind_of
 
 # Room for the lines of 120 characters that many projects allow; longer ones are hard to read on a wide terminal too.
 _TEXT_WIDTH = 125

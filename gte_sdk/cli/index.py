@@ -13,8 +13,8 @@ from gte_sdk.cli.terminal import Notices, counted, files_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.passage_store import PassageStore, Settings, is_passage_store
-from gte_sdk.passage_update import Changes, update_index
+from gte_sdk.passages.store import PassageStore, Settings, is_passage_store
+from gte_sdk.passages.updating import Changes, update_index
 
 # Looking at the files of a large folder takes a while; a watch spends at most this part of its time on it.
 _WATCH_SHARE = 0.05

@@ -16,12 +16,12 @@ from gte_sdk.cli.index import keep_current
 from gte_sdk.cli.model import embed_batch, model_options
 from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, progress_bar
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.passage_search import PassageSearch
-from gte_sdk.passage_store import PassageStore, is_passage_store
-from gte_sdk.passage_update import BATCH_PASSAGES, update_index
-from gte_sdk.passages import Passage, split_passages, text_to_embed
+from gte_sdk.passages.searching import PassageSearch
+from gte_sdk.passages.splitting import Passage, split_passages, text_to_embed
+from gte_sdk.passages.store import PassageStore, is_passage_store
+from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
+from gte_sdk.passages.updating import BATCH_PASSAGES, update_index
 from gte_sdk.search.index import top_k_cosine
-from gte_sdk.text_files import find_text_files, kind_of, read_text
 
 FROM_STANDARD_INPUT = "-"
 # A watch looks for changed files this often, in seconds.

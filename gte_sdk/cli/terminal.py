@@ -46,7 +46,7 @@ def progress_bar(description: str, total: int | None, unit: str, quiet: bool) ->
 
 @contextlib.contextmanager
 def files_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """The bar of an update of an index, as gte_sdk.passage_update calls it."""
+    """The bar of an update of an index, as gte_sdk.passages.updating calls it."""
     with progress_bar("indexing", None, "files", quiet) as bar:
 
         def progress(done: int, total: int) -> None:

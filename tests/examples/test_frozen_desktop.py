@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gte_sdk.passage_store import PassageStore
+from gte_sdk.passages.store import PassageStore
 
 ROOT = Path(__file__).parents[2]
 FROZEN = os.environ.get("GTE_FROZEN_EXAMPLE")

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gte_sdk.passages import count_rough_tokens, split_passages
-from gte_sdk.text_files import find_text_files, kind_of, read_text
+from gte_sdk.passages.splitting import count_rough_tokens, split_passages
+from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "standard_library_docs.py"
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from gte_sdk import Embedder, Index
 from gte_sdk.cli.commands import gte
-from gte_sdk.passage_store import PassageStore
+from gte_sdk.passages.store import PassageStore
 
 from .tiny_models import TABLE, write_tiny_model
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.passage_search import PassageSearch
-from gte_sdk.passage_store import PassageStore, Settings
-from gte_sdk.passage_update import BATCH_PASSAGES, update_index
+from gte_sdk.passages.searching import PassageSearch
+from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.updating import BATCH_PASSAGES, update_index
 
 FILE_COUNT = 2 * BATCH_PASSAGES + 10
 

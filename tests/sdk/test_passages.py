@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gte_sdk.passages import MAX_ROUGH_TOKENS, Passage, count_rough_tokens, split_passages, text_to_embed
-from gte_sdk.text_files import Kind
+from gte_sdk.passages.splitting import MAX_ROUGH_TOKENS, Passage, count_rough_tokens, split_passages, text_to_embed
+from gte_sdk.passages.text_files import Kind
 
 
 def passages_of(text: str, kind: Kind) -> list[Passage]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gte_sdk import text_files
-from gte_sdk.text_files import find_text_files, kind_of, read_text
+from gte_sdk.passages import text_files
+from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
 
 
 def found(folder: Path, *paths: Path, globs: tuple[str, ...] = (), excludes: tuple[str, ...] = ()) -> list[str]:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.passage_store import PassageStore, Snapshot
-from gte_sdk.passages import Passage
+from gte_sdk.passages.splitting import Passage
+from gte_sdk.passages.store import PassageStore, Snapshot
 from gte_sdk.search.index import top_k_cosine
 
 

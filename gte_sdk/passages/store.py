@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import GteError, InputError, ModelFormatError, ModelMismatchError
-from gte_sdk.passages import Passage
+from gte_sdk.passages.splitting import Passage
 from gte_sdk.search.index_file import MAGIC as VECTOR_INDEX_MAGIC
 
 APPLICATION_ID = 0x47544531

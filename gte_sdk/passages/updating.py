@@ -15,9 +15,9 @@ from typing import NamedTuple
 from gte_sdk import __version__
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError
-from gte_sdk.passage_store import FilePassages, FileState, PassageStore
-from gte_sdk.passages import split_passages, text_to_embed
-from gte_sdk.text_files import Notice, decode_text, find_text_files, kind_of
+from gte_sdk.passages.splitting import split_passages, text_to_embed
+from gte_sdk.passages.store import FilePassages, FileState, PassageStore
+from gte_sdk.passages.text_files import Notice, decode_text, find_text_files, kind_of
 
 Progress = Callable[[int, int], None]
 """Takes how many of the files to read are done, and how many there are."""

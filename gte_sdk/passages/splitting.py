@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gte_sdk.text_files import Kind
+from gte_sdk.passages.text_files import Kind
 
 MAX_ROUGH_TOKENS = 200
 """About 130 words of English. One passage in twenty has over 240 real tokens; small models read 256 to 512."""
