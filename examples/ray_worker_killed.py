@@ -24,7 +24,7 @@ import pyarrow
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from gte_sdk.cli.embed_parts import PART_ROWS
+from gte_sdk.tables.parts import PART_ROWS
 
 GTE = [sys.executable, "-m", "gte_sdk.cli", "embed"]
 WORDS = "red green blue fast slow river mountain code python search vector memory house garden".split()  # noqa: SIM905

@@ -23,7 +23,7 @@ from gte_sdk.model_files.directory import (
 )
 from gte_sdk.model_files.published import hub_name_of
 from gte_sdk.runtime.opening import locate_model
-from gte_sdk.vector_files import check_target, replace_whole
+from gte_sdk.tables.vector_files import check_target, replace_whole
 
 # What a directory of the Hub holds beside the weights of other frameworks.
 _MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")

@@ -15,8 +15,9 @@ from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind
 from gte_sdk.errors import InputError
-from gte_sdk.text_tables import FORMATS, Format, format_of, read_texts
-from gte_sdk.vector_files import (
+from gte_sdk.tables.journal import VectorJournal
+from gte_sdk.tables.text_tables import FORMATS, Format, format_of, read_texts
+from gte_sdk.tables.vector_files import (
     VECTOR_FORMATS,
     VectorFormat,
     check_target,
@@ -24,7 +25,6 @@ from gte_sdk.vector_files import (
     replace_whole,
     vector_format_of,
 )
-from gte_sdk.vector_journal import VectorJournal
 
 STANDARD_STREAM = "-"
 

@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 
 import click
 
-from gte_sdk.cli.embed_parts import (
+from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
+from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.text_kinds import TextKind
+from gte_sdk.errors import GteError, InputError
+from gte_sdk.integrations.lazy_model import storable_name
+from gte_sdk.tables.parts import (
     Part,
     PartsWork,
     check_output_folder,
@@ -30,11 +35,6 @@ from gte_sdk.cli.embed_parts import (
     remove_leftovers,
     write_part,
 )
-from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
-from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.embedding.text_kinds import TextKind
-from gte_sdk.errors import GteError, InputError
-from gte_sdk.integrations.lazy_model import storable_name
 from gte_sdk.threads import available_threads
 
 # Receipts are small; Ray would take 30 % of the memory.

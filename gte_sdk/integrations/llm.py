@@ -13,7 +13,7 @@ from gte_sdk.embedding.truncation import TRUNCATION_MODES
 from gte_sdk.errors import GteError
 from gte_sdk.integrations.lazy_model import LazyModel, ModelSettings
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.vector_files import replace_whole
+from gte_sdk.tables.vector_files import replace_whole
 
 if TYPE_CHECKING:
     from gte_sdk.integrations.lazy_model import ModelOptions, Unpack

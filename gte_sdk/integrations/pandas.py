@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import gte_sdk
 from gte_sdk.embedding.text_kinds import EmbedTexts
 from gte_sdk.errors import InputError, InputTypeError
-from gte_sdk.vector_files import arrow_vectors
+from gte_sdk.tables.vector_files import arrow_vectors
 
 try:
     import pandas

@@ -18,7 +18,7 @@ from gte_sdk.embedding.embedder import DEFAULT_MODEL
 from gte_sdk.embedding.text_kinds import TextKind, check_kind, embed_function
 from gte_sdk.errors import InputError
 from gte_sdk.integrations.lazy_model import LazyModel
-from gte_sdk.vector_files import arrow_vectors
+from gte_sdk.tables.vector_files import arrow_vectors
 
 if TYPE_CHECKING:
     from gte_sdk.integrations.lazy_model import ModelOptions, Unpack

@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from gte_sdk import Embedder, InputError
 from gte_sdk.cli.commands import gte
-from gte_sdk.cli.embed_parts import (
+from gte_sdk.cli.embed_ray import PartWriter
+from gte_sdk.tables.parts import (
     MAX_DEATHS,
     PART_ROWS,
     Part,
@@ -27,7 +28,6 @@ from gte_sdk.cli.embed_parts import (
     remove_leftovers,
     write_part,
 )
-from gte_sdk.cli.embed_ray import PartWriter
 
 from .tiny_models import DIM, write_tiny_model
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from gte_sdk.errors import InputError
-from gte_sdk.text_tables import BATCH_ROWS, Format, TextBatch, TextTable, format_of, read_texts
+from gte_sdk.tables.text_tables import BATCH_ROWS, Format, TextBatch, TextTable, format_of, read_texts
 
 TEXTS = ["plain", "", "  spaces  ", "Über 東京 😀", 'a "quoted", text', "form\x0cfeed and line\u2028separator"]
 

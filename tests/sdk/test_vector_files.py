@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from gte_sdk.errors import InputError
-from gte_sdk.text_tables import Row, TextBatch
-from gte_sdk.vector_files import (
+from gte_sdk.tables.text_tables import Row, TextBatch
+from gte_sdk.tables.vector_files import (
     ROW_GROUP_ROWS,
     VectorFormat,
     open_writer,

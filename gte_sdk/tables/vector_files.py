@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import InputError
-from gte_sdk.text_tables import TextBatch, import_parquet
+from gte_sdk.tables.text_tables import TextBatch, import_parquet
 
 VectorFormat = Literal["npy", "jsonl", "parquet"]
 VECTOR_FORMATS: tuple[VectorFormat, ...] = ("npy", "jsonl", "parquet")

@@ -18,8 +18,8 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import sha256_of_file
-from gte_sdk.text_tables import BATCH_ROWS, import_parquet, read_parquet_texts
-from gte_sdk.vector_files import ROW_GROUP_ROWS, open_writer, replace_whole
+from gte_sdk.tables.text_tables import BATCH_ROWS, import_parquet, read_parquet_texts
+from gte_sdk.tables.vector_files import ROW_GROUP_ROWS, open_writer, replace_whole
 
 FORMAT = "gte-embed-parts 1"
 ENDING = ".unfinished"
