@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from gte_sdk.cli.model import embed_batch, model_options
+from gte_sdk.cli.model_options import embed_batch, model_options
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.threads import available_threads
 

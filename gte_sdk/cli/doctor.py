@@ -15,7 +15,7 @@ import numpy as np
 
 import gte_sdk
 from gte_sdk import _kernels
-from gte_sdk.cli.model import model_options
+from gte_sdk.cli.model_options import model_options
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import DeviceError, GteError
 from gte_sdk.model_files.directory import bundled_models

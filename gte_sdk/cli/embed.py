@@ -10,7 +10,7 @@ from typing import IO
 import click
 
 from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
-from gte_sdk.cli.model import embed_batch, model_options
+from gte_sdk.cli.model_options import embed_batch, model_options
 from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from gte_sdk.cli.model import model_options
+from gte_sdk.cli.model_options import model_options
 from gte_sdk.cli.terminal import Notices, counted, files_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError

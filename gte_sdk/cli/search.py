@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gte_sdk.cli.answers import Hit, print_json, print_passage
 from gte_sdk.cli.index import keep_current
-from gte_sdk.cli.model import embed_batch, model_options
+from gte_sdk.cli.model_options import embed_batch, model_options
 from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, progress_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.passages.searching import PassageSearch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gte_sdk.cli.model import model_options
+from gte_sdk.cli.model_options import model_options
 from gte_sdk.embedding.embedder import Embedder
 
 KEY_VARIABLE = "GTE_API_KEY"
