@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_sdk.checks import check_count, check_iterable, check_out, check_seconds, check_texts, check_token_ids
 from gte_sdk.embedding.chunks import Chunk, late_vectors, split_text
 from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
 from gte_sdk.embedding.vector_types import DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.errors import InputError
-from gte_sdk.inputs import check_count, check_iterable, check_out, check_seconds, check_texts, check_token_ids
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.progress import progress_bar
 from gte_sdk.runtime import tokens

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_sdk.checks import check_iterable, check_texts
 from gte_sdk.embedding.embedder import DEFAULT_MAX_BATCH_TOKENS, Embedder
 from gte_sdk.errors import ModelMismatchError
-from gte_sdk.inputs import check_iterable, check_texts
 from gte_sdk.model_files.directory import bundled_models
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_sdk.checks import check_iterable, check_texts
 from gte_sdk.embedding.embedder import DEFAULT_MAX_BATCH_TOKENS, DEFAULT_MODEL
 from gte_sdk.embedding.text_kinds import TextKind, check_kind, embed_function
 from gte_sdk.errors import InputError
-from gte_sdk.inputs import check_iterable, check_texts
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options
 
 try:
