@@ -1,4 +1,4 @@
-"""The range of int8 and uint8 vectors of a model directory (gte_sdk/embedding/vector_types.py), measured on the bundled texts.
+"""The range of int8 and uint8 vectors (gte_sdk/embedding/vector_types.py), measured on the bundled texts.
 
 The texts of calibration alone are prose: on their range an empty text of gte-mini is clipped to a cosine of .984.
 

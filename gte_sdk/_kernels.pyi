@@ -11,7 +11,7 @@ def variants() -> list[str]:
     """Names of the instruction sets that this CPU and build have, slowest first: "scalar", "avx2", "neon", ..."""
 
 def encode(vectors: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Rows (n, stored bytes) of dtype "float32", "float16", "int8" or "binary" (csrc/search/row_types.hpp), scales (n,)."""
+    """Rows (n, bytes) of dtype "float32", "float16", "int8" or "binary" (csrc/search/row_types.hpp); scales (n,)."""
 
 def search(
     queries: NDArray[np.float32],

@@ -31,7 +31,7 @@ def report_truncation(left_out: Sequence[int], first_index: int, max_tokens: int
 
 def _frames_inside() -> int:
     """The stacklevel at which a warning names the caller's line instead of one of this package."""
-    package = str(Path(__file__).parent)
+    package = str(Path(__file__).parent.parent)
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         level, frame = level + 1, frame.f_back
