@@ -44,7 +44,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     import torch
 
     from training.embed import token_ids_of
-    from training.grad_cache import backward_through_chunks
+    from training.loss.grad_cache import backward_through_chunks
     from training.objective import stage_loss
     from training.recipe import load_recipe
     from training.sources import open_sources
@@ -77,8 +77,8 @@ def train_ours(model: str, batch: int, steps: int, kept_tokens: int) -> dict[str
 
     from gte_sdk.runtime.tokens import load_tokenizer, tokenize
     from training.encoder_files import load_encoder
-    from training.grad_cache import backward_through_chunks
-    from training.loss import contrastive_loss
+    from training.loss.grad_cache import backward_through_chunks
+    from training.loss.losses import contrastive_loss
 
     encoder = load_encoder(model, MAX_TOKENS).train()
     tokenizer = load_tokenizer(Path(model) / "tokenizer.json")

@@ -15,7 +15,7 @@ from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id, tokenize
 from training.embed import embed_token_ids
 from training.encoder import AnyEncoder
 from training.encoder_files import load_encoder, resolve_directory
-from training.loss import (
+from training.loss.losses import (
     contrastive_loss,
     matryoshka,
     similarity_distillation_loss,

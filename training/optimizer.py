@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.gather import process_count
+from training.loss.gather import process_count
 from training.recipe import Stage
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from training.loss import LossKind
+from training.loss.losses import LossKind
 
 if sys.version_info >= (3, 11):
     import tomllib

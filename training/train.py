@@ -25,7 +25,7 @@ from training.checkpoint import MODEL, full_disk_explained, latest_checkpoint, l
 from training.embed import token_ids_of
 from training.encoder_files import write_encoder
 from training.evaluate import evaluation_texts
-from training.grad_cache import backward_through_chunks
+from training.loss.grad_cache import backward_through_chunks
 from training.mixture import Batch, Mixture
 from training.objective import Teacher, open_teacher, stage_loss
 from training.optimizer import WeightAverage, learning_rate_at, make_optimizer, optimizer_state, set_learning_rate

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gte_sdk.runtime.tokens import pad_batch
 from training.encoder import Encoder
-from training.grad_cache import backward_through_chunks
-from training.loss import contrastive_loss
+from training.loss.grad_cache import backward_through_chunks
+from training.loss.losses import contrastive_loss
 
 TOKEN_IDS = [[2, *range(5, 5 + length), 3] for length in (1, 9, 4, 4, 17, 2, 8, 30, 3, 6)]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from gte_sdk.runtime.tokens import load_tokenizer, pad_batch
 from training.encoder import Encoder, random_encoder
 from training.encoder_files import write_encoder
-from training.grad_cache import backward_through_chunks
-from training.loss import contrastive_loss
+from training.loss.grad_cache import backward_through_chunks
+from training.loss.losses import contrastive_loss
 from training.recipe import Architecture, EncoderRecipe, Hardware, Recipe, RecipeError
 from training.session import open_accelerator, prepare_model
 from training.start import start_encoder

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from training.loss import (
+from training.loss.losses import (
     LossKind,
     contrastive_loss,
     matryoshka,

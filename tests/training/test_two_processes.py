@@ -14,9 +14,9 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from training.encoder import Encoder
-from training.gather import first_row, gather_rows
-from training.grad_cache import backward_through_chunks
-from training.loss import contrastive_loss
+from training.loss.gather import first_row, gather_rows
+from training.loss.grad_cache import backward_through_chunks
+from training.loss.losses import contrastive_loss
 from training.train import main
 
 from ..ports import free_port

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from training.gather import first_row, gather_rows
+from training.loss.gather import first_row, gather_rows
 
 LossKind = Literal["improved", "vanilla"]
 

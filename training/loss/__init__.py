@@ -1,0 +1,1 @@
+"""The contrastive losses, and how they are computed over processes and in chunks."""
