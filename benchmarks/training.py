@@ -43,11 +43,11 @@ def step_memory(batch: int) -> dict[str, Any]:
     """One optimizer step of the smoke encoder over `batch` pairs; peak resident memory of the process, in MB."""
     import torch
 
+    from training.data.sources import open_sources
     from training.embed import token_ids_of
     from training.loss.grad_cache import backward_through_chunks
     from training.objective import stage_loss
     from training.recipe import load_recipe
-    from training.sources import open_sources
     from training.start import load_start, start_tokenizer
 
     recipe = load_recipe("smoke")

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.checkpoint import random_states, save_checkpoint
+from training.data.pairs import Source, open_source, write_pairs
 from training.embed import embed_texts
 from training.encoder import AnyEncoder
 from training.evaluate import evaluate, find_sets, summarize
 from training.mine_negatives import mine
-from training.pairs import Source, open_source, write_pairs
 from training.recipe import Evaluation, Mining, RecipeError, Stage
 from training.run import Run
 from training.run_log import read_log

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from training.docstrings import DOCSTRINGS_NAME
+from training.data.docstrings import DOCSTRINGS_NAME
 from training.protocols import PROTOCOLS
 from training.recipe import Recipe, load_recipe
 from training.run_log import LogLine, read_log

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.pairs import Source
+from training.data.pairs import Source
+from training.data.sources import open_sources
 from training.session import run_command
-from training.sources import open_sources
 
 
 def write_ranking_set(source: Source, directory: Path, query_count: int, document_count: int, seed: int) -> None:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from training.pairs import PairsError, Source
-from training.sources import describe
+from training.data.pairs import PairsError, Source
+from training.data.sources import describe
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-sdk")
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id
+from training.data.pairs import Source
 from training.embed import embed_token_ids
 from training.encoder import (
     AnyEncoder,
@@ -22,7 +23,6 @@ from training.encoder import (
     special_token_ids,
 )
 from training.encoder_files import load_encoder, resolve_directory
-from training.pairs import Source
 from training.recipe import EncoderRecipe, RecipeError
 from training.tokenizer import extend_tokenizer, make_tokenizer
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from gte_sdk.runtime.word_pieces import SPLIT_CASE
-from training.pairs import Source
+from training.data.pairs import Source
 from training.recipe import RecipeError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

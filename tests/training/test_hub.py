@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gte_sdk.runtime.tokens import load_tokenizer
+from training.data.pairs import Pair, write_pairs
 from training.embed import embed_texts
 from training.encoder import Encoder
 from training.encoder_files import write_encoder
-from training.pairs import Pair, write_pairs
 
 from ..sdk.hub_programs import hub_environment
 from ..sdk.hub_stand_in import COMMIT, serve_hub
@@ -20,8 +20,8 @@ from ..sdk.hub_stand_in import COMMIT, serve_hub
 ROOT = Path(__file__).parents[2]
 SOURCES = """
 import json, sys
-from training.pairs import PairsError
-from training.sources import describe, open_sources
+from training.data.pairs import PairsError
+from training.data.sources import describe, open_sources
 for patterns in json.loads(sys.argv[1]):
     try:
         sources = open_sources(patterns, exclude=["*__test"])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training.data.pairs import Pair, open_source, write_pairs
 from training.encoder import Encoder
 from training.encoder_files import write_encoder
 from training.mine_negatives import main, mine
-from training.pairs import Pair, open_source, write_pairs
 from training.recipe import Mining
 
 # Texts are angles in degrees: cosines are known, and the order of documents by similarity is their order here.

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.mixture import Batch, Mixture
-from training.pairs import Pair, PairsError, Source, open_source, write_pairs
+from training.data.mixture import Batch, Mixture
+from training.data.pairs import Pair, PairsError, Source, open_source, write_pairs
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.pairs import ROWS_A_BATCH, Pair, PairsError, comparable, open_source, write_pairs
-from training.sources import describe, open_sources
+from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, comparable, open_source, write_pairs
+from training.data.sources import describe, open_sources
 
 from .tiny_run import full_disk
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import Embedder, top_k_cosine
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.docstrings import docstring_pairs
+from training.data.docstrings import docstring_pairs
 from training.embed import embed_texts
 from training.encoder_files import load_encoder
 from training.mteb_adapter import MtebModel

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.pairs import open_source
+from training.data.pairs import open_source
 from training.recipe import RecipeError
 from training.run_log import read_log
 

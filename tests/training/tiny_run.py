@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.pairs import Pair, write_pairs
+from training.data.pairs import Pair, write_pairs
 from training.run_log import read_log
 from training.train import main
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.pairs import Pair, PairsError, Source
+from training.data.pairs import Pair, PairsError, Source
 
 
 class Batch(NamedTuple):

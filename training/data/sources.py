@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from training.docstrings import write_docstring_pairs
-from training.pairs import DEFAULT_CACHE, PairsError, Source, open_source
+from training.data.docstrings import write_docstring_pairs
+from training.data.pairs import DEFAULT_CACHE, PairsError, Source, open_source
 
 HUB_PREFIX = "hub:"
 _HUB_FILE = re.compile(
