@@ -44,7 +44,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     import torch
 
     from training.data.sources import open_sources
-    from training.embed import token_ids_of
+    from training.encoders.embed import token_ids_of
     from training.loss.grad_cache import backward_through_chunks
     from training.objective import stage_loss
     from training.recipe import load_recipe
@@ -76,7 +76,7 @@ def train_ours(model: str, batch: int, steps: int, kept_tokens: int) -> dict[str
     import torch
 
     from gte_sdk.runtime.tokens import load_tokenizer, tokenize
-    from training.encoder_files import load_encoder
+    from training.encoders.encoder_files import load_encoder
     from training.loss.grad_cache import backward_through_chunks
     from training.loss.losses import contrastive_loss
 

@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from export.layout import transformer_config
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import read_json, read_module_types
-from training.encoder import AnyEncoder, EncoderOutput, StaticEncoder, mean_pool
+from training.encoders.encoder import AnyEncoder, EncoderOutput, StaticEncoder, mean_pool
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "modernbert")
 OPSET = 18

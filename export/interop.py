@@ -26,8 +26,8 @@ import gte_sdk
 from export.parity import PARITY_TEXTS, read_texts
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path, read_model_dir
 from gte_sdk.runtime.tokens import load_tokenizer, tokenize
-from training.encoder import random_static_encoder, special_token_ids
-from training.encoder_files import write_encoder
+from training.encoders.encoder import random_static_encoder, special_token_ids
+from training.encoders.encoder_files import write_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4

@@ -1,6 +1,6 @@
 """The files of a model directory beside its graphs: configuration, tokenizer, sentence-transformers' modules.
 
-`training.encoder_files` writes the layout; here it is made fit to be published: without weights (they are in the
+`training.encoders.encoder_files` writes the layout; here it is made fit to be published: without weights (they are in the
 graphs), without paths of this machine, and with one token limit that every reader of the directory obeys.
 """
 
@@ -21,8 +21,8 @@ from gte_sdk.model_files.directory import (
     TOKENIZER_JSON,
     read_json,
 )
-from training.encoder import AnyEncoder, StaticEncoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import AnyEncoder, StaticEncoder
+from training.encoders.encoder_files import write_encoder
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)

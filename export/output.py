@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from gte_sdk.errors import GteError
-from training.encoder import AnyEncoder
+from training.encoders.encoder import AnyEncoder
 
 
 class ExportError(click.ClickException):

@@ -23,7 +23,7 @@ from gte_sdk.runtime import native
 from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from gte_sdk.threads import available_threads
-from training.encoder import AnyEncoder, Encoder
+from training.encoders.encoder import AnyEncoder, Encoder
 
 PARITY_TEXTS = Path(__file__).with_name("parity_texts.jsonl")
 CALIBRATION_TEXTS = Path(__file__).with_name("calibration_texts.jsonl")

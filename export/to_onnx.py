@@ -46,7 +46,7 @@ from gte_sdk.model_files.directory import (
     write_gte_json,
 )
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
-from training.encoder import AnyEncoder, StaticEncoder
+from training.encoders.encoder import AnyEncoder, StaticEncoder
 
 PRECISIONS = ("fp32", "fp16", "int8")
 QUANTIZATIONS = ("per-token", "dynamic", "static")

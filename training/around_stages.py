@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from training.checkpoint import random_states, save_checkpoint
 from training.data.pairs import Source, open_source, write_pairs
-from training.embed import embed_texts
-from training.encoder import AnyEncoder
+from training.encoders.embed import embed_texts
+from training.encoders.encoder import AnyEncoder
 from training.evaluate import evaluate, find_sets, summarize
 from training.mine_negatives import mine
 from training.recipe import Evaluation, Mining, RecipeError, Stage

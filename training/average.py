@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.encoder import AnyEncoder
-from training.encoder_files import load_encoder, resolve_directory, write_encoder
+from training.encoders.encoder import AnyEncoder
+from training.encoders.encoder_files import load_encoder, resolve_directory, write_encoder
 
 
 def average(encoders: Sequence[AnyEncoder], weights: Sequence[float]) -> AnyEncoder:

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import Tensor
 
-from training.encoder import AnyEncoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import AnyEncoder
+from training.encoders.encoder_files import write_encoder
 
 KEPT = 2
 MODEL = "model"

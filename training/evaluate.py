@@ -19,8 +19,8 @@ from gte_sdk import Embedder
 from gte_sdk.model_files.directory import GTE_JSON, bundled_models
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.pairs import comparable
-from training.embed import embed_texts
-from training.encoder_files import load_encoder, resolve_directory
+from training.encoders.embed import embed_texts
+from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.protocols import PROTOCOLS, Embed, SetError, rows_of, with_title
 from training.session import run_command
 

@@ -19,8 +19,8 @@ from gte_sdk import top_k_cosine
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.pairs import Pair, write_pairs
 from training.data.sources import open_sources
-from training.embed import embed_texts
-from training.encoder_files import load_encoder, resolve_directory
+from training.encoders.embed import embed_texts
+from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.recipe import Mining
 from training.session import run_command
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from gte_sdk import Embedder
 from gte_sdk.model_files.directory import GTE_JSON, read_model_dir
 from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id, tokenize
-from training.embed import embed_token_ids
-from training.encoder import AnyEncoder
-from training.encoder_files import load_encoder, resolve_directory
+from training.encoders.embed import embed_token_ids
+from training.encoders.encoder import AnyEncoder
+from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.loss.losses import (
     contrastive_loss,
     matryoshka,

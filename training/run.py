@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer
 from torch import nn
 
-from training.encoder import AnyEncoder
+from training.encoders.encoder import AnyEncoder
 from training.recipe import Recipe
 
 

@@ -17,7 +17,7 @@ from transformers import __version__ as version
 from gte_sdk.errors import GteError
 from training.checkpoint import CheckpointError
 from training.data.pairs import PairsError
-from training.encoder import AnyEncoder, Encoder
+from training.encoders.encoder import AnyEncoder, Encoder
 from training.protocols import SetError
 from training.recipe import Recipe, RecipeError, Stage, dump_recipe, load_recipe
 

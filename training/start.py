@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id
 from training.data.pairs import Source
-from training.embed import embed_token_ids
-from training.encoder import (
+from training.encoders.embed import embed_token_ids
+from training.encoders.encoder import (
     AnyEncoder,
     Encoder,
     StaticEncoder,
@@ -22,7 +22,7 @@ from training.encoder import (
     random_static_encoder,
     special_token_ids,
 )
-from training.encoder_files import load_encoder, resolve_directory
+from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.recipe import EncoderRecipe, RecipeError
 from training.tokenizer import extend_tokenizer, make_tokenizer
 

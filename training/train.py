@@ -25,8 +25,8 @@ from training.checkpoint import MODEL, full_disk_explained, latest_checkpoint, l
 from training.data.mixture import Batch, Mixture
 from training.data.pairs import Source
 from training.data.sources import open_sources
-from training.embed import token_ids_of
-from training.encoder_files import write_encoder
+from training.encoders.embed import token_ids_of
+from training.encoders.encoder_files import write_encoder
 from training.evaluate import evaluation_texts
 from training.loss.grad_cache import backward_through_chunks
 from training.objective import Teacher, open_teacher, stage_loss

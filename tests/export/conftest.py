@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from export.parity import PARITY_TEXTS, read_texts
-from training.encoder import Encoder, Pooling, random_encoder, random_static_encoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import Encoder, Pooling, random_encoder, random_static_encoder
+from training.encoders.encoder_files import write_encoder
 
 VOCABULARY = 400
 MAX_TOKENS = 48

@@ -18,7 +18,7 @@ from export.to_onnx import main
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime.onnxruntime_graph import open_graph
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.encoder_files import load_encoder
+from training.encoders.encoder_files import load_encoder
 
 # Every kind in equal shares; sentence-transformers cannot take a lone surrogate.
 TEXTS = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text]

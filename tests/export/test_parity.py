@@ -12,7 +12,7 @@ from export.graph import write_graph
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
 from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.encoder_files import load_encoder
+from training.encoders.encoder_files import load_encoder
 
 from .conftest import MAX_TOKENS
 

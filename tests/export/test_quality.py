@@ -25,8 +25,8 @@ from export.to_onnx import main
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
-from training.encoder import random_encoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import random_encoder
+from training.encoders.encoder_files import write_encoder
 
 MAX_TOKENS = 48
 

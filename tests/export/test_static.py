@@ -19,8 +19,8 @@ from export.to_onnx import main
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.encoder import StaticEncoder, random_static_encoder, special_token_ids
-from training.encoder_files import write_encoder
+from training.encoders.encoder import StaticEncoder, random_static_encoder, special_token_ids
+from training.encoders.encoder_files import write_encoder
 
 from .conftest import CheckpointMaker
 

@@ -23,7 +23,7 @@ import gte_sdk
 from export.graph import write_graph
 from export.to_onnx import main
 from gte_sdk.model_files.directory import FORMAT_VERSION, checked_file, read_model_dir
-from training.encoder import AnyEncoder
+from training.encoders.encoder import AnyEncoder
 
 from .conftest import DIM, MAX_TOKENS, CheckpointMaker
 

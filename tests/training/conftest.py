@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from training.encoder import Encoder, random_encoder
+from training.encoders.encoder import Encoder, random_encoder
 
 from .tiny_run import write_data
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from training.average import average, main
-from training.encoder import Encoder, StaticEncoder
-from training.encoder_files import load_encoder, write_encoder
+from training.encoders.encoder import Encoder, StaticEncoder
+from training.encoders.encoder_files import load_encoder, write_encoder
 
 
 def test_the_mean_is_weighted_and_its_weights_need_no_sum_of_one() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.runtime.tokens import load_tokenizer, pad_batch, tokenize
-from training.encoder import (
+from training.encoders.encoder import (
     AnyEncoder,
     Encoder,
     StaticEncoder,
@@ -21,7 +21,7 @@ from training.encoder import (
     random_static_encoder,
     special_token_ids,
 )
-from training.encoder_files import load_encoder, write_encoder
+from training.encoders.encoder_files import load_encoder, write_encoder
 
 TEXTS = ["open a file", "sort a list of numbers by key", "", "a"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.encoder import Encoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import Encoder
+from training.encoders.encoder_files import write_encoder
 from training.evaluate import (
     evaluate,
     evaluation_texts,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gte_sdk.runtime.tokens import pad_batch
-from training.encoder import Encoder
+from training.encoders.encoder import Encoder
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import contrastive_loss
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gte_sdk.runtime.tokens import load_tokenizer, pad_batch
-from training.encoder import Encoder, random_encoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import Encoder, random_encoder
+from training.encoders.encoder_files import write_encoder
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import contrastive_loss
 from training.recipe import Architecture, EncoderRecipe, Hardware, Recipe, RecipeError

@@ -10,9 +10,9 @@ import numpy as np
 
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.pairs import Pair, write_pairs
-from training.embed import embed_texts
-from training.encoder import Encoder
-from training.encoder_files import write_encoder
+from training.encoders.embed import embed_texts
+from training.encoders.encoder import Encoder
+from training.encoders.encoder_files import write_encoder
 
 from ..sdk.hub_programs import hub_environment
 from ..sdk.hub_stand_in import COMMIT, serve_hub
@@ -34,8 +34,8 @@ ENCODERS = """
 import json, sys
 from gte_sdk.errors import HubError
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.embed import embed_texts
-from training.encoder_files import load_encoder, resolve_directory
+from training.encoders.embed import embed_texts
+from training.encoders.encoder_files import load_encoder, resolve_directory
 directory = resolve_directory(sys.argv[1])
 encoder = load_encoder(sys.argv[1])
 vectors = embed_texts(encoder, load_tokenizer(directory / "tokenizer.json"), ["open a file"], 16)

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from training.data.pairs import Pair, open_source, write_pairs
-from training.encoder import Encoder
-from training.encoder_files import write_encoder
+from training.encoders.encoder import Encoder
+from training.encoders.encoder_files import write_encoder
 from training.mine_negatives import main, mine
 from training.recipe import Mining
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gte_sdk import Embedder, top_k_cosine
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.docstrings import docstring_pairs
-from training.embed import embed_texts
-from training.encoder_files import load_encoder
+from training.encoders.embed import embed_texts
+from training.encoders.encoder_files import load_encoder
 from training.mteb_adapter import MtebModel
 from training.recipe import load_recipe
 from training.run_log import read_log

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, models
 
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.pairs import Pair, Source, open_source, write_pairs
-from training.embed import embed_token_ids
-from training.encoder import Encoder
-from training.encoder_files import load_encoder, write_encoder
+from training.encoders.embed import embed_token_ids
+from training.encoders.encoder import Encoder
+from training.encoders.encoder_files import load_encoder, write_encoder
 from training.recipe import RecipeError, load_recipe
 from training.start import static_from_transformer
 from training.tokenizer import extend_tokenizer

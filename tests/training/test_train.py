@@ -15,8 +15,8 @@ import torch
 
 from training.checkpoint import CheckpointError, full_disk_explained, latest_checkpoint, load_state
 from training.data.pairs import Pair, PairsError, write_pairs
-from training.encoder import StaticEncoder
-from training.encoder_files import load_encoder
+from training.encoders.encoder import StaticEncoder
+from training.encoders.encoder_files import load_encoder
 from training.recipe import RecipeError
 from training.run_log import append_log, read_log
 from training.session import TrainingError

@@ -13,7 +13,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from training.encoder import Encoder
+from training.encoders.encoder import Encoder
 from training.loss.gather import first_row, gather_rows
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import contrastive_loss

@@ -17,7 +17,7 @@ from torch import nn
 from gte_sdk.errors import HubError, ModelFormatError
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.encoder import (
+from training.encoders.encoder import (
     SPECIAL_TOKEN_WEIGHT,
     AnyEncoder,
     Encoder,

@@ -1,0 +1,1 @@
+"""Encoders in PyTorch: pooling, files, and embedding with them."""
