@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.docstrings import DOCSTRINGS_NAME
-from training.protocols import PROTOCOLS
+from training.evaluation.protocols import PROTOCOLS
 from training.recipe import Recipe, load_recipe
 from training.run_log import LogLine, read_log
 

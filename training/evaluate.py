@@ -21,7 +21,7 @@ from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.pairs import comparable
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
-from training.protocols import PROTOCOLS, Embed, SetError, rows_of, with_title
+from training.evaluation.protocols import PROTOCOLS, Embed, SetError, rows_of, with_title
 from training.session import run_command
 
 

@@ -18,7 +18,7 @@ from gte_sdk.errors import GteError
 from training.checkpoint import CheckpointError
 from training.data.pairs import PairsError
 from training.encoders.encoder import AnyEncoder, Encoder
-from training.protocols import SetError
+from training.evaluation.protocols import SetError
 from training.recipe import Recipe, RecipeError, Stage, dump_recipe, load_recipe
 
 

@@ -19,7 +19,7 @@ from training.evaluate import (
     main,
     summarize,
 )
-from training.protocols import SetError, ranking_scores
+from training.evaluation.protocols import SetError, ranking_scores
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.docstrings import docstring_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder
-from training.mteb_adapter import MtebModel
+from training.evaluation.mteb_adapter import MtebModel
 from training.recipe import load_recipe
 from training.run_log import read_log
 from training.start import load_start

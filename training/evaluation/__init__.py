@@ -1,0 +1,1 @@
+"""Quality: MTEB's protocols over any function from texts to vectors."""
