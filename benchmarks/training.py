@@ -46,9 +46,9 @@ def step_memory(batch: int) -> dict[str, Any]:
     from training.data.sources import open_sources
     from training.encoders.embed import token_ids_of
     from training.loss.grad_cache import backward_through_chunks
-    from training.objective import stage_loss
     from training.recipe import load_recipe
-    from training.start import load_start, start_tokenizer
+    from training.runs.objective import stage_loss
+    from training.runs.start import load_start, start_tokenizer
 
     recipe = load_recipe("smoke")
     stage = recipe.stages["pretrain"]

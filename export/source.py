@@ -8,9 +8,9 @@ from export.graph import check_architecture
 from export.output import ExportError
 from gte_sdk.errors import GteError, HubError
 from gte_sdk.model_files.directory import CARD, CONFIG_JSON
-from training.checkpoint import MODEL
 from training.encoders.encoder import AnyEncoder
 from training.encoders.encoder_files import load_encoder, resolve_directory
+from training.runs.checkpoint import MODEL
 
 
 def find_source(source: str) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 from training.data.docstrings import DOCSTRINGS_NAME
 from training.evaluation.protocols import PROTOCOLS
 from training.recipe import Recipe, load_recipe
-from training.run_log import LogLine, read_log
+from training.runs.run_log import LogLine, read_log
 
 
 def describe(

@@ -15,7 +15,7 @@ import numpy as np
 
 from training.data.pairs import Source
 from training.data.sources import open_sources
-from training.session import run_command
+from training.runs.command_line import run_command
 
 
 def write_ranking_set(source: Source, directory: Path, query_count: int, document_count: int, seed: int) -> None:

@@ -22,7 +22,7 @@ from training.data.pairs import comparable
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.evaluation.protocols import PROTOCOLS, Embed, SetError, rows_of, with_title
-from training.session import run_command
+from training.runs.command_line import run_command
 
 
 def evaluate(sets: Sequence[Path], embed: Embed, embed_query: Embed | None = None) -> dict[str, float]:

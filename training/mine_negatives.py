@@ -22,7 +22,7 @@ from training.data.sources import open_sources
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.recipe import Mining
-from training.session import run_command
+from training.runs.command_line import run_command
 
 QUERIES_A_SEARCH = 4096
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.recipe import RECIPES, Recipe, RecipeError, dump_recipe, load_recipe
-from training.session import parse, recipe_of
+from training.runs.command_line import parse, recipe_of
 
 MINIMAL = """
 name = "minimal"

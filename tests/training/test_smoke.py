@@ -16,8 +16,8 @@ from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder
 from training.evaluation.mteb_adapter import MtebModel
 from training.recipe import load_recipe
-from training.run_log import read_log
-from training.start import load_start
+from training.runs.run_log import read_log
+from training.runs.start import load_start
 from training.train import main as train
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from training.data.pairs import open_source
 from training.recipe import RecipeError
-from training.run_log import read_log
+from training.runs.run_log import read_log
 
 from .tiny_run import change, train
 

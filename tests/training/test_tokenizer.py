@@ -13,8 +13,8 @@ from training.encoders.embed import embed_token_ids
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import load_encoder, write_encoder
 from training.recipe import RecipeError, load_recipe
-from training.start import static_from_transformer
-from training.tokenizer import extend_tokenizer
+from training.runs.start import static_from_transformer
+from training.runs.tokenizer import extend_tokenizer
 
 from .tiny_run import train
 

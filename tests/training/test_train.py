@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from training.checkpoint import CheckpointError, full_disk_explained, latest_checkpoint, load_state
 from training.data.pairs import Pair, PairsError, write_pairs
 from training.encoders.encoder import StaticEncoder
 from training.encoders.encoder_files import load_encoder
 from training.recipe import RecipeError
-from training.run_log import append_log, read_log
-from training.session import TrainingError
+from training.runs.checkpoint import CheckpointError, full_disk_explained, latest_checkpoint, load_state
+from training.runs.command_line import TrainingError
+from training.runs.run_log import append_log, read_log
 
 from .tiny_run import change, full_disk, losses, train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.pairs import Pair, write_pairs
-from training.run_log import read_log
+from training.runs.run_log import read_log
 from training.train import main
 
 SENTENCES = ("open a file and read its lines", "sort a list by key", "send a message to the server", "write text")

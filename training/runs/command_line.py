@@ -15,11 +15,11 @@ from torch import nn
 from transformers import __version__ as version
 
 from gte_sdk.errors import GteError
-from training.checkpoint import CheckpointError
 from training.data.pairs import PairsError
 from training.encoders.encoder import AnyEncoder, Encoder
 from training.evaluation.protocols import SetError
 from training.recipe import Recipe, RecipeError, Stage, dump_recipe, load_recipe
+from training.runs.checkpoint import CheckpointError
 
 
 class TrainingError(RuntimeError):

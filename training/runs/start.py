@@ -24,7 +24,7 @@ from training.encoders.encoder import (
 )
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.recipe import EncoderRecipe, RecipeError
-from training.tokenizer import extend_tokenizer, make_tokenizer
+from training.runs.tokenizer import extend_tokenizer, make_tokenizer
 
 
 def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.checkpoint import random_states, save_checkpoint
 from training.data.pairs import Source, open_source, write_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
@@ -17,7 +16,8 @@ from training.evaluate import evaluate, find_sets, summarize
 from training.mine_negatives import mine
 from training.recipe import Evaluation, Mining, RecipeError, Stage
 from training.run import Run
-from training.run_log import read_log
+from training.runs.checkpoint import random_states, save_checkpoint
+from training.runs.run_log import read_log
 
 
 def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Source]], encoder: AnyEncoder) -> None:

@@ -1,0 +1,1 @@
+"""What a run is made of: start, objective, optimizer, stages, checkpoints, log."""
