@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from export.graph import check_architecture
+from export.graphs.trace import check_architecture
 from export.output import ExportError
 from gte_sdk.errors import GteError, HubError
 from gte_sdk.model_files.directory import CARD, CONFIG_JSON

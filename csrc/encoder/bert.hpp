@@ -48,7 +48,7 @@ struct Encoder {
     bool is_table() const { return positions.empty(); }
 };
 
-constexpr float gelu_minimum = 0.17004f;  // as export/quantize.py has it
+constexpr float gelu_minimum = 0.17004f;  // as export/graphs/quantize.py has it
 constexpr size_t lanes = 16, inputs_per_step = 4;
 // Every width has to be a multiple of this, that of a head or a table of `lanes`.
 constexpr size_t width_step = 64;

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 import gte_sdk
 from export import parity
-from export.graph import write_graph
+from export.graphs.trace import write_graph
 from export.layout import size_of
 from export.parity import PARITY_TEXTS, Vectors, read_texts
 from export.to_onnx import main

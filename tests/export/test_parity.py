@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from export import parity
-from export.graph import write_graph
+from export.graphs.trace import write_graph
 from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
 from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.runtime.tokens import load_tokenizer

@@ -18,8 +18,8 @@ from torch import nn
 
 import export.to_onnx as export_command
 import gte_sdk
+from export.graphs.quantize import QuantizationSummary, quantize
 from export.parity import spearman
-from export.quantize import QuantizationSummary, quantize
 from export.sts import read_sts
 from export.to_onnx import main
 from gte_sdk.errors import InputError

@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.calibrate import channel_maxima, level_channels
-from export.quantize import GELU_MINIMUM, MINIMUM_TABLE_ROWS, _symmetric, _without_saturation, quantize
+from export.graphs.calibrate import channel_maxima, level_channels
+from export.graphs.quantize import GELU_MINIMUM, MINIMUM_TABLE_ROWS, _symmetric, _without_saturation, quantize
 from gte_sdk.runtime.tokens import TokenBatch, pad_batch
 
 WIDTH, HIDDEN, OUT, TABLE_ROWS = 16, 24, 8, MINIMUM_TABLE_ROWS

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import export.to_onnx
 import gte_sdk
-from export.graph import write_graph
+from export.graphs.trace import write_graph
 from export.to_onnx import main
 from gte_sdk.model_files.directory import FORMAT_VERSION, checked_file, read_model_dir
 from training.encoders.encoder import AnyEncoder

@@ -22,8 +22,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.calibrate import token_spread
-from export.quantize import MINIMUM_TABLE_ROWS, QuantizationSummary
+from export.graphs.calibrate import token_spread
+from export.graphs.quantize import MINIMUM_TABLE_ROWS, QuantizationSummary
 from gte_sdk.runtime.tokens import TokenBatch
 
 # A product is kept in float where the largest token of its input is more than so many times the median one.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.calibrate import channel_maxima, level_channels
+from export.graphs.calibrate import channel_maxima, level_channels
 from gte_sdk.runtime.tokens import TokenBatch
 
 # A table of fewer rows (positions, segments) is kept in float: it has next to no weight and is added to every token.

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnx.utils import Extractor
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export.graph import OUTPUT_NAMES
+from export.graphs.trace import OUTPUT_NAMES
 
 
 def to_half(source: Path, target: Path) -> None:

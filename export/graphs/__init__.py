@@ -1,0 +1,1 @@
+"""From a checkpoint to ONNX graphs: fp32, fp16 and int8."""
