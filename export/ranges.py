@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from export.layout import write_json
-from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
+from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
 from gte_sdk.embedding.vector_types import measure_limits
 from gte_sdk.model_files.directory import GTE_JSON, read_json

@@ -20,7 +20,6 @@ if (
 import click
 from click.core import ParameterSource
 
-from export import parity
 from export.card import Origin, Shape, model_card, summary_table
 from export.golden import write_golden
 from export.graphs.half import to_half
@@ -29,11 +28,12 @@ from export.graphs.quantize import QuantizationSummary, quantize
 from export.graphs.trace import OPSET, write_graph
 from export.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
 from export.output import ExportError, check_space, one_line_errors, whole_or_nothing
-from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds
-from export.plot import plot_distribution
+from export.parity import measure as parity
+from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds
+from export.parity.plot import plot_distribution
+from export.parity.sts import measure_sts, read_sts
 from export.ranges import write_ranges
 from export.source import find_source, load_source
-from export.sts import measure_sts, read_sts
 from gte_sdk.model_files.directory import (
     CARD,
     CONFIG_JSON,

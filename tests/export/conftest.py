@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from export.parity import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_texts
 from training.encoders.encoder import Encoder, Pooling, random_encoder, random_static_encoder
 from training.encoders.encoder_files import write_encoder
 

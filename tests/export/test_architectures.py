@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 import gte_sdk
-from export.parity import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_texts
 from export.to_onnx import main
 
 from .conftest import CONFIGURATIONS, DIM, MAX_TOKENS, CheckpointMaker

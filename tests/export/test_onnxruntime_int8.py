@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import gte_sdk
 from export.graphs.calibrate import token_spread
 from export.graphs.onnxruntime_int8 import LARGEST_SPREAD, quantize_with_onnxruntime
-from export.parity import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_texts
 from export.to_onnx import main
 from gte_sdk.runtime.tokens import pad_batch
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from export import parity
 from export.graphs.trace import write_graph
-from export.parity import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
+from export.parity import measure as parity
+from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
 from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.encoder_files import load_encoder

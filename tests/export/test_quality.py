@@ -19,8 +19,8 @@ from torch import nn
 import export.to_onnx as export_command
 import gte_sdk
 from export.graphs.quantize import QuantizationSummary, quantize
-from export.parity import spearman
-from export.sts import read_sts
+from export.parity.measure import spearman
+from export.parity.sts import read_sts
 from export.to_onnx import main
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path

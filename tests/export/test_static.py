@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 import gte_sdk
 from export.layout import size_of
-from export.parity import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_texts
 from export.to_onnx import main
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files.directory import TOKENIZER_JSON

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.parity import PYTORCH, Run, spearman
+from export.parity.measure import PYTORCH, Run, spearman
 from gte_sdk.errors import InputError
 from gte_sdk.runtime.tokens import tokenize
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.speed import describe_machine, measure_speed
+from export.parity.speed import describe_machine, measure_speed
 from gte_sdk import top_k_cosine
 from gte_sdk.errors import InputError
 from gte_sdk.runtime import native
