@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import onnxruntime
 
-from export.layout import write_json
+from export.directory.layout import write_json
 from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import (

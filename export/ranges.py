@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from export.layout import write_json
+from export.directory.layout import write_json
 from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
 from gte_sdk.embedding.vector_types import measure_limits

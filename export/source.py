@@ -4,8 +4,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from export.directory.output import ExportError
 from export.graphs.trace import check_architecture
-from export.output import ExportError
 from gte_sdk.errors import GteError, HubError
 from gte_sdk.model_files.directory import CARD, CONFIG_JSON
 from training.encoders.encoder import AnyEncoder

@@ -20,14 +20,14 @@ if (
 import click
 from click.core import ParameterSource
 
-from export.card import Origin, Shape, model_card, summary_table
+from export.directory.card import Origin, Shape, model_card, summary_table
+from export.directory.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
+from export.directory.output import ExportError, check_space, one_line_errors, whole_or_nothing
 from export.golden import write_golden
 from export.graphs.half import to_half
 from export.graphs.onnxruntime_int8 import INSTRUCTION_SETS, quantize_with_onnxruntime
 from export.graphs.quantize import QuantizationSummary, quantize
 from export.graphs.trace import OPSET, write_graph
-from export.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
-from export.output import ExportError, check_space, one_line_errors, whole_or_nothing
 from export.parity import measure as parity
 from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds
 from export.parity.plot import plot_distribution

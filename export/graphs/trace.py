@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from export.layout import transformer_config
+from export.directory.layout import transformer_config
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import read_json, read_module_types
 from training.encoders.encoder import AnyEncoder, EncoderOutput, StaticEncoder, mean_pool

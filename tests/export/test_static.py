@@ -13,7 +13,7 @@ from onnx import TensorProto
 from sentence_transformers import SentenceTransformer
 
 import gte_sdk
-from export.layout import size_of
+from export.directory.layout import size_of
 from export.parity.measure import PARITY_TEXTS, read_texts
 from export.to_onnx import main
 from gte_sdk.model_files import directory as model_dir

@@ -1,0 +1,1 @@
+"""The model directory as the export writes it: layout, card, progress."""
