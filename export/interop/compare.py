@@ -1,6 +1,6 @@
 """Does every tool of the ecosystem give our vectors? Exports a transformer and a token table, runs them in each client.
 
-    python export/interop.py build/interop
+    python export/interop/compare.py build/interop
 
 Each client gets an environment of its own below that folder (optimum pins an older transformers than the rest), made
 once: about 2 GB of downloads. Exits with 1 when a client differs from gte_sdk by more than 1e-4 in any number.
@@ -35,13 +35,13 @@ TOLERANCE = 1e-4
 INT8_COSINE = 0.999
 TEXT_COUNT = 100
 TORCH = "torch==2.13.0"
-CLIENTS = ROOT / "interop/clients.py"
+CLIENTS = ROOT / "export/interop/clients.py"
 JAVASCRIPT = ROOT / "interop"
 
 
 class Client(NamedTuple):
     name: str
-    """The function in interop/clients.py, or the file in interop/ for Node."""
+    """The function in export/interop/clients.py, or the file in interop/ for Node."""
     environment: str
     """Clients of the same environment share one."""
     precision: str
