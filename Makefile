@@ -50,7 +50,7 @@ desktop-example: .venv/.development .venv-desktop/.installed
 
 # Each client in an environment of its own, transformers.js by npm; see docs/export.md.
 interop: .venv/.development
-	.venv/bin/python export/interop/compare.py build/interop
+	.venv/bin/python -m export.interop.compare build/interop
 
 # Its commands' pages ask the package itself, so it is installed beside the site's tools.
 site: .venv-site/.installed

@@ -1,7 +1,7 @@
 """The files of a model directory beside its graphs: configuration, tokenizer, sentence-transformers' modules.
 
-`training.encoders.encoder_files` writes the layout; here it is made fit to be published: without weights (they are in the
-graphs), without paths of this machine, and with one token limit that every reader of the directory obeys.
+`training.encoders.encoder_files` writes the layout; here it is made fit to be published: without weights (they are
+in the graphs), without paths of this machine, and with one token limit that every reader of the directory obeys.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The clients that export/interop/compare.py compares, each as its own documentation uses it; run in that client's environment.
+"""The clients that compare.py compares, each as its own documentation uses it; run in that client's environment.
 
 python clients.py CLIENT MODEL PRECISION TEXTS.json ANSWER.json
 """

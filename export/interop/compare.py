@@ -1,6 +1,6 @@
 """Does every tool of the ecosystem give our vectors? Exports a transformer and a token table, runs them in each client.
 
-    python export/interop/compare.py build/interop
+    python -m export.interop.compare build/interop
 
 Each client gets an environment of its own below that folder (optimum pins an older transformers than the rest), made
 once: about 2 GB of downloads. Exits with 1 when a client differs from gte_sdk by more than 1e-4 in any number.
@@ -14,9 +14,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-if __name__ == "__main__":  # run as a script: `export` is a package of the checkout, not beside this file
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import click
 import numpy as np
 import torch
@@ -29,19 +26,18 @@ from gte_sdk.runtime.tokens import load_tokenizer, tokenize
 from training.encoders.encoder import random_static_encoder, special_token_ids
 from training.encoders.encoder_files import write_encoder
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).parent
 TOLERANCE = 1e-4
 # What rounds activations to int8 may round one of them the other way in another build of ONNX Runtime.
 INT8_COSINE = 0.999
 TEXT_COUNT = 100
 TORCH = "torch==2.13.0"
-CLIENTS = ROOT / "export/interop/clients.py"
-JAVASCRIPT = ROOT / "interop"
+CLIENTS = HERE / "clients.py"
 
 
 class Client(NamedTuple):
     name: str
-    """The function in export/interop/clients.py, or the file in interop/ for Node."""
+    """The function in export/interop/clients.py, or the program beside this one for Node."""
     environment: str
     """Clients of the same environment share one."""
     precision: str
@@ -123,7 +119,7 @@ def _token_table(directory: Path) -> Path:
 
 def _export(checkpoint: Path, model: Path) -> Path:
     if not model.exists():
-        _call([sys.executable, str(ROOT / "export/to_onnx.py"), str(checkpoint), "--output", str(model)], model.parent)
+        _call([sys.executable, str(HERE.parent / "to_onnx.py"), str(checkpoint), "--output", str(model)], model.parent)
     return model
 
 
@@ -164,7 +160,7 @@ def _node_environment(folder: Path) -> Path:
         raise click.ClickException("npm is missing; install Node.js 20 or newer, or pass --only with a Python client")
     node.mkdir(exist_ok=True)
     for name in ("package.json", "transformers_js.mjs"):
-        shutil.copyfile(JAVASCRIPT / name, node / name)
+        shutil.copyfile(HERE / name, node / name)
     if not (node / "node_modules").is_dir():
         _call(["npm", "install", "--no-audit", "--no-fund", "--silent"], node)
     return node
