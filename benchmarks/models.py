@@ -3,9 +3,9 @@
     python benchmarks/models.py SETS --checkpoint DIR --int8 DIR [--models gte-mini,bm25] [--output build/models]
 
 SETS is a directory of evaluation sets (TASK/NAME, see training/evaluation/protocols.py). --checkpoint is
-all-MiniLM-L6-v2, from which the model2vec rival is distilled too; --int8 is what export/to_onnx.py made of it. Each model
-runs in a process of its own and is pinned to --cores; its report stays in --output, so a model that was measured is
-not measured again unless it is named in --models. --speed-only measures the speed of all again, one after another,
+all-MiniLM-L6-v2, from which the model2vec rival is distilled too; --int8 is what export/to_onnx.py made of it. Each
+model runs in a process of its own and is pinned to --cores; its report stays in --output, so a model that was measured
+is not measured again unless it is named in --models. --speed-only measures the speed of all again, one after another,
 and keeps their scores. The last line of the output is JSON.
 """
 

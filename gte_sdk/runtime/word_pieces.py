@@ -1,7 +1,7 @@
 """BERT's tokenizer on ASCII text in C++ (csrc/tokenizer/word_pieces.hpp), for those tokenizer.json files that are one.
 
 The tokenizers library takes 1.4 us a token, forty times what a token table takes for the vector; this takes a tenth of
-it and gives the same ids (tests/sdk/test_word_pieces.py). Any other text is the library's.
+it and gives the same ids (tests/sdk/runtime/test_word_pieces.py). Any other text is the library's.
 """
 
 import json

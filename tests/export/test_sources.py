@@ -17,7 +17,7 @@ from export.source import find_source
 from export.to_onnx import main
 from gte_sdk.errors import ModelFormatError
 
-from ..sdk.hub_stand_in import serve_hub
+from ..sdk.model_files.hub_stand_in import serve_hub
 from .conftest import CheckpointMaker
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from training.encoders.embed import embed_texts
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
 
-from ..sdk.hub_programs import hub_environment
-from ..sdk.hub_stand_in import COMMIT, serve_hub
+from ..sdk.model_files.hub_programs import hub_environment
+from ..sdk.model_files.hub_stand_in import COMMIT, serve_hub
 
 ROOT = Path(__file__).parents[2]
 SOURCES = """

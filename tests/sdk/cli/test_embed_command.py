@@ -14,7 +14,7 @@ from pyarrow import parquet
 from gte_sdk import Embedder
 from gte_sdk.cli.commands import gte
 
-from .tiny_models import DIM, write_tiny_model
+from ..tiny_models import DIM, write_tiny_model
 
 TEXTS = ["red", "", "green blue", 'slow, "quoted" red', "Über 東京", "fast " * 10]
 

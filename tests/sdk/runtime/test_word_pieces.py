@@ -12,7 +12,7 @@ from gte_sdk.model_files import directory as model_dir
 from gte_sdk.runtime import tokens
 from gte_sdk.runtime.word_pieces import CASE_BOUNDARY, WordPieces, word_pieces_of
 
-from .tiny_models import tiny_tokenizer
+from ..tiny_models import tiny_tokenizer
 
 TOKENIZER = tokens.load_tokenizer(model_dir.bundled_model_path("gte-mini") / "tokenizer.json")
 AROUND = tokens.special_tokens_around(TOKENIZER)

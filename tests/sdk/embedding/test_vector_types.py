@@ -12,7 +12,7 @@ from gte_sdk import Embedder, InputError, InputTypeError, ModelFormatError
 from gte_sdk.embedding.vector_types import convert_rows
 from gte_sdk.model_files import directory as model_dir
 
-from .tiny_models import write_tiny_model
+from ..tiny_models import write_tiny_model
 
 TEXTS = ["the first text", "", "another one, about rain", "def area(r): return r * r", "naïve café 🚀"] * 5
 

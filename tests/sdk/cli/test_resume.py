@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from gte_sdk import Embedder
 from gte_sdk.cli.commands import gte
 
-from .tiny_models import TABLE, write_tiny_model
+from ..tiny_models import TABLE, write_tiny_model
 
 GTE = [sys.executable, "-m", "gte_sdk.cli"]
 ROWS = 2000  # 512 in a batch

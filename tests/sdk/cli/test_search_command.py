@@ -12,7 +12,7 @@ from gte_sdk import Embedder
 from gte_sdk.cli.commands import gte
 from gte_sdk.cli.terminal import MAX_NOTICES
 
-from .tiny_models import write_tiny_model
+from ..tiny_models import write_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gte_sdk.cli.commands import gte
 from gte_sdk.model_files.bundle import open_bundle
 from gte_sdk.model_files.directory import GTE_JSON, bundled_model_path, write_gte_json
 
-from .tiny_models import DIM, TABLE, tiny_vector, write_tiny_model
+from ..tiny_models import DIM, TABLE, tiny_vector, write_tiny_model
 
 
 def run(*arguments: str | Path) -> Result:

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.runtime.onnx_file import read_onnx
 
-from .tiny_models import TABLE, table_graph
+from ..tiny_models import TABLE, table_graph
 
 
 def test_nodes_and_weights_are_those_that_onnx_reads() -> None:

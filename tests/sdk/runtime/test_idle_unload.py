@@ -16,7 +16,7 @@ from gte_sdk.runtime import native
 from gte_sdk.runtime import onnxruntime_graph as session
 from gte_sdk.runtime.idle_unload import Loaded
 
-from .run_python import run_python
+from ..run_python import run_python
 
 
 class Runner:

@@ -11,7 +11,7 @@ from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.cli.commands import gte
 from gte_sdk.model_files import directory as model_dir
 
-from .tiny_models import DIM, tiny_vector, write_json, write_tiny_model
+from ..tiny_models import DIM, tiny_vector, write_json, write_tiny_model
 
 
 @pytest.fixture

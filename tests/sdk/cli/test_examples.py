@@ -7,7 +7,7 @@ from pathlib import Path
 from gte_sdk.passages.splitting import count_rough_tokens, split_passages
 from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "standard_library_docs.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "standard_library_docs.py"
 
 
 def test_the_standard_library_documents_itself(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from gte_sdk.model_files import hub
 from gte_sdk.model_files.directory import sha256_of_file
 
+from ..tiny_models import TABLE, tiny_vector, write_json, write_tiny_model
 from .hub_programs import answers_of, hub_environment, open_all, open_one, start
 from .hub_stand_in import COMMIT, Fault, open_hub, open_proxy, serve_hub
-from .tiny_models import TABLE, tiny_vector, write_json, write_tiny_model
 
 NAME = "somebody/tiny-model"
 OLD = "1" * 40

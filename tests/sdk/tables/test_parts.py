@@ -29,7 +29,7 @@ from gte_sdk.tables.parts import (
     write_part,
 )
 
-from .tiny_models import DIM, write_tiny_model
+from ..tiny_models import DIM, write_tiny_model
 
 ROWS = 2 * PART_ROWS + 700
 COLORS = ["red", "green", "blue"]

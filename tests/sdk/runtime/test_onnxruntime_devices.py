@@ -15,7 +15,7 @@ from gte_sdk import DeviceError, Embedder
 from gte_sdk.runtime import onnxruntime_devices as providers
 from gte_sdk.runtime import tokens
 
-from .tiny_models import tiny_vector, write_tiny_model
+from ..tiny_models import tiny_vector, write_tiny_model
 
 CPU, CUDA = providers.PROVIDERS["cpu"], providers.PROVIDERS["cuda"]
 

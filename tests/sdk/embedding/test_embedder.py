@@ -24,8 +24,8 @@ from gte_sdk.embedding import embedder
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.runtime import tokens
 
-from .run_python import run_python
-from .tiny_models import DIM, TABLE, WORDS, tiny_vector, write_tiny_model
+from ..run_python import run_python
+from ..tiny_models import DIM, TABLE, WORDS, tiny_vector, write_tiny_model
 
 
 @pytest.fixture(scope="module")

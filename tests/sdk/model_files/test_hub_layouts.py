@@ -18,9 +18,9 @@ from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files import hub, published
 
+from ..tiny_models import DIM, TABLE, table_graph, tiny_vector, write_json, write_tiny_model
 from .hub_programs import open_all, open_one
 from .hub_stand_in import COMMIT, serve_hub
-from .tiny_models import DIM, TABLE, table_graph, tiny_vector, write_json, write_tiny_model
 
 BERT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 INT8_TABLE = np.round(TABLE * 64) / np.float32(64)

@@ -16,7 +16,7 @@ from gte_sdk.model_files import directory as model_dir
 from gte_sdk.runtime import native
 from gte_sdk.runtime.golden import Golden, GoldenVectors, deviation, golden_fields, read_golden
 
-from .tiny_models import TABLE, tiny_vector, write_tiny_model
+from ..tiny_models import TABLE, tiny_vector, write_tiny_model
 
 BUNDLED = model_dir.bundled_model_path("gte-mini")
 TEXTS = ["", "red green", "blue fast slow red"]

@@ -10,9 +10,9 @@ from gte_sdk import InputError
 from gte_sdk.model_files.directory import sha256_of_file
 from gte_sdk.model_files.hub import fetch_model
 
+from ..tiny_models import tiny_vector, write_tiny_model
 from .hub_programs import open_all, open_one
 from .hub_stand_in import COMMIT, Fault, open_hub, serve_hub
-from .tiny_models import tiny_vector, write_tiny_model
 
 NAME = "somebody/tiny-model"
 EXPORT = f"python export/to_onnx.py {NAME} --output DIR, and give DIR as the model"

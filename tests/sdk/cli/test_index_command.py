@@ -21,7 +21,7 @@ from gte_sdk import Embedder, Index
 from gte_sdk.cli.commands import gte
 from gte_sdk.passages.store import PassageStore
 
-from .tiny_models import TABLE, write_tiny_model
+from ..tiny_models import TABLE, write_tiny_model
 
 GTE = [sys.executable, "-m", "gte_sdk.cli"]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

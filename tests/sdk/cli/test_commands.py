@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from gte_sdk import __version__
 from gte_sdk.cli.commands import gte
 
-from .tiny_models import write_tiny_model
+from ..tiny_models import write_tiny_model
 
 GTE = [sys.executable, "-m", "gte_sdk.cli"]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")

@@ -7,7 +7,7 @@ import pytest
 
 from gte_sdk import Embedder, InputError, InputTypeError
 
-from .tiny_models import tiny_vector, write_tiny_model
+from ..tiny_models import tiny_vector, write_tiny_model
 
 
 def test_ids_give_the_vectors_of_the_texts() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gte_sdk import Embedder, InputError
 
-from .tiny_models import TABLE, WORDS, write_tiny_model
+from ..tiny_models import TABLE, WORDS, write_tiny_model
 
 STORY = "Berlin is the capital of Germany. It has four million people. The city lies on the river Spree. " * 3
 

@@ -18,9 +18,9 @@ from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.runtime.native import ARITHMETIC
 from gte_sdk.threads import available_threads
 
-from .hub_programs import hub_environment
-from .hub_stand_in import COMMIT, serve_hub
-from .tiny_models import DIM, TABLE, write_tiny_model
+from ..model_files.hub_programs import hub_environment
+from ..model_files.hub_stand_in import COMMIT, serve_hub
+from ..tiny_models import DIM, TABLE, write_tiny_model
 
 NAME = "somebody/tiny-model"
 
