@@ -1,6 +1,6 @@
 """Draws the tables of docs/runtime.md: documents a CPU second and peak memory of each way to run the same weights.
 
-    python benchmarks/plot_embedding.py docs/runtime.md docs/embedding-comparison.svg
+    python benchmarks/plot_embedding.py docs/runtime.md docs/images/embedding-comparison.svg
 
 The numbers have one home, the page; benchmarks/embedding.py measures them. A rival of two tables counts in the first.
 """

@@ -6,7 +6,7 @@ are to be trusted, more than its milliseconds. Rivals that are not installed are
 
     python benchmarks/search.py                                 500,000 x 384, q 1 8 64 256, k 10
     python benchmarks/search.py --rows 10000 --dims 1024 --ks 1 10 100 --rivals ours-float32 numpy
-    python benchmarks/search.py --growth --plot docs/search-cost.png
+    python benchmarks/search.py --growth --plot docs/images/search-cost.png
 """
 
 import argparse
