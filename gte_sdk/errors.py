@@ -2,7 +2,14 @@
 
 
 class GteError(Exception):
-    """Base of every error that gte_sdk raises on purpose."""
+    """Base of every error that gte_sdk raises on purpose.
+
+    remedy: the parameter or operation that remedies it, for a caller that has its own words for that (gte_sdk.cli).
+    """
+
+    def __init__(self, message: str = "", *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class InputError(GteError, ValueError):
@@ -15,6 +22,10 @@ class InputTypeError(InputError, TypeError):
 
 class ModelFormatError(GteError):
     """A model directory or index file that is missing something, damaged, or written in another format."""
+
+
+class IndexFormatError(ModelFormatError):
+    """A vector index or passage index that is damaged, or written in another format."""
 
 
 class ModelMismatchError(GteError):

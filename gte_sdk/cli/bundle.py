@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from gte_sdk.atomic_file import check_target, replace_whole
 from gte_sdk.cli.terminal import counted
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
@@ -23,7 +24,6 @@ from gte_sdk.model_files.directory import (
 )
 from gte_sdk.model_files.published import hub_name_of
 from gte_sdk.runtime.opening import locate_model
-from gte_sdk.tables.vector_files import check_target, replace_whole
 
 # What a directory of the Hub holds beside the weights of other frameworks.
 _MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")

@@ -14,6 +14,7 @@ from gte_sdk.cli.doctor import doctor
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
 from gte_sdk.cli.models import download, models
+from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.search import search
 from gte_sdk.cli.serve import serve
 from gte_sdk.errors import GteError
@@ -26,7 +27,7 @@ class _ReportingGroup(click.Group):
         try:
             return super().invoke(context)
         except GteError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(message_with_flag(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 # Python flushes standard output once more at exit, which must not fail again.

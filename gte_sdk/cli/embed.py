@@ -9,6 +9,7 @@ from typing import IO
 
 import click
 
+from gte_sdk.atomic_file import check_target, replace_whole
 from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
 from gte_sdk.cli.model_options import embed_batch, model_options
 from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
@@ -17,14 +18,7 @@ from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind
 from gte_sdk.errors import InputError
 from gte_sdk.tables.journal import VectorJournal
 from gte_sdk.tables.text_tables import FORMATS, Format, format_of, read_texts
-from gte_sdk.tables.vector_files import (
-    VECTOR_FORMATS,
-    VectorFormat,
-    check_target,
-    open_writer,
-    replace_whole,
-    vector_format_of,
-)
+from gte_sdk.tables.vector_files import VECTOR_FORMATS, VectorFormat, open_writer, vector_format_of
 
 STANDARD_STREAM = "-"
 

@@ -76,7 +76,7 @@ def embed_on_ray(
         described = _describe_model(ray, options)
         work = PartsWork(chosen_column, vector_column, kind, options.model, **described)
         folder = open_unfinished(output.absolute(), work, sources, resume=resume, overwrite=overwrite)
-        remove_leftovers(folder)
+        remove_leftovers(folder, parts)
         missing = [part for part in parts if not is_done(folder, part)]
         row_count = sum(part.row_count for part in parts)
         missing_rows = sum(part.row_count for part in missing)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gte_sdk.atomic_file import replace_whole
 from gte_sdk.embedding.truncation import TRUNCATION_MODES
 from gte_sdk.errors import GteError
 from gte_sdk.integrations.lazy_model import LazyModel, ModelSettings
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.tables.vector_files import replace_whole
 
 if TYPE_CHECKING:
     from gte_sdk.integrations.lazy_model import ModelOptions, Unpack
@@ -128,5 +128,5 @@ def read_registered() -> list[Registered]:
 def write_registered(entries: list[Registered]) -> None:
     """Replaces the file, whole or not at all."""
     content = [{"settings": settings._asdict(), "aliases": aliases} for settings, aliases in entries]
-    with replace_whole(registered_path(), overwrite=True) as file:
+    with replace_whole(registered_path()) as file:
         file.write(json.dumps(content, indent=2).encode())

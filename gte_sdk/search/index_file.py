@@ -1,24 +1,21 @@
 """The index file: a header, the sections of the index, and a checksum for each megabyte (docs/index-format.md).
 
-A save writes a temporary file beside the target, forces it to the disk and renames it, so the target is the old index
-or the new one at every moment. An open checks every byte before it answers: the sections are then read in place, from
-the memory map or from the copy in memory.
+A save replaces the file whole (gte_sdk.atomic_file). An open checks every byte before it answers: the sections are then
+read in place, from the memory map or from the copy in memory.
 """
 
 import mmap as memory_map
 import os
-import socket
 import struct
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
-from uuid import uuid4
+from typing import IO, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
+from gte_sdk.atomic_file import replace_whole
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.threads import available_threads
 
@@ -61,28 +58,11 @@ def stored_row_bytes(dim: int, dtype: str) -> int:
 
 def write_index(path: Path, content: IndexContent, live: NDArray[np.uint32] | None) -> None:
     """Writes the `live` rows (None: all) to `path`, atomically. OSError where the disk refuses: `path` is as it was."""
-    _remove_leftovers(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("xb+") as file:
-            _write(file, content, live)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    if os.name == "posix":
-        # The rename itself is only safe from a power cut when the directory is on the disk.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with replace_whole(path) as file:
+        _write(file, content, live)
 
 
-def _write(file: BinaryIO, content: IndexContent, live: NDArray[np.uint32] | None) -> None:
+def _write(file: IO[bytes], content: IndexContent, live: NDArray[np.uint32] | None) -> None:
     ids = content.ids if live is None else content.ids[live]
     id_bytes, id_text = _encoded_ids(ids)
     sections: list[Iterable[Any]] = [
@@ -141,32 +121,6 @@ def _encoded_ids(ids: NDArray[Any]) -> tuple[bytes, bytes]:
     offsets = np.zeros(len(texts) + 1, "<u8")
     np.cumsum([len(text) for text in texts], out=offsets[1:])
     return offsets.tobytes(), b"".join(texts)
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Deletes temporary files of processes of this machine that were killed while they saved this index."""
-    if os.name != "posix":
-        return
-    prefix = f".{path.name}.{socket.gethostname()}-"
-    for leftover in path.parent.glob(f"{_glob_escaped(prefix)}*.tmp"):
-        process = leftover.name[len(prefix) :].split("-")[0]
-        if process.isdecimal() and _is_gone(int(process)):
-            with suppress(OSError):
-                leftover.unlink()
-
-
-def _glob_escaped(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
-
-
-def _is_gone(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def read_index(path: Path, *, mmap: bool, verify: bool) -> IndexContent:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gte_sdk.atomic_file import leftovers, replace_whole
 from gte_sdk.cli.model_options import embed_batch
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import sha256_of_file
 from gte_sdk.tables.text_tables import BATCH_ROWS, import_parquet, read_parquet_texts
-from gte_sdk.tables.vector_files import ROW_GROUP_ROWS, open_writer, replace_whole
+from gte_sdk.tables.vector_files import ROW_GROUP_ROWS, open_writer
 
 FORMAT = "gte-embed-parts 1"
 ENDING = ".unfinished"
@@ -146,7 +147,7 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
     workers have died of the part.
     """
     source = Path(part.source.path)
-    if (deaths := len(_leftovers(folder, part.name))) >= MAX_DEATHS:
+    if (deaths := len(leftovers(folder / part.name))) >= MAX_DEATHS:
         place = f"{source}, rows {part.first_row + 1} to {part.first_row + part.row_count}"
         raise InputError(f"{place}: {deaths} workers died of them; give workers more memory, or look at the texts")
     status = source.stat()
@@ -157,7 +158,7 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
     was_cut = False
     with (
         source.open("rb") as source_file,
-        replace_whole(folder / part.name, overwrite=True) as file,
+        replace_whole(folder / part.name, keep_leftovers=True) as file,
         open_writer(file, "parquet", work.dim, work.vector_column, metadata) as write,
     ):
         for batch in read_parquet_texts(source_file, str(source), work.column, rows).batches:
@@ -182,7 +183,7 @@ def check_output_folder(output: Path, overwrite: bool) -> None:
 
 def put_in_place(folder: Path, output: Path, parts: Sequence[Part], overwrite: bool) -> None:
     """Makes the folder of all parts the output. Raises InputError naming a part that is missing or incomplete."""
-    remove_leftovers(folder)
+    remove_leftovers(folder, parts)
     if missing := [part.name for part in parts if not is_done(folder, part)]:
         raise InputError(f"{folder / missing[0]} is missing or incomplete; the same command with --resume makes it")
     if strange := {path.name for path in folder.iterdir()} - {part.name for part in parts}:
@@ -196,14 +197,11 @@ def put_in_place(folder: Path, output: Path, parts: Sequence[Part], overwrite: b
     shutil.rmtree(folder.parent)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, parts: Sequence[Part]) -> None:
     """Removes what workers left that were killed while they wrote a part."""
-    for path in _leftovers(folder, "part-*.parquet"):
-        path.unlink(missing_ok=True)
-
-
-def _leftovers(folder: Path, part_name: str) -> list[Path]:
-    return list(folder.glob(f".{part_name}.*.part"))  # as replace_whole names them
+    for part in parts:
+        for path in leftovers(folder / part.name):
+            path.unlink(missing_ok=True)
 
 
 def _parquet_files(folder: Path) -> list[Path]:

@@ -1,8 +1,7 @@
-"""Vectors into files: .npy, JSONL and Parquet, written as a stream and put in place whole or not at all.
+"""Vectors into files: .npy, JSONL and Parquet, written as a stream.
 
-A writer is a context manager that gives a function `write(batch, vectors)`. Nothing is held but the batch at hand (and
-one row group for Parquet). The bytes go to a temporary file beside the target, which replaces the target at the end:
-a full disk, a bad row or Ctrl-C leave what was there before.
+A writer is a context manager that gives a function `write(batch, vectors)`. It holds one batch, and one row group for
+Parquet.
 """
 
 import base64
@@ -12,7 +11,6 @@ import decimal
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -40,36 +38,6 @@ def vector_format_of(path: Path) -> VectorFormat:
         known = " ".join(_FORMAT_OF_SUFFIX)
         raise InputError(f"{path}: the suffix {path.suffix!r} says no format (known: {known}); give --format")
     return _FORMAT_OF_SUFFIX[path.suffix.lower()]
-
-
-@contextlib.contextmanager
-def replace_whole(path: Path, overwrite: bool) -> Iterator[IO[bytes]]:
-    """Gives a file to write that takes the place of `path` when the block ends without an error, else vanishes.
-
-    Raises InputError for a target that exists unless overwrite is given, and where its folder does not.
-    """
-    target = Path(os.path.realpath(path))
-    check_target(path, overwrite)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb+") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        check_target(path, overwrite)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_target(path: Path, overwrite: bool) -> None:
-    """Raises InputError where `path` cannot become an output."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; give --overwrite to replace it")
 
 
 @contextlib.contextmanager

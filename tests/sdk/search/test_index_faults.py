@@ -60,7 +60,7 @@ def test_a_killed_save_leaves_a_whole_index(tmp_path: Path) -> None:
         saver.stdout.close()
         if path.exists():
             check_whole(path)
-        leftovers += len(list(tmp_path.glob(".index.gte.*.tmp")))
+        leftovers += len(list(tmp_path.glob(".index.gte.*.part")))
     assert path.exists()
     # The next save clears what the killed ones left.
     index = Index(64)

@@ -4,7 +4,6 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow
@@ -12,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from gte_sdk.atomic_file import replace_whole
 from gte_sdk.errors import InputError
 from gte_sdk.tables.text_tables import Row, TextBatch
 from gte_sdk.tables.vector_files import (
     ROW_GROUP_ROWS,
     VectorFormat,
     open_writer,
-    replace_whole,
     vector_format_of,
 )
 
@@ -152,33 +151,6 @@ def test_a_column_of_the_same_name_is_not_overwritten(vector_format: VectorForma
         written(vector_format, [(rows, vectors(1))])
 
 
-def test_a_file_appears_whole_with_the_usual_permissions(tmp_path: Path) -> None:
-    target, usual = tmp_path / "out.bin", tmp_path / "usual.bin"
-    usual.touch()
-    with replace_whole(target, overwrite=False) as file:
-        file.write(b"new")
-        assert not target.exists()
-    assert target.read_bytes() == b"new"
-    assert target.stat().st_mode == usual.stat().st_mode
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.bin", "usual.bin"]
-
-
-@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: type[BaseException]) -> None:
-    target = tmp_path / "out.bin"
-    target.write_bytes(b"old")
-
-    def fail() -> None:
-        with replace_whole(target, overwrite=True) as file:
-            file.write(b"half")
-            raise failure
-
-    with pytest.raises(failure):
-        fail()
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource limits")
 @pytest.mark.parametrize("vector_format", ["npy", "jsonl", "parquet"])
 def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, vector_format: VectorFormat) -> None:
@@ -187,7 +159,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, vector_forma
     def fill(target: Path) -> None:
         rows: list[Row] = [{"text": f"{number:x}" * 50} for number in range(ROW_GROUP_ROWS)]
         with (
-            replace_whole(target, overwrite=False) as file,
+            replace_whole(target) as file,
             open_writer(file, vector_format, DIM, "embedding", {}) as write,
         ):
             for number in range(4):
@@ -201,44 +173,3 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, vector_forma
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    def attempt(path: Path, overwrite: bool = False) -> None:
-        with replace_whole(path, overwrite) as file:
-            file.write(b"x")
-
-    existing = tmp_path / "there.npy"
-    existing.touch()
-    with pytest.raises(InputError, match=r"there\.npy exists; give --overwrite to replace it"):
-        attempt(existing)
-    with pytest.raises(InputError, match="is a folder; name a file"):
-        attempt(tmp_path, overwrite=True)
-    with pytest.raises(InputError, match=r"the folder .*missing does not exist"):
-        attempt(tmp_path / "missing" / "a.npy")
-    assert list(tmp_path.iterdir()) == [existing]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="links need privileges")
-def test_a_link_keeps_being_one(tmp_path: Path) -> None:
-    target, link = tmp_path / "real.bin", tmp_path / "link.bin"
-    target.write_bytes(b"old")
-    link.symlink_to(target)
-    with replace_whole(link, overwrite=True) as file:
-        file.write(b"new")
-    assert link.is_symlink()
-    assert target.read_bytes() == b"new"
-    assert link.readlink() == target
-
-
-def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    target = tmp_path / "out.bin"
-
-    def race() -> Any:
-        with replace_whole(target, overwrite=False) as file:
-            file.write(b"mine")
-            target.write_bytes(b"theirs")
-
-    with pytest.raises(InputError, match="exists"):
-        race()
-    assert target.read_bytes() == b"theirs"

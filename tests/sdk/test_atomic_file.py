@@ -1,0 +1,175 @@
+"""Files appear whole or not at all, and links, pipes, devices and permissions stay what they are."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gte_sdk.atomic_file import leftovers, replace_whole
+from gte_sdk.errors import InputError
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="as POSIX has it")
+
+
+def test_a_file_appears_whole_with_the_usual_permissions(tmp_path: Path) -> None:
+    target, usual = tmp_path / "out.bin", tmp_path / "usual.bin"
+    usual.touch()
+    with replace_whole(target, overwrite=False) as file:
+        file.write(b"new")
+        assert not target.exists()
+    assert target.read_bytes() == b"new"
+    assert target.stat().st_mode == usual.stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.bin", "usual.bin"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: type[BaseException]) -> None:
+    target = tmp_path / "out.bin"
+    target.write_bytes(b"old")
+
+    def fail() -> None:
+        with replace_whole(target) as file:
+            file.write(b"half")
+            raise failure
+
+    with pytest.raises(failure):
+        fail()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_targets_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    def attempt(path: Path, overwrite: bool = False) -> None:
+        with replace_whole(path, overwrite) as file:
+            file.write(b"x")
+
+    existing = tmp_path / "there.npy"
+    existing.touch()
+    with pytest.raises(InputError, match=r"there\.npy exists") as refusal:
+        attempt(existing)
+    assert refusal.value.remedy == "overwrite"
+    with pytest.raises(InputError, match="is a folder; name a file"):
+        attempt(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match=r"the folder .*missing does not exist"):
+        attempt(tmp_path / "missing" / "a.npy")
+    assert list(tmp_path.iterdir()) == [existing]
+
+
+@posix
+@pytest.mark.parametrize("old", [b"old", None], ids=["a link to a file", "a link to nothing yet"])
+def test_a_link_keeps_being_one(tmp_path: Path, old: bytes | None) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "real.bin", tmp_path / "link.bin"
+    if old is not None:
+        target.write_bytes(old)
+    link.symlink_to(target)
+    with replace_whole(link) as file:
+        file.write(b"new")
+    assert link.readlink() == target
+    assert target.read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "link.bin", "real.bin"]
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
+def test_the_permissions_of_a_replaced_file_stay(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "out.bin"
+    target.touch()
+    target.chmod(mode)
+    with replace_whole(target) as file:
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode
+        file.write(b"new")
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+    assert target.read_bytes() == b"new"
+
+
+@posix
+def test_a_device_is_written_into(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(os.devnull)
+    for path in (Path(os.devnull), link):
+        with replace_whole(path, overwrite=False) as file:
+            file.write(b"new")
+            file.seek(0)
+            assert file.read() == b"new"
+    assert Path(os.devnull).is_char_device()
+    assert link.is_symlink()
+
+
+@posix
+def test_a_pipe_gets_the_finished_bytes_and_of_a_failed_run_none(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(ZeroDivisionError), replace_whole(pipe) as file:
+            file.write(b"%d" % (1 // 0))
+        with replace_whole(pipe) as file:
+            file.write(b"????, then")
+            file.seek(0)
+            file.write(b"head")
+        assert os.read(reader, 100) == b"head, then"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no /dev/fd")
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_an_open_descriptor_is_written_to_where_it_stands(tmp_path: Path, name: str) -> None:
+    """As /dev/stdout is, where the shell has appended to a file."""
+    with (tmp_path / "out").open("wb") as out:
+        out.write(b"before ")
+        out.flush()
+        with replace_whole(Path(name.format(out.fileno())), overwrite=False) as file:
+            file.write(b"after")
+    assert (tmp_path / "out").read_bytes() == b"before after"
+
+
+@pytest.mark.parametrize("name", ["a" * 143, "b" * 255, "ü" * 127, "[*?]" + "c" * 200, "line\nbreak", "[a]*?"])
+def test_every_name_that_the_file_system_takes_can_be_written(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    try:
+        target.touch()
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    target.unlink()
+    for content in (b"one", b"two"):
+        with replace_whole(target) as file:
+            file.write(content)
+            assert leftovers(target) == [Path(file.name)]
+    assert target.read_bytes() == b"two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@posix
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+    left, other = tmp_path / ".out.bin.0badcafe.part", tmp_path / ".out.bin.more.0badcafe.part"
+    left.touch()
+    other.touch()
+    with replace_whole(target, keep_leftovers=True) as file:
+        assert left.exists()
+        file.write(b"first")
+        with replace_whole(target) as second:
+            assert not left.exists()
+            second.write(b"second")
+        assert Path(file.name).exists()
+    assert target.read_bytes() == b"first"
+    assert sorted(tmp_path.iterdir()) == sorted([other, target])
+
+
+def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out.bin"
+
+    def race() -> Any:
+        with replace_whole(target, overwrite=False) as file:
+            file.write(b"mine")
+            target.write_bytes(b"theirs")
+
+    with pytest.raises(InputError, match="exists"):
+        race()
+    assert target.read_bytes() == b"theirs"
