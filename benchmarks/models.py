@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.embedding_texts import mixed_documents
-from training.evaluate import evaluate, find_sets, summarize
 from training.evaluation.protocols import (
     RANKED_DOCUMENTS,
     Embed,
@@ -34,6 +33,7 @@ from training.evaluation.protocols import (
     read_ranking_set,
     rows_of,
 )
+from training.evaluation.scores import evaluate, find_sets, summarize
 
 SPEED_TEXTS = 4000
 ROUNDS = 5

@@ -1,68 +1,20 @@
-"""Hard negatives for stage 2: documents of the same source that rank high for a query and are not its answer.
+"""Mines hard negatives once, for several runs: the sources again, each pair with negatives (training/data/mining.py).
 
-Ranked exactly, with the kernel of the runtime. Positive-aware (NV-Retriever, arXiv 2407.15831): a document that scores
-more than 95 % of the positive's similarity is probably an answer too and is left out; of the rest, a sample out of a
-window of ranks. Costs one pass of the encoder over the source and one exact search.
-
-    python -m training.mine_negatives MODEL SOURCE... --output DIR
+python -m training.mine_negatives MODEL SOURCE... --output DIR
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gte_sdk import top_k_cosine
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.data.pairs import Pair, write_pairs
+from training.data.mining import mine
+from training.data.pairs import write_pairs
 from training.data.sources import open_sources
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.recipe import Mining
 from training.runs.command_line import run_command
-
-QUERIES_A_SEARCH = 4096
-
-
-def mine(
-    pairs: Sequence[Pair],
-    embed: Callable[[Sequence[str]], NDArray[np.float32]],
-    mining: Mining,
-    seed: int,
-) -> list[Pair]:
-    """The pairs with up to `mining.count` negatives each: their own first, then mined ones.
-
-    A candidate is a document of `pairs` of rank first_rank to last_rank (0 is the nearest) for the query, at most
-    max_ratio times as similar as the query's own document, and no document of another pair with the same query.
-    Candidates are drawn at random with `seed`. A pair without candidates keeps what it has.
-    """
-    documents = list(dict.fromkeys(pair.document for pair in pairs))
-    document_vectors_MD = embed(documents)
-    numbers = {document: number for number, document in enumerate(documents)}
-    answers: defaultdict[str, set[int]] = defaultdict(set)
-    for pair in pairs:
-        answers[pair.query].add(numbers[pair.document])
-    random = np.random.default_rng(seed)
-    rank_count = min(mining.last_rank + 1, len(documents))
-    mined = []
-    for start in range(0, len(pairs), QUERIES_A_SEARCH):
-        block = pairs[start : start + QUERIES_A_SEARCH]
-        queries_QD = embed([pair.query for pair in block])
-        scores_QK, indices_QK = top_k_cosine(queries_QD, document_vectors_MD, rank_count)
-        own_QD = document_vectors_MD[[numbers[pair.document] for pair in block]]
-        limit_Q = mining.max_ratio * (queries_QD * own_QD).sum(axis=1)
-        for pair, limit, scores_K, indices_K in zip(block, limit_Q, scores_QK, indices_QK, strict=True):
-            window = zip(scores_K[mining.first_rank :], indices_K[mining.first_rank :], strict=True)
-            candidates = [int(index) for score, index in window if score <= limit and index not in answers[pair.query]]
-            wanted = min(len(candidates), max(0, mining.count - len(pair.negatives)))
-            chosen = random.choice(candidates, wanted, replace=False) if wanted else ()
-            texts = [*pair.negatives, *(documents[index] for index in chosen)]
-            negatives = tuple(dict.fromkeys(text for text in texts if text not in (pair.query, pair.document)))
-            mined.append(pair._replace(negatives=negatives))
-    return mined
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -77,7 +77,7 @@ class Distillation:
 
 @dataclass(frozen=True)
 class Mining:
-    """Hard negatives, mined before the stage's first step with the encoder as it is then; see mine_negatives."""
+    """Hard negatives, mined before the stage's first step with the encoder as it is then; see data/mining.py."""
 
     sources: tuple[str, ...] = ("*",)
     """Patterns of the names of sources that are mined; the others keep the negatives that they come with."""

@@ -25,24 +25,16 @@ from training.data.pairs import Source
 from training.data.sources import open_sources
 from training.encoders.embed import token_ids_of
 from training.encoders.encoder_files import write_encoder
-from training.evaluate import evaluation_texts
+from training.evaluation.scores import evaluation_texts
 from training.loss.grad_cache import backward_through_chunks
 from training.recipe import Recipe, Stage
-from training.run import Run
 from training.runs.checkpoint import MODEL, full_disk_explained, latest_checkpoint, load_state, restore_random_state
-from training.runs.command_line import (
-    TrainingError,
-    claim_output,
-    open_accelerator,
-    parse,
-    prepare_model,
-    recipe_of,
-    run_command,
-)
+from training.runs.command_line import TrainingError, parse, recipe_of, run_command
+from training.runs.hardware import open_accelerator, prepare_model
 from training.runs.objective import Teacher, open_teacher, stage_loss
 from training.runs.optimizer import WeightAverage, learning_rate_at, make_optimizer, optimizer_state, set_learning_rate
-from training.runs.run_log import LogLine, append_log, plot_losses, read_log, record_run, write_json
-from training.runs.stages import check_stages, measure, mined_sources, save, sets_of
+from training.runs.run_log import LogLine, append_log, claim_output, plot_losses, read_log, record_run, write_json
+from training.runs.stages import Run, check_stages, measure, mined_sources, save, sets_of
 from training.runs.start import load_start, start_tokenizer
 
 

@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
-from training.evaluate import (
-    evaluate,
-    evaluation_texts,
-    find_sets,
-    main,
-    summarize,
-)
+from training.evaluate import main
 from training.evaluation.protocols import SetError, ranking_scores
+from training.evaluation.scores import evaluate, evaluation_texts, find_sets, summarize
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:

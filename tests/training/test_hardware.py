@@ -17,7 +17,7 @@ from training.encoders.encoder_files import write_encoder
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import contrastive_loss
 from training.recipe import Architecture, EncoderRecipe, Hardware, Recipe, RecipeError
-from training.runs.command_line import open_accelerator, prepare_model
+from training.runs.hardware import open_accelerator, prepare_model
 from training.runs.start import start_encoder
 
 from .tiny_run import change, losses, train
@@ -97,13 +97,13 @@ def test_what_is_not_here_is_said_before_anything_is_loaded(data: Path, monkeypa
         with pytest.raises(RecipeError, match=message):
             train(data / "nowhere", "run", recipe="../" + change(data, (hardware, f"{hardware}\n{key}")))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("training.runs.command_line.find_spec", lambda name: None)
+    monkeypatch.setattr("training.runs.hardware.find_spec", lambda name: None)
     flash = Recipe("flash", EncoderRecipe(), {}, hardware=Hardware("bf16", "flash_attention_2"))
     with pytest.raises(RecipeError, match="pip install flash-attn, or set sdpa"):
         open_accelerator(flash, data)
     with pytest.raises(RecipeError, match="needs a package that is not here: pip install tensorboard"):
         open_accelerator(Recipe("board", EncoderRecipe(), {}, tensorboard=True), data)
-    monkeypatch.setattr("training.runs.command_line.find_spec", lambda name: True)
+    monkeypatch.setattr("training.runs.hardware.find_spec", lambda name: True)
     with pytest.raises(RecipeError, match=r"computes in 16 bits; set hardware\.precision = 'bf16'"):
         open_accelerator(Recipe("flash", EncoderRecipe(), {}, hardware=Hardware("fp32", "flash_attention_2")), data)
 

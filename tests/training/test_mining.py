@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training.data.mining import mine
 from training.data.pairs import Pair, open_source, write_pairs
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
-from training.mine_negatives import main, mine
+from training.mine_negatives import main
 from training.recipe import Mining
 
 # Texts are angles in degrees: cosines are known, and the order of documents by similarity is their order here.

@@ -1,4 +1,4 @@
-"""What a run leaves behind to look at: log.csv with a line a step, loss.png, run.json with all that made it."""
+"""The files of a run to look at: recipe.toml, run.json (all that made it), log.csv (a line a step) and loss.png."""
 
 import csv
 import importlib.metadata
@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from training.data.pairs import PairsError, Source
 from training.data.sources import describe
+from training.recipe import Recipe, RecipeError, dump_recipe
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-sdk")
 
@@ -73,6 +74,19 @@ def plot_losses(lines: list[LogLine], path: Path) -> None:
         axes.plot(steps, losses.tolist(), color=curve.get_color(), alpha=0.2, linewidth=0.8)
     axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None:
+    """Copies the recipe, every value of it, into the output, where a run of another one is not written over."""
+    path, text = output / "recipe.toml", dump_recipe(recipe)
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise RecipeError(f"{output} holds a run of another recipe or seed ({path} differs); choose another --output")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not path.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
 
 
 def record_run(

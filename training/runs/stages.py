@@ -1,23 +1,40 @@
-"""What happens before and after a stage: hard negatives are mined, the encoder is measured, all is saved."""
+"""A run, and what happens before and after each of its stages: mining, measuring, saving."""
 
 import shutil
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import nn
 
+from training.data.mining import mine
 from training.data.pairs import Source, open_source, write_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
-from training.evaluate import evaluate, find_sets, summarize
-from training.mine_negatives import mine
-from training.recipe import Evaluation, Mining, RecipeError, Stage
-from training.run import Run
+from training.evaluation.scores import evaluate, find_sets, summarize
+from training.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
 from training.runs.checkpoint import random_states, save_checkpoint
 from training.runs.run_log import read_log
+
+
+class Run(NamedTuple):
+    """What all stages of a run share."""
+
+    recipe: Recipe
+    output: Path
+    accelerator: Accelerator
+    encoder: AnyEncoder
+    model: nn.Module
+    """The encoder, wrapped for mixed precision and several processes."""
+    tokenizer: Tokenizer
+    tokenizer_directory: Path
+    last_step: int
+    """The step of the whole run with which this session ends."""
 
 
 def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Source]], encoder: AnyEncoder) -> None:

@@ -1,0 +1,70 @@
+"""The scores of evaluation sets, their means, and which sets and texts they are."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from training.data.pairs import comparable
+from training.evaluation.protocols import PROTOCOLS, Embed, SetError, rows_of, with_title
+
+
+def evaluate(sets: Sequence[Path], embed: Embed, embed_query: Embed | None = None) -> dict[str, float]:
+    """The main score of each set in percent, by `task/name`. `embed_query` is used for queries where it is given."""
+    return {
+        f"{path.parent.name}/{path.name}": 100 * PROTOCOLS[path.parent.name](path, embed, embed_query or embed)
+        for path in sets
+    }
+
+
+def summarize(scores: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each task type, the mean over tasks and the mean over task types."""
+    by_task: defaultdict[str, list[float]] = defaultdict(list)
+    for name, score in scores.items():
+        by_task[name.partition("/")[0]].append(score)
+    means = {task: float(np.mean(values)) for task, values in by_task.items()}
+    return {
+        **means,
+        "mean_of_tasks": float(np.mean(list(scores.values()))),
+        "mean_of_task_types": float(np.mean(list(means.values()))),
+    }
+
+
+def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
+    """Directories TASK/NAME that the patterns match (`sts/*`, a path), in order. Raises SetError where one has none."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        directories = [path] if path.is_dir() else sorted((root or Path()).glob(pattern))
+        nested = [
+            directory
+            for parent in directories
+            for directory in ([parent] if parent.parent.name in PROTOCOLS else sorted(parent.glob("*/*")))
+            if directory.is_dir() and directory.parent.name in PROTOCOLS
+        ]
+        if path.is_dir() and path.name in PROTOCOLS and not nested:
+            nested = sorted(directory for directory in path.iterdir() if directory.is_dir())
+        if not nested:
+            raise SetError(
+                f"{pattern} is no evaluation set; one is a directory TASK/NAME, TASK of {', '.join(PROTOCOLS)}"
+            )
+        found.update(dict.fromkeys(nested))
+    return list(found)
+
+
+def evaluation_texts(sets: Sequence[Path]) -> set[str]:
+    """Every text that is measured on, in its `comparable` form; the training splits beside them are not."""
+    texts: set[str] = set()
+    for path in sets:
+        for name in ("test.jsonl", "queries.jsonl", "corpus.jsonl"):
+            for row in rows_of(path / name) if (path / name).is_file() else ():
+                values = [
+                    with_title(row) if "title" in row else "",
+                    *row.get("positive", ()),
+                    *row.get("negative", ()),
+                ]
+                values += [row[key] for key in ("a", "b", "text", "query") if key in row]
+                texts.update(comparable(value) for value in values)
+    texts.discard("")
+    return texts
