@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-if __name__ == "__main__":  # run as a script: the checkout's packages are not beside this file
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__":  # as a script: `training` is in the checkout, gte_sdk may be an installed one
+    del sys.path[0]
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 MAX_TOKENS = 128
 TEMPERATURE = 0.05

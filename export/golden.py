@@ -12,17 +12,10 @@ from pathlib import Path
 import click
 import onnxruntime
 
-from export.directory.layout import write_json
+from export.directory.layout import update_gte_json, write_json
 from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import (
-    GOLDEN_JSON,
-    GTE_JSON,
-    available_variants,
-    read_json,
-    read_model_dir,
-    sha256_of_file,
-)
+from gte_sdk.model_files.directory import GOLDEN_JSON, available_variants, read_model_dir
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
 from gte_sdk.runtime.native import ARITHMETIC
 
@@ -44,21 +37,10 @@ def write_golden(directory: Path) -> None:
     description = read_model_dir(directory)
     if not description.files:
         raise ModelFormatError(f"{directory} has no gte.json; export the checkpoint with: python export/to_onnx.py")
-    _record(directory, present=False)  # older ones must not judge what makes the new ones
+    update_gte_json(directory, forget=[GOLDEN_JSON])  # the old ones must not judge what makes the new ones
     vectors = {variant: _vectors(directory, variant) for variant in available_variants(description)}
     write_json(directory / GOLDEN_JSON, golden_fields(Golden(TEXTS, vectors)))
-    _record(directory, present=True)
-
-
-def _record(directory: Path, *, present: bool) -> None:
-    """Brings what gte.json says of golden.json up to date."""
-    fields = read_json(directory / GTE_JSON)
-    fields["files"].pop(GOLDEN_JSON, None)
-    if present:
-        file = directory / GOLDEN_JSON
-        fields["files"][GOLDEN_JSON] = {"sha256": sha256_of_file(file), "bytes": file.stat().st_size}
-        fields["files"] = dict(sorted(fields["files"].items()))
-    write_json(directory / GTE_JSON, fields)
+    update_gte_json(directory, record=[GOLDEN_JSON])
 
 
 def _vectors(directory: Path, variant: str) -> GoldenVectors:

@@ -8,15 +8,16 @@ export/to_onnx.py writes it by itself. For a directory that was exported before 
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
-from export.directory.layout import write_json
+from export.directory.layout import update_gte_json
 from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
-from gte_sdk.embedding.vector_types import measure_limits
-from gte_sdk.model_files.directory import GTE_JSON, read_json
 from gte_sdk.runtime.opening import cut_rows
 
 
@@ -26,9 +27,13 @@ def write_ranges(directory: Path) -> None:
         warnings.simplefilter("ignore", UserWarning)  # fp16 is slow on the CPU that exports
         embedder = Embedder(directory, device="cpu", truncation="ignore")
     vectors_ND = embedder.embed([*read_texts(CALIBRATION_TEXTS), *read_texts(PARITY_TEXTS)])
-    fields = read_json(directory / GTE_JSON)
-    fields["int8_limits"] = measure_limits([cut_rows(vectors_ND, dim) for dim in embedder.dims])
-    write_json(directory / GTE_JSON, fields)
+    limits = measure_limits([cut_rows(vectors_ND, dim) for dim in embedder.dims])
+    update_gte_json(directory, {"int8_limits": limits})
+
+
+def measure_limits(cut_vectors: Sequence[NDArray[np.float32]]) -> dict[str, float]:
+    """What gte.json records for vectors (n, dim) of each width: the largest magnitude of a value among them."""
+    return {str(vectors_ND.shape[1]): float(np.abs(vectors_ND).max()) for vectors_ND in cut_vectors}
 
 
 @click.command()

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from export.directory.layout import transformer_config
 from export.directory.output import ExportError
-from export.graphs.trace import check_architecture
-from gte_sdk.errors import GteError, HubError
-from gte_sdk.model_files.directory import CARD, CONFIG_JSON
+from gte_sdk.errors import GteError, HubError, ModelFormatError
+from gte_sdk.model_files.directory import CARD, CONFIG_JSON, read_json, read_module_types
 from training.encoders.encoder import AnyEncoder
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.runs.checkpoint import MODEL
+
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "modernbert")
 
 
 def find_source(source: str) -> Path:
@@ -34,6 +36,18 @@ def load_source(directory: Path, max_tokens: int | None) -> AnyEncoder:
         raise
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{directory} could not be read: {type(error).__name__}: {error}") from error
+
+
+def check_architecture(directory: Path) -> None:
+    """Raises ModelFormatError for a source whose architecture is none that the export is tested with."""
+    if read_module_types(directory)[:1] == ["StaticEmbedding"]:
+        return
+    model_type = read_json(transformer_config(directory)).get("model_type")
+    if model_type not in ARCHITECTURES:
+        raise ModelFormatError(
+            f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "
+            "and the static encoder"
+        )
 
 
 def _fetch_card(name: str, commit: str) -> None:

@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-if (
-    __name__ == "__main__"
-):  # run as a script: `export` and `training` are packages of the checkout, not beside this file
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+if __name__ == "__main__":  # as a script: `export` and `training` are in the checkout, gte_sdk may be an installed one
+    del sys.path[0]
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import click
 from click.core import ParameterSource

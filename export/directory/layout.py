@@ -8,18 +8,22 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gte_sdk.atomic_file import replace_whole
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import (
     CONFIG_JSON,
+    GTE_JSON,
     MODULES_JSON,
     POOLING_JSON,
     SPECIAL_TOKENS_JSON,
     TOKENIZER_CONFIG_JSON,
     TOKENIZER_JSON,
     read_json,
+    sha256_of_file,
 )
 from training.encoders.encoder import AnyEncoder, StaticEncoder
 from training.encoders.encoder_files import write_encoder
@@ -74,7 +78,19 @@ def public_source(source: str, source_name: str | None) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replace_whole(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def update_gte_json(
+    directory: Path, fields: Mapping[str, Any] | None = None, record: Sequence[str] = (), forget: Sequence[str] = ()
+) -> None:
+    """Changes the gte.json of a model directory: sets `fields`, and records or forgets the hashes of some files."""
+    description = {**read_json(directory / GTE_JSON), **(fields or {})}
+    files = {name: entry for name, entry in description["files"].items() if name not in forget}
+    for name in record:
+        files[name] = {"sha256": sha256_of_file(directory / name), "bytes": (directory / name).stat().st_size}
+    write_json(directory / GTE_JSON, {**description, "files": dict(sorted(files.items()))})
 
 
 def size_of(directory: Path) -> int:

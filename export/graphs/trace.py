@@ -18,12 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from export.directory.layout import transformer_config
-from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import read_json, read_module_types
 from training.encoders.encoder import AnyEncoder, EncoderOutput, StaticEncoder, mean_pool
 
-ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "modernbert")
 OPSET = 18
 OUTPUT_NAMES = ("last_hidden_state", "sentence_embedding")
 # ONNX Runtime fuses attention where padding is hidden by this sum; transformers 5 builds it from comparisons instead.
@@ -36,18 +32,6 @@ def input_names(encoder: AnyEncoder) -> list[str]:
     if not isinstance(encoder, StaticEncoder) and getattr(encoder.backbone.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
     return names
-
-
-def check_architecture(directory: Path) -> None:
-    """Raises ModelFormatError for a source whose architecture is none that the export is tested with."""
-    if read_module_types(directory)[:1] == ["StaticEmbedding"]:
-        return
-    model_type = read_json(transformer_config(directory)).get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise ModelFormatError(
-            f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "
-            "and the static encoder"
-        )
 
 
 def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:

@@ -5,7 +5,7 @@ the same bytes, and a product of two int8 rows is the product of the vectors, on
 for each dimension would give up. On gte-mini: cosine .9998 to the float vectors, .99 of the ten nearest (500 texts).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,6 @@ def convert_rows(vectors_ND: NDArray[np.float32], dtype: str, int8_limits: Mappi
         steps_ND.astype(np.int8) if dtype == "int8" else (steps_ND + 128).astype(np.uint8)
     )
     return steps_or_raised_ND
-
-
-def measure_limits(cut_vectors: Sequence[NDArray[np.float32]]) -> dict[str, float]:
-    """What gte.json records for vectors (n, dim) of each width: the largest magnitude of a value among them."""
-    return {str(vectors_ND.shape[1]): float(np.abs(vectors_ND).max()) for vectors_ND in cut_vectors}
 
 
 def read_limits(file: Any, fields: Mapping[str, Any]) -> dict[int, float]:

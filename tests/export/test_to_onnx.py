@@ -1,10 +1,7 @@
 """The command as a whole: what it writes, and that it writes nothing when it cannot write everything."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,20 +273,6 @@ def test_a_disk_that_fills_up(bert_checkpoint: Path, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(export.to_onnx, "write_graph", write_to_full_disk)
     assert "no space is left" in refused(bert_checkpoint, tmp_path / "model")
-
-
-def test_runs_as_a_script_from_anywhere(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONWARNINGS": "error::UserWarning"}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "export/to_onnx.py"), "--help"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Turns a checkpoint into a model directory" in result.stdout
 
 
 def test_a_plain_hugging_face_directory(make_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
