@@ -18,7 +18,7 @@ from gte_sdk.errors import (
     ModelMismatchError,
     TruncationWarning,
 )
-from gte_sdk.search.index import Index, top_k_cosine
+from gte_sdk.search import Index, top_k_cosine
 
 __version__ = "0.1.0"
 

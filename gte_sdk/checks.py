@@ -1,4 +1,4 @@
-"""What callers may pass as texts and counts, checked once at the border with the index or name and the remedy."""
+"""What callers may pass as texts, vectors and counts: checked once, at the border, with the position and the remedy."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
@@ -71,3 +71,36 @@ def check_token_ids(ids: Sequence[Sequence[int]], max_tokens: int, vocabulary_si
                 f"text {number} has ids from {min(row)} to {max(row)}; the model has {vocabulary_size} tokens"
             )
     return ids
+
+
+def checked_queries(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Queries (q, d), contiguous and finite, from (q, d) or (d,). A copy, which no other thread can change."""
+    if isinstance(queries, np.ndarray) and queries.ndim == 1:
+        queries = queries[np.newaxis, :]
+    queries_QD = np.array(checked_matrix("queries", queries), order="C")
+    check_finite("queries", queries_QD)
+    return queries_QD
+
+
+def checked_matrix(name: str, value: Any) -> NDArray[np.float32]:
+    """`value` if it is a float32 matrix with at least one column; copied only where the values of a row lie apart."""
+    if not isinstance(value, np.ndarray):
+        raise InputTypeError(f"{name} is a {type(value).__name__}; give a numpy array of float32")
+    if value.dtype != np.float32:
+        raise InputTypeError(f"{name} has dtype {value.dtype}; convert it with {name}.astype(np.float32)")
+    if value.ndim != 2 or value.shape[1] == 0:
+        raise InputError(f"{name} has shape {value.shape}; give a matrix with one vector in each row")
+    if not value.flags.aligned or (value.shape[1] > 1 and value.strides[1] != value.itemsize):
+        return np.ascontiguousarray(value)
+    return value
+
+
+def check_finite(name: str, vectors_ND: NDArray[np.float32]) -> None:
+    """Raises InputError with the first row that holds NaN or an infinity."""
+    finite_N = np.isfinite(vectors_ND).all(axis=1)
+    if not finite_N.all():
+        raise not_finite(name, int(np.argmin(finite_N)))
+
+
+def not_finite(name: str, row: int) -> InputError:
+    return InputError(f"{name} row {row} holds NaN or an infinity; remove or replace that row")

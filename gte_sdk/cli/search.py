@@ -21,7 +21,7 @@ from gte_sdk.passages.splitting import Passage, split_passages, text_to_embed
 from gte_sdk.passages.store import PassageStore, is_passage_store
 from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
 from gte_sdk.passages.updating import BATCH_PASSAGES, update_index
-from gte_sdk.search.index import top_k_cosine
+from gte_sdk.search.top_k import top_k_cosine
 
 FROM_STANDARD_INPUT = "-"
 # A watch looks for changed files this often, in seconds.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import PassageStore, Snapshot
-from gte_sdk.search.index import top_k_cosine
+from gte_sdk.search.top_k import top_k_cosine
 
 
 class Found(NamedTuple):

@@ -4,19 +4,20 @@ A search takes one `IndexRows`, which nobody changes any more, and needs no lock
 list of rows, and the same kernel runs over fewer of them. Ties go to the row that was added first.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
+from gte_sdk.checks import check_count, check_finite, checked_matrix, checked_queries, not_finite
 from gte_sdk.errors import InputError, InputTypeError, ModelMismatchError
 from gte_sdk.search.index_file import DTYPES, IndexContent, read_index, write_index
-from gte_sdk.search.index_ids import Id, Ids, checked_ids, plain_id
+from gte_sdk.search.index_ids import MAX_ID, Id, Ids, checked_ids, checked_ids_of_rows, plain_id
 from gte_sdk.search.index_rows import (
     IndexRows,
     appended,
@@ -27,20 +28,8 @@ from gte_sdk.search.index_rows import (
     live_rows,
     without_rows,
 )
-from gte_sdk.search.top_k import (
-    TopK,
-    check_finite,
-    checked_k,
-    checked_matrix,
-    checked_queries,
-    not_finite,
-    thread_count,
-    top_k_cosine,
-)
-
-__all__ = ["Index", "SearchResult", "TopK", "top_k_cosine"]
-
-Where: TypeAlias = NDArray[np.bool_] | Collection[Any] | Callable[[Any], bool]
+from gte_sdk.search.top_k import thread_count
+from gte_sdk.search.where import Where, check_id_type, check_mask, mask_or_ids
 
 
 class SearchResult(NamedTuple):
@@ -68,16 +57,14 @@ class Index:
     def __init__(
         self, dim: int, dtype: str = "float32", fingerprint: str | None = None, *, keep_floats: bool = False
     ) -> None:
-        if not 1 <= dim <= _kernels.MAX_DIM:
-            raise InputError(f"dim={dim}; give the dimension of the vectors, 1 to {_kernels.MAX_DIM}")
         if dtype not in DTYPES:
             raise InputError(f"dtype={dtype!r}; give one of {', '.join(DTYPES)}")
         if keep_floats and dtype not in ("int8", "binary"):
             raise InputError(f"keep_floats=True with dtype={dtype!r}; it is for int8 and binary")
-        self.dim = dim
+        self.dim = check_count("dim", dim, most=_kernels.MAX_DIM)
         self.dtype = dtype
-        self.fingerprint = fingerprint
-        self._rows = empty_rows(dim, dtype, keep_floats)
+        self.fingerprint = _checked_fingerprint(fingerprint)
+        self._rows = empty_rows(self.dim, dtype, keep_floats)
         self._row_of: dict[Id, int] | None = {}
         """Of every live id. None after an open, until something asks for it."""
         self._next_id = 0
@@ -128,8 +115,12 @@ class Index:
         return live_count(self._rows)
 
     def __contains__(self, id: object) -> bool:
+        try:
+            plain = plain_id(id)
+        except InputTypeError:
+            return False
         with self._lock:
-            return id in self._lookup()
+            return plain in self._lookup()
 
     def __iter__(self) -> Iterator[tuple[Id, NDArray[np.float32]]]:
         """Pairs (id, vector (dim,)) in the order in which they were added; later changes are not seen.
@@ -150,37 +141,44 @@ class Index:
         vectors_ND = checked_matrix("vectors", vectors)
         self._check_dim("vectors", vectors_ND)
         check_finite("vectors", vectors_ND)
-        self._check_fingerprint("vectors", fingerprint)
+        given_ids = None if ids is None else checked_ids_of_rows(ids, len(vectors_ND))
         with self._lock:
-            state = self._rows
-            new_ids = self._next_ids(len(vectors_ND)) if ids is None else checked_ids(ids, len(vectors_ND))
+            self._check_fingerprint("vectors", fingerprint)
+            new_ids = self._next_ids(len(vectors_ND)) if given_ids is None else given_ids
             if not new_ids:
                 return new_ids
-            id_type = np.dtype(object if isinstance(new_ids[0], str) else np.int64)
-            if state.row_count == 0:
-                state = state._replace(ids=np.empty(len(state.rows), id_type))
-            elif id_type != state.ids.dtype:
-                own = "str" if state.ids.dtype == object else "int"
-                raise InputTypeError(f"id {new_ids[0]!r} is of another type than the {own} ids of this index")
-            row_of = self._lookup() if ids is not None else {}
-            replaced = [row_of[id] for id in new_ids if id in row_of]
-            state = self._with_room(without_rows(state, replaced), len(new_ids))
-            if self._row_of is not None:
-                self._row_of.update(zip(new_ids, range(state.row_count, state.row_count + len(new_ids)), strict=True))
-            self._rows = appended(state, vectors_ND, new_ids, self.dtype)
-            self._next_id = max([self._next_id, *(id + 1 for id in new_ids if isinstance(id, int))])
-            if self.fingerprint is None and live_count(self._rows) == len(new_ids):
+            state = self._of_id_type(new_ids[0])
+            row_of = {} if given_ids is None else self._lookup()
+            kept = without_rows(state, [row_of[id] for id in new_ids if id in row_of])
+            state = self._with_room(kept, len(new_ids))
+            are_renumbered = kept.live is not None and state.live is None
+            first_row = state.row_count
+            state = appended(state, vectors_ND, new_ids, self.dtype)
+            next_id = max([self._next_id, *(id + 1 for id in new_ids if isinstance(id, int))])
+            # Nothing was changed so far. Should memory run out below, the lookup is made again from the rows.
+            lookup, self._row_of = self._row_of, None
+            if self.fingerprint is None and live_count(state) == len(new_ids):
                 self.fingerprint = fingerprint
+            self._rows, self._next_id = state, next_id
+            if lookup is not None and not are_renumbered:
+                lookup.update(zip(new_ids, range(first_row, state.row_count), strict=True))
+                self._row_of = lookup
         return new_ids
 
     def remove(self, ids: Ids) -> None:
         """Removes the rows of these ids. Raises InputError for an id that is not here; then nothing was removed."""
+        gone = checked_ids(ids)
         with self._lock:
-            gone = checked_ids(ids, len(ids))
+            row_of = self._lookup()
             for id in gone:
-                if id not in self._lookup():
+                if id not in row_of:
                     raise InputError(f"id {id!r} is not in the index")
-            self._rows = without_rows(self._rows, [self._lookup().pop(id) for id in gone])
+            state = without_rows(self._rows, [row_of[id] for id in gone])
+            self._row_of = None
+            self._rows = state
+            for id in gone:
+                del row_of[id]
+            self._row_of = row_of
 
     def compact(self) -> None:
         """Gives back the memory of removed and replaced rows at once; the growth of the index does so by and by."""
@@ -211,17 +209,17 @@ class Index:
         queries_QD = checked_queries(queries)
         self._check_dim("queries", queries_QD)
         self._check_fingerprint("queries", fingerprint)
-        k = checked_k(k)
+        k = check_count("k", k, least=0)
         state, selected = self._select(where)
         row_count = state.row_count if selected is None else len(selected)
         k = min(k, row_count)
         threads = thread_count(threads)
-        if rescore is not None and state.floats is None:
+        if rescore is not None and check_count("rescore", rescore) and state.floats is None:
             raise InputError(f"rescore={rescore} needs the float rows: make the index with keep_floats=True")
         if k == 0 or len(queries_QD) == 0:
             shape = (len(queries_QD), k)
             return SearchResult(np.zeros(shape, np.float32), np.zeros(shape, state.ids.dtype))
-        first_k = k if rescore is None else min(max(k, checked_k(rescore)), row_count)
+        first_k = k if rescore is None else min(max(k, rescore), row_count)
         stored, scales = state.rows[: state.row_count], state.scales if len(state.scales) else None
         scores, rows, bad_row = _kernels.search(queries_QD, stored, first_k, self.dtype, scales, selected, threads)
         if bad_row < 0 and rescore is not None and state.floats is not None:
@@ -242,15 +240,14 @@ class Index:
             live = live_rows(state)
             mask = np.fromiter((bool(where(plain_id(id))) for id in state.ids[live]), np.bool_, len(live))
             return state, live[mask]
-        if isinstance(where, np.ndarray) and where.dtype == np.bool_:
+        wanted = mask_or_ids(where)
+        if isinstance(wanted, np.ndarray):
             state = self._rows
-            if where.shape != (live_count(state),):
-                raise InputError(
-                    f"where has shape {where.shape}; a mask of this index has shape ({live_count(state)},)"
-                )
-            return state, np.flatnonzero(where).astype(np.uint32) if state.live is None else state.live[where]
+            check_mask(wanted, live_count(state))
+            return state, live_rows(state)[wanted]
         with self._lock:
-            wanted = where.tolist() if isinstance(where, np.ndarray) else where
+            if self._rows.row_count:
+                check_id_type(wanted, self._rows.ids.dtype)
             row_of = self._lookup()
             rows = {row_of[id] for id in wanted if id in row_of}
             return self._rows, np.array(sorted(rows), dtype=np.uint32)
@@ -268,14 +265,25 @@ class Index:
             raise InputError(f"{needed} rows exceed the {_kernels.MAX_ROWS} that one index holds; use two")
         if needed <= len(state.rows):
             return state
-        if state.live is not None:
-            self._row_of = None
         grown = live_count(state) + count
         return compacted(state, max(grown, min(2 * live_count(state), _kernels.MAX_ROWS)))
+
+    def _of_id_type(self, id: Id) -> IndexRows:
+        """The rows, with ids of the type of `id` if there are no rows yet."""
+        state = self._rows
+        id_type = np.dtype(object if isinstance(id, str) else np.int64)
+        if state.row_count == 0:
+            return state._replace(ids=np.empty(len(state.rows), id_type))
+        if id_type != state.ids.dtype:
+            own = "str" if state.ids.dtype == object else "int"
+            raise InputTypeError(f"id {id!r} is of another type than the {own} ids of this index")
+        return state
 
     def _next_ids(self, count: int) -> list[Id]:
         if self._rows.ids.dtype == object and self._rows.row_count:
             raise InputTypeError("the ids of this index are str; give ids for the new vectors too")
+        if self._next_id + count - 1 > MAX_ID:
+            raise InputError(f"the next id of this index is {self._next_id}, the highest is {MAX_ID}; give ids")
         return list(range(self._next_id, self._next_id + count))
 
     def _check_dim(self, name: str, vectors_ND: NDArray[np.float32]) -> None:
@@ -283,7 +291,7 @@ class Index:
             raise InputError(f"{name} have dimension {vectors_ND.shape[1]}, the index {self.dim}")
 
     def _check_fingerprint(self, name: str, fingerprint: str | None) -> None:
-        if fingerprint is None or fingerprint == self.fingerprint:
+        if _checked_fingerprint(fingerprint) is None or fingerprint == self.fingerprint:
             return
         if self.fingerprint is None and len(self) == 0:
             return
@@ -291,3 +299,12 @@ class Index:
         raise ModelMismatchError(
             f"{name} come from model {fingerprint}, the index holds vectors of {own}; embed both with one model"
         )
+
+
+def _checked_fingerprint(fingerprint: Any) -> str | None:
+    """`fingerprint` if it is a text that a file can hold, or None."""
+    if fingerprint is not None and not isinstance(fingerprint, str):
+        raise InputTypeError(f"fingerprint is {fingerprint!r:.80}; give a str, or None")
+    if fingerprint == "" or (fingerprint and not fingerprint.isprintable()):
+        raise InputError(f"fingerprint is {fingerprint!r:.80}; give the fingerprint of an Embedder, or None")
+    return fingerprint

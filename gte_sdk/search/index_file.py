@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.atomic_file import replace_whole
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import IndexFormatError
 from gte_sdk.threads import available_threads
 
 MAGIC = b"\x89GTEIX\r\n"
@@ -126,13 +126,15 @@ def _encoded_ids(ids: NDArray[Any]) -> tuple[bytes, bytes]:
 def read_index(path: Path, *, mmap: bool, verify: bool) -> IndexContent:
     """Reads and checks an index file.
 
-    Raises FileNotFoundError, and ModelFormatError for a file that is truncated, damaged, foreign or newer; the message
+    Raises FileNotFoundError, and IndexFormatError for a file that is truncated, damaged, foreign or newer; the message
     has the path and the block. verify=False leaves out the checksums of the blocks, not those of the header.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise IndexFormatError(f"{path} is not a regular file; name an index that Index.save wrote")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < HEADER_BYTES:
-            raise ModelFormatError(f"{path}: {size} bytes are less than a header; the file is truncated or foreign")
+            raise IndexFormatError(f"{path}: {size} bytes are less than a header; the file is truncated or foreign")
         data: NDArray[np.uint8]
         if mmap:
             data = np.frombuffer(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ), np.uint8)
@@ -175,10 +177,15 @@ class _Reader:
         scales = self.table("scales", row_count if scaled else 0, 4).view("<f4").reshape(-1)
         floats = self.table("floats", row_count, 4 * dim) if self.sections["floats"].size else None
         fingerprint = self.text("fingerprint", self.sections["fingerprint"].tobytes()) or None
-        return IndexContent(dim, dtype, fingerprint, next_id, rows, scales, floats, self.ids(row_count, id_kind == 1))
+        ids = self.ids(row_count, id_kind == 1)
+        self.check_scales(scales)
+        self.check_ids(ids, next_id)
+        if verify and dtype == "int8":
+            self.check_codes(rows)
+        return IndexContent(dim, dtype, fingerprint, next_id, rows, scales, floats, ids)
 
     def refuse(self, reason: str) -> NoReturn:
-        raise ModelFormatError(f"{self.path}: {reason}")
+        raise IndexFormatError(f"{self.path}: {reason}")
 
     def find_sections(self, header: bytes) -> None:
         end = HEADER_BYTES
@@ -197,6 +204,8 @@ class _Reader:
         data_end = len(self.data) - len(stored)
         if len(stored) < _CHECKSUM.size or stored[-_CHECKSUM.size :] != _checksum(stored[: -_CHECKSUM.size]):
             self.refuse("the table of checksums is damaged; restore a copy or build the index again")
+        if len(stored) % _CHECKSUM.size:
+            self.refuse(f"the table of checksums has {len(stored)} bytes, which are no whole numbers")
         expected = np.frombuffer(stored[: -_CHECKSUM.size], "<u4")
         found = _block_checksums(self.data[HEADER_BYTES:data_end])
         if len(expected) != len(found):
@@ -229,11 +238,34 @@ class _Reader:
             ids[row] = self.text("id_text", text[starts[row] : starts[row + 1]])
         return ids
 
+    def check_scales(self, scales: NDArray[np.float32]) -> None:
+        wrong = np.flatnonzero(~((scales >= 0) & (scales <= 1)))  # NaN too
+        if wrong.size:
+            self.refuse(f"the scale of row {wrong[0]} is {scales[wrong[0]]}, not in 0 to 1; build the index again")
+
+    def check_ids(self, ids: NDArray[Any], next_id: int) -> None:
+        if ids.dtype == object:
+            are_unique, highest = len(set(ids)) == len(ids), -1
+        else:
+            ascend = bool((ids[1:] > ids[:-1]).all())
+            are_unique, highest = ascend or len(np.unique(ids)) == len(ids), int(ids.max(initial=-1))
+        if not are_unique:
+            self.refuse("an id is there twice; build the index again")
+        if next_id <= highest:
+            self.refuse(f"the next id is {next_id}, not above the highest, {highest}; build the index again")
+
+    def check_codes(self, rows: NDArray[np.uint8]) -> None:
+        step = max(1, (8 << 20) // rows.shape[1])
+        for start in range(0, len(rows), step):
+            wrong = np.flatnonzero((rows[start : start + step] == 0x80).any(axis=1))
+            if wrong.size:
+                self.refuse(f"row {start + wrong[0]} holds the code -128, which int8 rows have not; build it again")
+
     def text(self, name: str, encoded: bytes) -> str:
         try:
             return encoded.decode()
         except UnicodeDecodeError:
-            raise ModelFormatError(f"{self.path}: section {name} is not UTF-8") from None
+            raise IndexFormatError(f"{self.path}: section {name} is not UTF-8") from None
 
 
 def _block_checksums(data: Any) -> NDArray[np.uint32]:

@@ -1,6 +1,7 @@
 """Index in memory: add, update, remove, filters, iteration, and what it refuses."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gte_sdk import Index, InputError, InputTypeError, ModelMismatchError, top_k_cosine
+from gte_sdk.search.index_rows import appended
 
 VECTORS = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
 
@@ -80,35 +82,6 @@ def test_ties_go_to_the_row_that_was_added_first_not_to_the_lower_id() -> None:
     assert index.search(np.array([1, 1], np.float32), 4).ids.tolist() == [[30, 10, 20, 5]]
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        np.arange(100) % 3 == 1,
-        range(1, 100, 3),
-        set(range(1, 100, 3)) | {1000, -4},
-        np.arange(1, 100, 3),
-        lambda id: id % 3 == 1,
-    ],
-)
-def test_every_kind_of_filter_gives_the_search_over_the_rows_that_pass(where: Any) -> None:
-    scores, ids = index_of().search(VECTORS[:9], 5, where=where)
-    expected = top_k_cosine(VECTORS[:9], VECTORS[1::3], 5)
-    assert ids.tolist() == (expected.indices * 3 + 1).tolist()
-    assert scores.tobytes() == expected.scores.tobytes()
-
-
-def test_filters_after_removal_see_the_rows_that_are_left() -> None:
-    index = index_of()
-    index.remove([0, 1, 2])
-    mask = np.zeros(97, np.bool_)
-    mask[:2] = True
-    assert sorted(index.search(VECTORS[0], 10, where=mask).ids[0].tolist()) == [3, 4]
-    assert sorted(index.search(VECTORS[0], 10, where=[2, 3, 4]).ids[0].tolist()) == [3, 4]
-    assert sorted(index.search(VECTORS[0], 10, where=lambda id: id < 5).ids[0].tolist()) == [3, 4]
-    with pytest.raises(InputError, match=r"where has shape \(100,\); a mask of this index has shape \(97,\)"):
-        index.search(VECTORS[0], 1, where=np.ones(100, np.bool_))
-
-
 def test_fewer_rows_than_k_give_fewer_columns() -> None:
     assert Index(8).search(VECTORS[:2], 5).ids.shape == (2, 0)
     assert index_of(VECTORS[:3]).search(VECTORS[:2], 5).scores.shape == (2, 3)
@@ -130,7 +103,7 @@ def test_fewer_rows_than_k_give_fewer_columns() -> None:
         (VECTORS[:2], [1, True], InputTypeError, r"ids\[1\] is True"),
         (VECTORS[:2], [1.0, 2.0], InputTypeError, r"ids\[0\] is 1.0"),
         (VECTORS[:2], ["a", "b"], InputTypeError, "id 'a' is of another type than the int ids"),
-        (VECTORS[:2], [1, 2**63], InputError, "an int id has 64 bits"),
+        (VECTORS[:2], [1, 2**63], InputError, r"ids\[1\] is 9223372036854775808; an int id is from -2\^63"),
     ],
 )
 def test_a_refused_add_names_the_reason_and_changes_nothing(vectors: Any, ids: Any, error: type, message: str) -> None:
@@ -139,6 +112,74 @@ def test_a_refused_add_names_the_reason_and_changes_nothing(vectors: Any, ids: A
         index.add(vectors, ids)
     assert len(index) == 100
     assert index.search(VECTORS[:3], 1).ids.tolist() == [[0], [1], [2]]
+
+
+def test_the_highest_id_leaves_none_for_the_next_and_the_index_usable(tmp_path: Any) -> None:
+    index = index_of()
+    index.add(VECTORS[:1], [2**63 - 2])
+    with pytest.raises(InputError, match=r"the next id of this index is 9223372036854775807.*give ids"):
+        index.add(VECTORS[:1])
+    with pytest.raises(InputError, match=r"ids\[0\] is 9223372036854775807"):
+        index.add(VECTORS[:1], [2**63 - 1])
+    index.save(tmp_path / "index")
+    assert [id for id, _ in Index.open(tmp_path / "index")] == [*range(100), 2**63 - 2]
+
+
+@pytest.mark.parametrize("after_removal", [False, True])
+def test_an_addition_that_runs_out_of_memory_leaves_the_index_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, after_removal: bool
+) -> None:
+    index = index_of()
+    if after_removal:
+        index.remove([0])
+    before = [id for id, _ in index]
+
+    def run_out(*arguments: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gte_sdk.search.index.appended", run_out)
+        for ids in ([500, 5], None):
+            with pytest.raises(MemoryError):
+                index.add(VECTORS[:2], ids)
+        patch.setattr("gte_sdk.search.index.without_rows", run_out)
+        with pytest.raises(MemoryError):
+            index.remove([5])
+    assert [id for id, _ in index] == before
+    assert 5 in index
+    assert 500 not in index
+    assert index.search(VECTORS[5], 1, where=[5, 500]).ids.tolist() == [[5]]
+    assert index.add(VECTORS[:1] * -1) == [100]
+    assert index.search(VECTORS[0] * -1, 1, where=[100]).ids.tolist() == [[100]]
+    index.remove([5, 100])
+    assert len(index) == len(before) - 1
+
+
+def test_a_second_models_first_vectors_are_refused_also_while_the_first_ones_are_being_added(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other thread is let go at the one moment at which both could pass the check."""
+    index = Index(8)
+    refused: list[ModelMismatchError] = []
+
+    def add_other() -> None:
+        try:
+            index.add(VECTORS[:1], [2], fingerprint="model-b")
+        except ModelMismatchError as error:
+            refused.append(error)
+
+    other = Thread(target=add_other)
+
+    def start_other(*arguments: Any) -> Any:
+        other.start()
+        monkeypatch.undo()
+        return appended(*arguments)
+
+    monkeypatch.setattr("gte_sdk.search.index.appended", start_other)
+    index.add(VECTORS[:1], [1], fingerprint="model-a")
+    other.join()
+    assert len(refused) == 1
+    assert [id for id, _ in index] == [1]
 
 
 def test_strings_need_ids_for_the_next_rows_too() -> None:
@@ -173,6 +214,41 @@ def test_dim_and_dtype_are_checked() -> None:
         Index(0)
     with pytest.raises(InputError, match="dtype='float64'"):
         Index(8, "float64")
+
+
+@pytest.mark.parametrize("value", [True, 2.5, "3", None, np.float32(2), [3]], ids=repr)
+def test_a_count_is_an_int(value: Any) -> None:
+    index = index_of(dtype="int8", keep_floats=True)
+    with pytest.raises(InputTypeError, match="dim="):
+        Index(value)
+    with pytest.raises(InputTypeError, match="k="):
+        index.search(VECTORS[0], value)
+    with pytest.raises(InputTypeError, match="k="):
+        top_k_cosine(VECTORS, VECTORS, value)
+    if value is not None:
+        with pytest.raises(InputTypeError, match="rescore="):
+            index.search(VECTORS[0], 3, rescore=value)
+        with pytest.raises(InputTypeError, match="threads="):
+            index.search(VECTORS[0], 3, threads=value)
+        with pytest.raises(InputTypeError, match="threads="):
+            top_k_cosine(VECTORS, VECTORS, 3, threads=value)
+
+
+def test_counts_of_any_size_and_of_numpy_are_taken() -> None:
+    index = index_of()
+    expected = index.search(VECTORS, 100)
+    for k, threads in ((2**70, 2**70), (np.int8(100), np.uint64(1))):
+        assert index.search(VECTORS, k, threads=threads).ids.tolist() == expected.ids.tolist()
+
+
+@pytest.mark.parametrize("fingerprint", [5, b"a", "", "\ud800", "a\nb", ["a"]], ids=repr)
+def test_a_fingerprint_is_a_text_that_a_file_can_hold(fingerprint: Any) -> None:
+    index = Index(8)
+    with pytest.raises(InputError, match="fingerprint is"):
+        Index(8, fingerprint=fingerprint)
+    with pytest.raises(InputError, match="fingerprint is"):
+        index.add(VECTORS[:1], fingerprint=fingerprint)
+    assert len(index) == 0
 
 
 def test_searches_among_additions_see_whole_states() -> None:

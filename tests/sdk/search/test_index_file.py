@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from gte_sdk import Index, ModelFormatError, ModelMismatchError, _kernels
+from gte_sdk.errors import IndexFormatError
+from gte_sdk.search.index_file import IndexContent, write_index
 
 VECTORS = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
 QUERIES = VECTORS[:5] + np.float32(0.1)
@@ -166,14 +168,60 @@ def test_a_wrong_header_with_a_right_checksum_is_refused_too(tmp_path: Path) -> 
                 continue
             changed = bytes(header) + struct.pack("<I", int(_kernels.block_checksums(bytes(header), 4092)[0]))
             path.write_bytes(changed + original[4096:])
-            if 32 <= start < 40:
-                # The next automatic id is any number.
+            if start == 32 or (start == 36 and value <= 0x7FFFFFFF):
+                # The next automatic id is any number above the ids, which are texts here.
                 assert len(Index.open(path)) == 300
                 continue
             with pytest.raises(ModelFormatError):
                 Index.open(path)
             refused += 1
     assert refused > 180
+
+
+def content(dtype: str, **changes: Any) -> IndexContent:
+    """A correct index of ids 0, 1 and 2, but for what is changed."""
+    rows, scales = _kernels.encode(VECTORS[:3], dtype)
+    whole = IndexContent(
+        dim=24, dtype=dtype, fingerprint=None, next_id=3, rows=rows, floats=None, ids=np.arange(3),
+        scales=scales if dtype in ("int8", "binary") else np.empty(0, np.float32),
+    )  # fmt: skip
+    return whole._replace(**changes)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "changes", "message"),
+    [
+        *(
+            (dtype, {"scales": np.array([0.1, scale, 1], np.float32)}, r"the scale of row 1 is .*, not in 0 to 1")
+            for dtype in ("int8", "binary")
+            for scale in (-1e30, -1e-9, 1.0001, 5, 1e30, np.inf, -np.inf, np.nan)
+        ),
+        ("int8", {"rows": np.full((3, 24), 0x80, np.uint8)}, "row 0 holds the code -128"),
+        ("float32", {"ids": np.array([1, 2, 1])}, "an id is there twice"),
+        ("float32", {"ids": np.array(["a", "b", "a"], object)}, "an id is there twice"),
+        ("float32", {"next_id": 2}, "the next id is 2, not above the highest, 2"),
+        ("float32", {"next_id": -5, "ids": np.array([-7, -6, -3])}, "the next id is -5"),
+        ("float32", {"next_id": -1, "ids": np.array(["a", "b", "c"], object)}, "the next id is -1"),
+    ],
+)
+def test_a_file_with_right_checksums_that_lies_is_refused(
+    tmp_path: Path, dtype: str, changes: dict[str, Any], message: str, mmap: bool
+) -> None:
+    path = tmp_path / "a"
+    write_index(path, content(dtype), None)
+    assert Index.open(path, mmap=mmap).search(VECTORS[:1], 1).ids.tolist() == [[0]]
+    write_index(path, content(dtype, **changes), None)
+    with pytest.raises(IndexFormatError, match=f"{path}: {message}"):
+        Index.open(path, mmap=mmap)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="as POSIX has them")
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(IndexFormatError, match="is not a regular file"):
+            Index.open(path)
 
 
 @pytest.mark.parametrize("texts", [False, True])

@@ -48,8 +48,8 @@ def test_k_of_zero_and_no_queries_give_empty_arrays() -> None:
     [
         (DOCUMENTS, DOCUMENTS, 11, InputError, r"^k=11 exceeds 10 documents$"),
         (DOCUMENTS, DOCUMENTS[:0], 1, InputError, r"^k=1 exceeds 0 documents$"),
-        (DOCUMENTS, DOCUMENTS, -1, InputError, r"k=-1 is negative"),
-        (DOCUMENTS, DOCUMENTS, 2.0, InputTypeError, r"k is a float; give an int"),
+        (DOCUMENTS, DOCUMENTS, -1, InputError, r"k=-1; it must be at least 0"),
+        (DOCUMENTS, DOCUMENTS, 2.0, InputTypeError, r"k=2.0 is a float; give an int"),
         (
             DOCUMENTS,
             DOCUMENTS.astype(np.float64),
