@@ -26,6 +26,16 @@ def test_parquet_and_json_lines_give_the_same_pairs(tmp_path: Path) -> None:
         assert source.category == name[0]
 
 
+def test_pairs_that_a_full_disk_cuts_off_leave_the_old_ones(tmp_path: Path) -> None:
+    path = tmp_path / "mined.parquet"
+    write_pairs(path, PAIRS)
+    with full_disk(path.stat().st_size), pytest.raises(OSError, match="too large"):
+        write_pairs(path, [Pair(f"question {row * row}", f"document {row * row}") for row in range(10_000)])
+    source = open_source(path, tmp_path / "cache")
+    assert [source[index] for index in range(len(source))] == PAIRS
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["mined.parquet"]
+
+
 def test_a_source_longer_than_a_batch_is_read_by_row_from_the_cached_file(tmp_path: Path) -> None:
     count = ROWS_A_BATCH + 3
     write_pairs(tmp_path / "long.parquet", [Pair(f"q{row}", f"d{row}") for row in range(count)])

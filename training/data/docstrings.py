@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
+from gte_sdk.atomic_file import replace_whole
+
 DOCSTRINGS_NAME = "code__docstrings"
 MAX_PAIRS_OF_STANDARD_LIBRARY = 2000
 MAX_CODE_CHARACTERS = 400
@@ -32,9 +34,8 @@ def write_docstring_pairs(directory: Path, package: str = "") -> Path:
     path = directory / f"python-{sys.version_info.major}.{sys.version_info.minor}" / f"{stem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"query": query, "document": document}) for query, document in pairs]
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replace_whole(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
     return path
 
 

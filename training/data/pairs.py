@@ -6,13 +6,12 @@ from then on opening a source costs a hash of the file, and memory holds only th
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gte_sdk.atomic_file import replace_whole
 from gte_sdk.model_files.directory import sha256_of_file
 
 ROWS_A_BATCH = 16_384
@@ -88,12 +88,8 @@ def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
     arrow_file = cache / f"{sha256[:40]}.arrow"
     if not arrow_file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        partial = arrow_file.with_suffix(f".{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.partial")
-        try:
-            _write_arrow(path, partial)
-            partial.replace(arrow_file)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replace_whole(arrow_file) as file:
+            _write_arrow(path, file)
     reader = pa.ipc.open_file(pa.memory_map(str(arrow_file)))
     batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
     row_count = sum(batch.num_rows for batch in batches)
@@ -115,10 +111,11 @@ def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     """Writes a Parquet file that open_source reads."""
     columns: Sequence[tuple[Any, ...]] = list(zip(*pairs, strict=True)) or [(), (), ()]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), path, compression="zstd")
+    with replace_whole(path) as file:
+        pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), file, compression="zstd")
 
 
-def _write_arrow(path: Path, output: Path) -> None:
+def _write_arrow(path: Path, output: IO[bytes]) -> None:
     if path.suffix == ".parquet":
         tables = _read_parquet(path)
     elif path.suffix in (".jsonl", ".json"):
@@ -126,7 +123,7 @@ def _write_arrow(path: Path, output: Path) -> None:
     else:
         raise PairsError(f"{path} is neither .parquet nor .jsonl")
     first_row = 0
-    with pa.OSFile(str(output), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with pa.ipc.new_file(output, SCHEMA) as writer:
         for table in tables:
             _check_texts(path, table, first_row)
             writer.write_table(table.combine_chunks(), max_chunksize=ROWS_A_BATCH)
@@ -197,9 +194,8 @@ def _check_texts(path: Path, table: pa.Table, first_row: int) -> None:
 
 def _cached_rows_without(path: Path, batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
     if not path.is_file():
-        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-        np.save(partial, _rows_without(batches, forbidden))
-        partial.replace(path)
+        with replace_whole(path) as file:
+            np.save(file, _rows_without(batches, forbidden))
     rows: NDArray[np.int64] = np.load(path)
     return rows
 

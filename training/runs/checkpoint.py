@@ -43,8 +43,9 @@ def save_checkpoint(
     try:
         write_encoder(encoder, tokenizer_directory, partial / MODEL)
         torch.save(state, partial / _STATE)
-        with (partial / _STATE).open("rb") as file:
-            os.fsync(file.fileno())
+        for path in (path for path in partial.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import io
 import json
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from gte_sdk.atomic_file import replace_whole
 from training.data.pairs import PairsError, Source
 from training.data.sources import describe
 from training.recipe import Recipe, RecipeError, dump_recipe
@@ -35,12 +37,10 @@ class LogLine(NamedTuple):
 def open_log(path: Path, after_step: int) -> list[LogLine]:
     """The lines of an earlier session up to `after_step`; what was logged after its last checkpoint is dropped."""
     lines = [line for line in read_log(path) if line.step <= after_step] if path.is_file() else []
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(LogLine._fields)
-        writer.writerows(lines)
-    partial.replace(path)
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([LogLine._fields, *lines])
+    with replace_whole(path) as file:
+        file.write(table.getvalue().encode())
     return lines
 
 
@@ -84,9 +84,8 @@ def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not path.is_file():
         output.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with replace_whole(path) as file:
+            file.write(text.encode())
 
 
 def record_run(
@@ -122,9 +121,8 @@ def provenance(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replace_whole(path) as file:
+        file.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _installed(package: str) -> bool:

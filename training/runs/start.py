@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from gte_sdk.atomic_file import replace_whole
 from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id
 from training.data.pairs import Source
 from training.encoders.embed import embed_token_ids
@@ -44,9 +45,8 @@ def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory:
         kind = "PreTrainedTokenizerFast" if named else "BertTokenizer"
         config = {"tokenizer_class": kind, "model_max_length": recipe.max_tokens, "mask_token": "[MASK]"}
         (directory / "tokenizer_config.json").write_text(json.dumps({**config, **names}, indent=2) + "\n")
-        partial = directory / "tokenizer.partial"
-        tokenizer.save(str(partial))
-        partial.replace(directory / "tokenizer.json")
+        with replace_whole(directory / "tokenizer.json") as file:
+            file.write(tokenizer.to_str(pretty=True).encode())
     return directory
 
 
