@@ -21,10 +21,14 @@ KEY_VARIABLE = "GTE_API_KEY"
     "--api-key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
     help=f"A file whose first line is the key that requests must carry; or set {KEY_VARIABLE} in the environment.",
 )  # fmt: skip
-@click.option("--name", metavar="NAME", help="What requests call the model; by default MODEL, a directory's last part.")
+@click.option("--name", metavar="NAME", help="What requests call the model; by default MODEL, of a path its last part.")
 @click.option(
     "--alias", "aliases", metavar="NAME", multiple=True,
     help="One more name for it, such as text-embedding-3-small for a program that asks for that; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--cors-origin", "cors_origins", metavar="ORIGIN", multiple=True,
+    help="A web page that may read the answers, such as https://app.example.com; repeatable, by default none.",
 )  # fmt: skip
 @click.option(
     "--truncation", type=click.Choice(["report", "error"]), default="report", show_default=True,
@@ -52,6 +56,7 @@ def serve(
     api_key_file: Path | None,
     name: str | None,
     aliases: tuple[str, ...],
+    cors_origins: tuple[str, ...],
     truncation: str,
     max_body_mb: int,
     max_inputs: int,
@@ -83,8 +88,9 @@ def serve(
         message = f"gte serve needs {package}: pip install 'gte-sdk[serve]'"
         raise click.ClickException(message) from error
     settings = Settings(
-        model_name=name or (Path(model).resolve().name if Path(model).is_dir() else model),
+        model_name=name or name_of(model),
         aliases=aliases,
+        cors_origins=cors_origins,
         api_key=_api_key(api_key_file),
         loopback_only=_is_loopback(host),
         micro_batching=micro_batching,
@@ -108,6 +114,14 @@ def serve(
         lambda: click.echo(f"gte: serving {settings.model_name} at {url}", err=True),
         access_log,
     )
+
+
+def name_of(model: str) -> str:
+    """What requests call a model: its name, of a directory or bundle the last part, never the path to it."""
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve().name or "model"
+    return path.stem if path.is_file() else model
 
 
 def _api_key(file: Path | None) -> str | None:

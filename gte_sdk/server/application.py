@@ -1,5 +1,6 @@
 """The Starlette application: which path leads where, the page's files, and every error in OpenAI's shape."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.server.gate import gate
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.openapi import openapi_document
-from gte_sdk.server.refusal import Refusal, error_content
+from gte_sdk.server.refusal import Refusal, error_json
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
 
@@ -96,17 +97,22 @@ def _model_card(name: str, embedder: Embedder, created: int) -> dict[str, Any]:
 
 
 async def _answer_refusal(request: Request, refusal: Refusal) -> Response:
-    content = error_content(refusal.status, refusal.message, refusal.code, refusal.param)
-    return JSONResponse(content, refusal.status, refusal.headers)
+    return _error_response(refusal.status, refusal.message, refusal.code, refusal.param, refusal.headers)
 
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed"}
     message = f"{request.method} {request.url.path[:80]}: {error.detail}"
-    content = error_content(error.status_code, message, codes.get(error.status_code, "http_error"))
-    return JSONResponse(content, error.status_code, error.headers)
+    code = codes.get(error.status_code, "http_error")
+    return _error_response(error.status_code, message, code, headers=error.headers)
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    """A mistake of ours: the log has the traceback, the client only learns that there was one."""
-    return JSONResponse(error_content(500, "the server failed on this request; its log says why", "server_error"), 500)
+    """A bug in the server: the log has the traceback, and the client learns only that there was one."""
+    return _error_response(500, "the server failed on this request; its log says why", "server_error")
+
+
+def _error_response(
+    status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(error_json(status, message, code, param), status, headers, "application/json")

@@ -5,7 +5,6 @@ extended by timers. SIGTERM and Ctrl-C stop it gracefully: nothing new is accept
 """
 
 import asyncio
-import json
 import signal
 import socket
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from gte_sdk.server.refusal import error_content
+from gte_sdk.server.refusal import error_json
 from gte_sdk.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
 
         def _refuse(self, status: int, phrase: str, message: str, code: str) -> None:
             """Answers before there is a request, then closes."""
-            body = json.dumps(error_content(status, message, code)).encode("ascii")
+            body = error_json(status, message, code)
             head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             self.transport.write(head.encode("ascii") + b"connection: close\r\n\r\n" + body)
             self.transport.close()

@@ -7,14 +7,14 @@ import asyncio
 import contextlib
 import hmac
 import ipaddress
-import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from gte_sdk.server.cors import headers_for, is_preflight, preflight_headers
 from gte_sdk.server.metrics import Metrics
-from gte_sdk.server.refusal import Refusal, error_content
+from gte_sdk.server.refusal import Refusal, error_json
 from gte_sdk.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,15 +49,22 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                added = headers_for(headers, settings.cors_origins)
                 if unread:
                     # Whatever else the client sends is not a request, and must not be waited for.
-                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+                    added.append((b"connection", b"close"))
+                if added:
+                    message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
         metrics.requests_in_progress += 1
         try:
-            refusal = _refused(scope["path"], headers, settings)
-            if refusal is None:
+            preflight = bool(settings.cors_origins) and is_preflight(scope["method"], headers)
+            refusal = _refused(scope["path"], headers, settings, needs_key=not preflight)
+            if refusal is None and preflight:
+                await noted_send({"type": "http.response.start", "status": 204, "headers": preflight_headers(headers)})
+                await noted_send({"type": "http.response.body"})
+            elif refusal is None:
                 await app(scope, noted_receive, noted_send)
             else:
                 await send_refusal(refusal, noted_send)
@@ -69,14 +76,14 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
     return passed
 
 
-def _refused(path: str, headers: dict[bytes, bytes], settings: Settings) -> Refusal | None:
+def _refused(path: str, headers: dict[bytes, bytes], settings: Settings, needs_key: bool) -> Refusal | None:
     if settings.api_key is None:
         # A page of another site whose name was pointed at this machine must not be able to read along.
         if settings.loopback_only and not names_this_machine(headers.get(b"host", b"")):
             message = "the Host header does not name this machine; a server behind a proxy needs an API key"
             return Refusal(403, message, code="wrong_host")
         return None
-    if path in OPEN_PATHS:
+    if path in OPEN_PATHS or not needs_key:
         return None
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), settings.api_key.encode("ascii")):
@@ -151,7 +158,7 @@ def _too_large(settings: Settings) -> Refusal:
 
 
 async def send_refusal(refusal: Refusal, send: "Send") -> None:
-    body = json.dumps(error_content(refusal.status, refusal.message, refusal.code, refusal.param)).encode("ascii")
+    body = error_json(refusal.status, refusal.message, refusal.code, refusal.param)
     headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal.headers}
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})

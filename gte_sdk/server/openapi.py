@@ -81,7 +81,7 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
         {"document": _object({"text": _TEXT})},
     )
     return {
-        "EmbeddingsRequest": _object(
+        "EmbeddingsRequest": _request(
             {
                 "model": model,
                 "input": {
@@ -96,25 +96,25 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
             },
             {
                 "encoding_format": {
-                    "enum": [*ENCODING_FORMATS, None],
+                    "enum": [*ENCODING_FORMATS, "", None],
                     "description": "base64 is little-endian float32.",
                 },
                 "dimensions": {"enum": [*dims, None], "description": "The widths that the model was trained for."},
                 "input_type": {
-                    "enum": [*INPUT_TYPES, None],
+                    "enum": [*INPUT_TYPES, "", None],
                     "description": "Which of the model's prompts to put before.",
                 },
-                "user": {"type": ["string", "null"], "minLength": 1, "description": "Ignored."},
+                "user": {"type": ["string", "null"], "description": "Ignored."},
             },
         ),
         "Embeddings": _object(
             {"object": {"const": "list"}, "data": {"type": "array", "items": embedding}, "model": _TEXT, "usage": usage}
         ),
-        "RerankRequest": _object(
+        "RerankRequest": _request(
             {
                 "model": model,
                 "query": _TEXT,
-                "documents": {"type": "array", "items": {"anyOf": [_TEXT, _object({"text": _TEXT})]}, **many},
+                "documents": {"type": "array", "items": {"anyOf": [_TEXT, _request({"text": _TEXT})]}, **many},
             },
             {
                 "top_n": {"type": ["integer", "null"], "minimum": 1},
@@ -136,6 +136,11 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
     properties = {**required, **(optional or {})}
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _request(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An object that is sent: a field that is not known may be there as null."""
+    return {**_object(required, optional), "additionalProperties": {"type": "null"}}
 
 
 def _json_of(schema: str) -> dict[str, Any]:

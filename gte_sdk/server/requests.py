@@ -1,7 +1,7 @@
 """Bodies of requests: JSON in, checked plain values out, or a Refusal that names the field and the remedy.
 
-What the OpenAPI document (openapi.py) allows is accepted here and nothing else; fields that are unknown are refused,
-since a misspelt option must not be ignored.
+What the OpenAPI document (openapi.py) allows is accepted here and nothing else. An unknown field is refused, since a
+misspelt option must not be ignored.
 """
 
 import json
@@ -37,7 +37,10 @@ class RerankRequest(NamedTuple):
 def parse_json(body: bytes) -> dict[str, Any]:
     """The object that a body holds. NaN and infinities, which JSON does not have, are refused with the rest."""
     try:
-        content = json.loads(body, parse_constant=_refuse_constant)
+        text = body.decode(
+            "utf-8-sig"
+        )  # json.loads itself would also read UTF-16 and UTF-32, which JSON is not sent in
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_without_doubles)
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(content, dict):
@@ -59,8 +62,9 @@ def parse_embeddings(body: bytes, settings: Settings, dims: Sequence[int]) -> Em
         raise invalid(f"dimensions={dimensions}: {trained}; ask for one of these or leave it out", "dimensions")
     encoding = _choice(content, "encoding_format", ENCODING_FORMATS)
     kind = _choice(content, "input_type", INPUT_TYPES)
-    if content.get("user") is not None:
-        _text(content["user"], "user")
+    user = content.get("user")
+    if not isinstance(user, str | None):
+        raise invalid(f"user is {_described(user)}; give a text or leave it out", "user")
     return EmbeddingsRequest(texts, token_ids, kind or "", encoding == "base64", dimensions or dims[0])
 
 
@@ -76,13 +80,7 @@ def parse_rerank(body: bytes, settings: Settings) -> RerankRequest:
     if not isinstance(documents, list):
         raise invalid(f"documents is {_described(documents)}; give a list of texts", "documents")
     _check_count(documents, "documents", settings.max_inputs)
-    texts = [
-        _text(
-            document["text"] if isinstance(document, dict) and set(document) == {"text"} else document,
-            f"documents[{n}]",
-        )
-        for n, document in enumerate(documents)
-    ]
+    texts = [_document(document, f"documents[{index}]") for index, document in enumerate(documents)]
     top_n = _optional_whole(content, "top_n")
     with_documents = content.get("return_documents")
     if not isinstance(with_documents, bool | None):
@@ -119,6 +117,13 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
+def _document(value: Any, name: str) -> str:
+    if isinstance(value, dict):
+        _check_fields(value, {"text"}, f"{name}.")
+        value = value.get("text")
+    return _text(value, name)
+
+
 def _ids(row: Any, name: str) -> list[int]:
     if not isinstance(row, list):
         raise invalid(f"{name} is {_described(row)}; give a list of token ids, as the other inputs are", name)
@@ -149,12 +154,12 @@ def _optional_whole(content: dict[str, Any], name: str) -> int | None:
     return value
 
 
-def _check_fields(content: dict[str, Any], known: Collection[str]) -> None:
-    for name in content:
-        if name not in known:
-            raise invalid(
-                f"{name[:80]!r} is not a field of this request; it has {sorted(known)}", name[:80], "unknown_field"
-            )
+def _check_fields(content: dict[str, Any], known: Collection[str], inside: str = "") -> None:
+    """Refuses a field that is not known, unless it is null: many clients send null for every option that is not set."""
+    for name, value in content.items():
+        if name not in known and value is not None:
+            message = f"{inside}{name[:80]!r} is not a field of this request; it has {sorted(known)}"
+            raise invalid(message, inside + name[:80], "unknown_field")
 
 
 def _check_model(content: dict[str, Any], settings: Settings) -> None:
@@ -168,10 +173,13 @@ def _check_model(content: dict[str, Any], settings: Settings) -> None:
 
 
 def _choice(content: dict[str, Any], name: str, choices: tuple[str, ...]) -> str | None:
+    """One of the choices. None for null, and for "", which languages without optional values send for none."""
     value = content.get(name)
-    if value is not None and value not in choices:
+    if value is None or value == "":
+        return None
+    if value not in choices:
         raise invalid(f"{name} is {_described(value)}; give one of {', '.join(choices)}", name)
-    return value
+    return str(value)
 
 
 def _described(value: Any) -> str:
@@ -185,6 +193,15 @@ def _described(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     return "a list" if isinstance(value, list) else "an object"
+
+
+def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"an object has the field {name[:80]!r} twice")
+        content[name] = value
+    return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

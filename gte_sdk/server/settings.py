@@ -6,6 +6,7 @@ The limits bound memory and waiting time: bodies that are read, texts that wait,
 from dataclasses import dataclass
 
 from gte_sdk.errors import InputError
+from gte_sdk.server.cors import is_origin
 
 # OpenAI's own bound on the inputs of one request.
 MAX_INPUTS = 2048
@@ -21,6 +22,8 @@ class Settings:
     """The bearer token that requests must carry; None asks for none."""
     loopback_only: bool = True
     """Whether only this machine can connect; without a key the Host header must then name this machine."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may read the answers, such as "https://app.example.com"; "*" is any."""
     micro_batching: bool = True
     """Whether texts of requests that wait at the same time are embedded together."""
     truncate: bool = True
@@ -58,5 +61,8 @@ class Settings:
                 f"max_held_bytes={self.max_held_bytes} is below max_body_bytes={self.max_body_bytes}: "
                 "the largest request could never be accepted"
             )
+        for origin in self.cors_origins:
+            if not is_origin(origin):
+                raise InputError(f"{origin!r} is not the origin of a web page; give one like https://app.example.com")
         if self.api_key is not None and (not self.api_key.strip() or not self.api_key.isascii()):
             raise InputError("the API key is empty or holds characters other than ASCII")

@@ -77,11 +77,36 @@ def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
         ({"user": 5}, "invalid_value", "user"),
         ({"model": 5}, "invalid_value", "model"),
         ({"inputs": "red"}, "unknown_field", "inputs"),
+        ({"inputs": ""}, "unknown_field", "inputs"),
+        ({"\ud800": 5}, "unknown_field", "\ud800"),
     ],
 )
 def test_wrong_content_is_422_and_names_the_field(url: str, change: dict[str, Any], code: str, param: str) -> None:
-    body = {"model": "gte-mini", "input": "red", **change}
-    assert refused(httpx.post(f"{url}/v1/embeddings", json=body)) == (422, code, param)
+    body = json.dumps({"model": "gte-mini", "input": "red", **change})  # a lone surrogate goes as an escape
+    headers = {"content-type": "application/json"}
+    assert refused(httpx.post(f"{url}/v1/embeddings", content=body, headers=headers)) == (422, code, param)
+
+
+# What clients send for an option that nobody set: languages without optional values know "" and null only.
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, "") for name in ("encoding_format", "input_type", "user")),
+        *((name, None) for name in ("encoding_format", "input_type", "user", "dimensions", "timeout", "extra_body")),
+    ],
+)
+def test_an_option_that_is_not_set_is_as_if_it_were_left_out(url: str, name: str, value: str | None) -> None:
+    body = {"model": "gte-mini", "input": "red"}
+    answer = httpx.post(f"{url}/v1/embeddings", json={**body, name: value})
+    assert answer.json() == httpx.post(f"{url}/v1/embeddings", json=body).json()
+
+
+@pytest.mark.parametrize("change", [{"top_n": None}, {"return_documents": None}, {"rank_fields": None}, {"user": None}])
+def test_null_is_as_if_it_were_left_out_of_a_ranking(url: str, change: dict[str, Any]) -> None:
+    body = {"model": "gte-mini", "query": "red", "documents": ["green", {"text": "blue", "id": None}]}
+    answer = httpx.post(f"{url}/rerank", json={**body, **change})
+    assert answer.json() == httpx.post(f"{url}/rerank", json=body).json()
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -89,7 +114,9 @@ def test_wrong_content_is_422_and_names_the_field(url: str, change: dict[str, An
     [
         ({"documents": []}, "empty", "documents"),
         ({"documents": "red"}, "invalid_value", "documents"),
-        ({"documents": [{"txt": "red"}]}, "invalid_value", "documents[0]"),
+        ({"documents": [{"txt": "red"}]}, "unknown_field", "documents[0].txt"),
+        ({"documents": [{"text": None}]}, "invalid_value", "documents[0]"),
+        ({"documents": [{}]}, "invalid_value", "documents[0]"),
         ({"documents": ["red", None]}, "invalid_value", "documents[1]"),
         ({"documents": ["red"] * 2049}, "too_many_inputs", "documents"),
         ({"query": ""}, "empty", "query"),
@@ -116,6 +143,10 @@ def test_wrong_rankings_are_422_too(url: str, change: dict[str, Any], code: str,
         (b'{"model": "gte-mini", "input": "\xff"}', 400, "invalid_json"),
         (b"[" * 100_000, 400, "invalid_json"),
         (b"1" * 5000, 400, "invalid_json"),
+        (b'{"model": "gte-mini", "input": "red", "input": "green"}', 400, "invalid_json"),
+        (b'{"model": "gte-mini", "input": "red", "\\u0069nput": "green"}', 400, "invalid_json"),
+        ('{"model": "gte-mini", "input": "red"}'.encode("utf-16"), 400, "invalid_json"),
+        ('{"model": "gte-mini", "input": "red"}'.encode("utf-32-le"), 400, "invalid_json"),
         (b'["red"]', 422, "invalid_value"),
         (b'{"model": "gte-mini", "input": [1e999]}', 422, "invalid_value"),
         (b'{"model": "gte-mini"}', 422, "missing"),

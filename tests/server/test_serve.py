@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from gte_sdk import Embedder
+from gte_sdk.cli.serve import name_of
 from gte_sdk.embedding.micro_batches import BATCH_TOKENS
 
 from .servers import gte_serve
@@ -109,6 +110,49 @@ def test_a_model_directory_gives_its_name_and_its_prompts(tmp_path: Path) -> Non
             answer = httpx.post(f"{server.url}/v1/embeddings", json=body).json()
             vector = np.array(answer["data"][0]["embedding"])
             np.testing.assert_allclose(vector, tiny_models.tiny_vector(text), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("gte-mini", "gte-mini"),
+        ("thenlper/gte-small", "thenlper/gte-small"),
+        ("secret-place/tiny", "tiny"),
+        ("secret-place/tiny/", "tiny"),
+        ("secret-place/link", "tiny"),
+        ("secret-place/tiny/../tiny", "tiny"),
+        (".", "here"),
+        ("secret-place/app.gte", "app"),
+    ],
+)
+def test_the_path_of_the_model_is_not_its_name(
+    given: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "secret-place" / "tiny").mkdir(parents=True)
+    (tmp_path / "here" / "secret-place" / "link").symlink_to("tiny")
+    (tmp_path / "here" / "secret-place" / "app.gte").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    assert name_of(given) == name
+
+
+def test_nothing_that_is_published_has_the_path_of_the_model(tmp_path: Path) -> None:
+    bundle = tmp_path / "secret-place" / "app.gte"
+    bundle.parent.mkdir()
+    subprocess.run([sys.executable, "-m", "gte_sdk.cli", "bundle", "gte-nano", str(bundle)], check=True, timeout=300)
+    with gte_serve("--model", str(bundle)) as server:
+        for path in (
+            "/health",
+            "/v1/models",
+            "/metrics",
+            "/openapi.json",
+            "/",
+            "/page.js",
+            "/v1/models/else",
+            "/nowhere",
+        ):
+            assert "secret-place" not in httpx.get(f"{server.url}{path}").text
+        for body in ({"model": "app", "input": "red"}, {"model": "else", "input": "red"}, {}):
+            assert "secret-place" not in httpx.post(f"{server.url}/v1/embeddings", json=body).text
 
 
 def test_the_key_comes_from_a_file_or_the_environment_and_an_open_host_without_one_warns(tmp_path: Path) -> None:
