@@ -11,11 +11,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gte_sdk import Embedder
 from gte_sdk.model_files.directory import GTE_JSON, bundled_models
+from gte_sdk.runtime.opening import cut_rows
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
@@ -74,14 +72,8 @@ def _embed_functions(model: str, variant: str | None, max_tokens: int | None) ->
 
 
 def _cut(embed: Embed, dim: int) -> Embed:
-    """Cosines do not need unit length here, but the kernels and classifiers are fed what a user would have."""
-
-    def cut(texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors_ND = embed(texts)[:, :dim]
-        unit_ND: NDArray[np.float32] = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-        return unit_ND
-
-    return cut
+    """`embed` with vectors of `dim` dimensions, of unit length as a user has them."""
+    return lambda texts: cut_rows(embed(texts), dim)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from gte_sdk.threads import available_threads
 from training.encoders.encoder import AnyEncoder, Encoder
+from training.evaluation.protocols import spearman
 
 PARITY_TEXTS = Path(__file__).with_name("parity_texts.jsonl")
 CALIBRATION_TEXTS = Path(__file__).with_name("calibration_texts.jsonl")
@@ -231,17 +232,6 @@ def _rank_correlation(vectors: Vectors, reference: Vectors) -> float:
     """Spearman's correlation of the cosines between all pairs of different texts."""
     pairs = np.triu_indices(len(reference), k=1)
     return spearman((vectors @ vectors.T)[pairs], (reference @ reference.T)[pairs])
-
-
-def spearman(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> float:
-    """The correlation of the ranks of two (n,) arrays; equal values share the mean of their ranks."""
-    return float(np.corrcoef(_ranks(values), _ranks(others))[0, 1])
-
-
-def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def _batch_dependence(run: Run, corpus: TokenizedCorpus, in_batch: Vectors) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from export.parity.measure import PYTORCH, Run, spearman
+from export.parity.measure import PYTORCH, Run
 from gte_sdk.errors import InputError
 from gte_sdk.runtime.tokens import tokenize
+from training.evaluation.protocols import spearman
 
 
 class StsSet(NamedTuple):

@@ -19,7 +19,6 @@ from torch import nn
 import export.to_onnx as export_command
 import gte_sdk
 from export.graphs.quantize import QuantizationSummary, quantize
-from export.parity.measure import spearman
 from export.parity.sts import read_sts
 from export.to_onnx import main
 from gte_sdk.errors import InputError
@@ -165,12 +164,6 @@ def test_a_damaged_int8_graph_is_refused(checkpoint: Path, tmp_path: Path, monke
     assert "int8 has minimum cosine to fp32" in result.output
     assert "int8 on the SDK's own encoder has minimum cosine to fp32" in result.output
     assert list(tmp_path.iterdir()) == []
-
-
-def test_spearman_with_ties_equals_scipys() -> None:
-    random = np.random.default_rng(2)
-    values, others = random.normal(size=200), random.integers(0, 6, size=200).astype(np.float64)
-    assert spearman(values, others) == pytest.approx(spearmanr(values, others).statistic)
 
 
 @pytest.mark.parametrize(

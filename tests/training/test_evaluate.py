@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
 from training.evaluate import main
-from training.evaluation.protocols import SetError, ranking_scores
+from training.evaluation.protocols import SetError, ranking_scores, spearman
 from training.evaluation.scores import evaluate, evaluation_texts, find_sets, summarize
 
 
@@ -72,6 +73,25 @@ def test_sts_is_spearman_and_pair_classification_average_precision(tmp_path: Pat
     labels = [{"a": "a 0", "b": f"b {angle}", "label": label} for angle, label in ((0, 1), (20, 0), (40, 1), (80, 0))]
     pairs = write_set(tmp_path, "pair_classification/tiny", test=labels)
     assert evaluate([pairs], embed)["pair_classification/tiny"] == pytest.approx(100 * (1 + 2 / 3) / 2, abs=1e-4)
+
+
+def test_spearman_with_ties_equals_scipys_and_what_is_no_number_has_no_rank() -> None:
+    random = np.random.default_rng(2)
+    values, others = random.normal(size=200), random.integers(0, 6, size=200).astype(np.float64)
+    assert spearman(values, others) == pytest.approx(spearmanr(values, others).statistic)
+    values[3] = np.nan
+    assert math.isnan(spearman(values, others))
+    assert math.isnan(spearman(others, values))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_vector_of_zeros_is_similar_to_nothing(tmp_path: Path) -> None:
+    def embed_some(texts: Sequence[str]) -> NDArray[np.float32]:
+        return embed(texts) * np.array([[text != "a 1"] for text in texts], dtype=np.float32)
+
+    rows = [{"a": f"a {angle}", "b": "b 0", "score": score} for angle, score in ((1, 0), (0, 5), (20, 4), (80, 1))]
+    path = write_set(tmp_path, "sts/tiny", test=rows)
+    assert evaluate([path], embed_some)["sts/tiny"] == pytest.approx(100.0)
 
 
 def test_reranking_is_mean_average_precision(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 from training.loss.losses import (
     LossKind,
     contrastive_loss,
+    cut_rows,
     matryoshka,
     similarity_distillation_loss,
-    truncate,
     vector_distillation_loss,
 )
 
@@ -126,7 +126,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 def test_matryoshka_is_the_mean_over_prefixes_of_unit_length() -> None:
     q, d = unit_rows(5), unit_rows(5)
-    loss = matryoshka(lambda dim: contrastive_loss(truncate(q, dim), truncate(d, dim), temperature=0.05), [16, 8])
+    loss = matryoshka(lambda dim: contrastive_loss(cut_rows(q, dim), cut_rows(d, dim), temperature=0.05), [16, 8])
     short_q, short_d = normalize(q[:, :8], dim=1), normalize(d[:, :8], dim=1)
     expected = (ten_line_reference(q, d, 0.05) + ten_line_reference(short_q, short_d, 0.05)) / 2
     torch.testing.assert_close(loss, expected)

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
+from gte_sdk.runtime.tokens import special_tokens_around
+
 Pooling = Literal["mean", "cls", "lasttoken"]
 
 # What [CLS] and [SEP] weigh in a static encoder: nothing beside any real token, but an empty text keeps a direction.
@@ -160,8 +162,9 @@ AnyEncoder = Encoder | StaticEncoder
 
 
 def special_token_ids(tokenizer: Tokenizer) -> list[int]:
-    """The ids that the tokenizer puts around every text, such as [CLS] and [SEP]."""
-    return sorted(set(tokenizer.encode("").ids))
+    """The ids that the tokenizer puts around every text, such as [CLS] and [SEP], each once."""
+    before, after = special_tokens_around(tokenizer)
+    return sorted({*before, *after})
 
 
 def random_encoder(

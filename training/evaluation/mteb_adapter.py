@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import Embedder, top_k_cosine
+from gte_sdk.runtime.opening import cut_rows
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
@@ -130,6 +131,4 @@ class MtebModel:
 
 def _unit_rows(vectors: Any) -> NDArray[np.float32]:
     rows_ND = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-    lengths_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
-    unit_ND: NDArray[np.float32] = rows_ND / np.where(lengths_N1 > 0, lengths_N1, np.float32(1))
-    return unit_ND
+    return cut_rows(rows_ND, rows_ND.shape[1])

@@ -39,11 +39,24 @@ class RankingSet(NamedTuple):
 
 def sts(path: Path, embed: Embed, embed_query: Embed) -> float:
     """Spearman's correlation of cosine and human score. STS is symmetric: the query function is not used."""
-    from scipy.stats import spearmanr
-
     rows = list(rows_of(path / "test.jsonl"))
-    cosines = _cosines(rows, embed)
-    return float(spearmanr(cosines, [row["score"] for row in rows]).statistic)
+    return spearman(_cosines(rows, embed), np.array([row["score"] for row in rows]))
+
+
+def spearman(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> float:
+    """The correlation of the ranks of two (n,) arrays; equal values share the mean of their ranks.
+
+    Not a number where a value is none: it has no rank.
+    """
+    if np.isnan(values).any() or np.isnan(others).any():
+        return float("nan")
+    return float(np.corrcoef(_ranks(values), _ranks(others))[0, 1])
+
+
+def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
 
 
 def pair_classification(path: Path, embed: Embed, embed_query: Embed) -> float:
@@ -177,7 +190,7 @@ PROTOCOLS: Mapping[str, Callable[[Path, Embed, Embed], float]] = {
 def _cosines(rows: Sequence[dict[str, Any]], embed: Embed) -> NDArray[np.float32]:
     left_ND, right_ND = embed([row["a"] for row in rows]), embed([row["b"] for row in rows])
     lengths_N = np.linalg.norm(left_ND, axis=1) * np.linalg.norm(right_ND, axis=1)
-    cosines_N: NDArray[np.float32] = (left_ND * right_ND).sum(axis=1) / lengths_N
+    cosines_N: NDArray[np.float32] = (left_ND * right_ND).sum(axis=1) / np.maximum(lengths_N, np.float32(1e-12))
     return cosines_N
 
 

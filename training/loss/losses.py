@@ -71,8 +71,8 @@ def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int]) -> Ten
     return torch.stack([loss_of_dim(dim) for dim in dims]).mean()
 
 
-def truncate(vectors_ND: Tensor, dim: int) -> Tensor:
-    """(n, dim): the first `dim` components, scaled to unit length again."""
+def cut_rows(vectors_ND: Tensor, dim: int) -> Tensor:
+    """(n, dim): the first `dim` numbers of each row, scaled to unit length again; gte_sdk's cut_rows for tensors."""
     return vectors_ND if dim == vectors_ND.shape[1] else normalize(vectors_ND[:, :dim], dim=1)
 
 
@@ -81,7 +81,7 @@ def vector_distillation_loss(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
 
     A teacher with more dimensions is cut to the student's, which presumes that it is a Matryoshka model.
     """
-    teacher_ND = truncate(_at_least_float32(teacher_ND), student_ND.shape[1])
+    teacher_ND = cut_rows(_at_least_float32(teacher_ND), student_ND.shape[1])
     if student_ND.shape != teacher_ND.shape:
         raise ValueError(
             f"student {tuple(student_ND.shape)} has more dimensions than teacher {tuple(teacher_ND.shape)}"

@@ -17,9 +17,9 @@ from training.encoders.encoder import AnyEncoder
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.loss.losses import (
     contrastive_loss,
+    cut_rows,
     matryoshka,
     similarity_distillation_loss,
-    truncate,
     vector_distillation_loss,
 )
 from training.recipe import Distillation, Stage
@@ -42,9 +42,9 @@ def stage_loss(
 
         def contrastive(dim: int) -> Tensor:
             return contrastive_loss(
-                truncate(queries_ND, dim),
-                truncate(documents_ND, dim),
-                truncate(negatives_MD, dim),
+                cut_rows(queries_ND, dim),
+                cut_rows(documents_ND, dim),
+                cut_rows(negatives_MD, dim),
                 temperature=stage.temperature,
                 kind=stage.loss,
                 false_negative_margin=margin,

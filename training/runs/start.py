@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from gte_sdk.atomic_file import replace_whole
-from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id
+from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id, special_tokens_around
 from training.data.pairs import Source
 from training.encoders.embed import embed_token_ids
 from training.encoders.encoder import (
@@ -86,12 +86,12 @@ def static_from_transformer(
     log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf); a word that is not among the
     transformer's weighs as the last of them.
     """
-    first, *_, last = own_tokenizer.encode("").ids
+    before, after = special_tokens_around(own_tokenizer)
     own_vocabulary = own_tokenizer.get_vocab()
     tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     known = [own_vocabulary.get(token) for token, _ in tokens]
     ids = [
-        own_tokenizer.encode(token).ids if number is None else [first, number, last]
+        own_tokenizer.encode(token).ids if number is None else [*before, number, *after]
         for (token, _), number in zip(tokens, known, strict=True)
     ]
     vectors_VE = embed_token_ids(encoder, ids, pad_token_id(own_tokenizer))
