@@ -7,7 +7,8 @@ from safetensors import SafetensorError
 from export.directory.layout import transformer_config
 from export.directory.output import ExportError
 from gte_sdk.errors import GteError, HubError, ModelFormatError
-from gte_sdk.model_files.directory import CARD, CONFIG_JSON, read_json, read_module_types
+from gte_sdk.model_files.directory import CARD
+from gte_sdk.model_files.published import CONFIG_JSON, read_json, read_module_types
 from training.encoders.encoder import AnyEncoder
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.runs.checkpoint import MODEL

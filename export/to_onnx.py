@@ -35,15 +35,14 @@ from export.ranges import write_ranges
 from export.source import find_source, load_source
 from gte_sdk.model_files.directory import (
     CARD,
-    CONFIG_JSON,
     GRAPH_FILES,
     PARITY_JSON,
     TOKENIZER_JSON,
     fingerprint_of_weights,
-    read_json,
     sha256_of_file,
     write_gte_json,
 )
+from gte_sdk.model_files.published import CONFIG_JSON, read_json
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
 from training.encoders.encoder import AnyEncoder, StaticEncoder
 

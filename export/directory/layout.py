@@ -14,17 +14,8 @@ from typing import Any
 
 from gte_sdk.atomic_file import replace_whole
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import (
-    CONFIG_JSON,
-    GTE_JSON,
-    MODULES_JSON,
-    POOLING_JSON,
-    SPECIAL_TOKENS_JSON,
-    TOKENIZER_CONFIG_JSON,
-    TOKENIZER_JSON,
-    read_json,
-    sha256_of_file,
-)
+from gte_sdk.model_files.directory import GTE_JSON, SPECIAL_TOKENS_JSON, TOKENIZER_JSON, sha256_of_file
+from gte_sdk.model_files.published import CONFIG_JSON, MODULES_JSON, POOLING_JSON, TOKENIZER_CONFIG_JSON, read_json
 from training.encoders.encoder import AnyEncoder, StaticEncoder
 from training.encoders.encoder_files import write_encoder
 

@@ -12,7 +12,6 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, write_bundle
 from gte_sdk.model_files.directory import (
-    CONFIG_JSON,
     GRAPH_FILES,
     GTE_JSON,
     TOKENIZER_JSON,
@@ -22,8 +21,8 @@ from gte_sdk.model_files.directory import (
     checked_file,
     read_model_dir,
 )
-from gte_sdk.model_files.published import hub_name_of
-from gte_sdk.runtime.opening import locate_model
+from gte_sdk.model_files.locate import locate_model
+from gte_sdk.model_files.published import CONFIG_JSON, hub_name_of
 
 # What a directory of the Hub holds beside the weights of other frameworks.
 _MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")

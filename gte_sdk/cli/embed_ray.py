@@ -22,7 +22,7 @@ from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import GteError, InputError
-from gte_sdk.integrations.lazy_model import storable_name
+from gte_sdk.model_files.locate import storable_name
 from gte_sdk.tables.parts import (
     Part,
     PartsWork,

@@ -19,10 +19,11 @@ from gte_sdk.embedding.chunks import Chunk, late_vectors, split_text
 from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
 from gte_sdk.embedding.vector_types import DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.errors import InputError
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import TOKENIZER_JSON, checked_file, fingerprint_of_files, read_model_dir
+from gte_sdk.model_files.locate import locate_model
 from gte_sdk.progress import progress_bar
 from gte_sdk.runtime import tokens
-from gte_sdk.runtime.opening import Engine, Settings, cut_engine, cut_rows, locate_model, open_engine, refuse_closed
+from gte_sdk.runtime.opening import Engine, Settings, cut_engine, cut_rows, open_engine, refuse_closed
 from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
 from gte_sdk.threads import available_threads
 
@@ -88,8 +89,8 @@ class Embedder:
         max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens)
         settings = Settings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
         self._truncation = truncation
-        self._model_dir = model_dir.read_model_dir(locate_model(model, variant, revision, offline))
-        self._tokenizer = tokens.load_tokenizer(model_dir.checked_file(self._model_dir, model_dir.TOKENIZER_JSON))
+        self._model_dir = read_model_dir(locate_model(model, variant, revision, offline))
+        self._tokenizer = tokens.load_tokenizer(checked_file(self._model_dir, TOKENIZER_JSON))
         self._special_tokens = self._tokenizer.num_special_tokens_to_add(False)
         self._max_tokens = self._check_token_limit(max_tokens, self._model_dir.max_tokens)
         opened = open_engine(self._model_dir, device, variant, engine, settings, self._tokenizer)
@@ -131,7 +132,7 @@ class Embedder:
     @cached_property
     def fingerprint(self) -> str:
         """Identity of the vector space; equal for all variants of one export."""
-        return model_dir.fingerprint_of_files(self._model_dir, self._engine.graph_name)
+        return fingerprint_of_files(self._model_dir, self._engine.graph_name)
 
     @property
     def prompts(self) -> Mapping[str, str]:

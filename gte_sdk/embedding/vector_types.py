@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.errors import InputError, ModelFormatError
+from gte_sdk.errors import InputError
 
 DTYPES: Mapping[str, Any] = {
     "float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8, "binary": np.uint8,
@@ -54,13 +54,3 @@ def convert_rows(vectors_ND: NDArray[np.float32], dtype: str, int8_limits: Mappi
         steps_ND.astype(np.int8) if dtype == "int8" else (steps_ND + 128).astype(np.uint8)
     )
     return steps_or_raised_ND
-
-
-def read_limits(file: Any, fields: Mapping[str, Any]) -> dict[int, float]:
-    """`int8_limits` of gte.json by width; none for a directory that was exported before there were any."""
-    limits = fields.get("int8_limits", {})
-    if not isinstance(limits, dict) or not all(
-        width.isdecimal() and isinstance(limit, float) and 0 < limit <= 1 for width, limit in limits.items()
-    ):
-        raise ModelFormatError(f"{file} has int8_limits={limits!r}; it maps widths to numbers above 0 and at most 1")
-    return {int(width): limit for width, limit in limits.items()}

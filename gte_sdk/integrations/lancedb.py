@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
-from gte_sdk.integrations.lazy_model import LazyModel, declared_options, storable_name
+from gte_sdk.integrations.lazy_model import LazyModel, declared_options
+from gte_sdk.model_files.locate import storable_name
 
 try:
     from lancedb.embeddings import TextEmbeddingFunction, register

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from gte_sdk.checks import check_iterable, check_texts
 from gte_sdk.embedding.embedder import DEFAULT_MAX_BATCH_TOKENS, Embedder
 from gte_sdk.errors import ModelMismatchError
-from gte_sdk.model_files.directory import bundled_models
+from gte_sdk.model_files.locate import storable_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack
@@ -107,12 +106,6 @@ class LazyModel:
     def __setstate__(self, state: tuple[ModelSettings, str | None]) -> None:
         self.settings, self._fingerprint = state
         self._embedder = None
-
-
-def storable_name(model: str | PathLike[str]) -> str:
-    """A model's name as text that means the same in every folder: that of a file or folder becomes absolute."""
-    is_name = isinstance(model, str) and (model in bundled_models() or not Path(model).exists())
-    return str(model) if is_name else str(Path(model).absolute())
 
 
 def declared_options(adapter: object) -> ModelOptions:

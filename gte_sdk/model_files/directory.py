@@ -12,26 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gte_sdk.embedding.vector_types import read_limits
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath, open_bundle
-
-# What a published directory says is read in published.py; its names are the model directory's names too.
-from gte_sdk.model_files.published import CONFIG_JSON as CONFIG_JSON
-from gte_sdk.model_files.published import MODULES_JSON as MODULES_JSON
-from gte_sdk.model_files.published import POOLING_JSON as POOLING_JSON
-from gte_sdk.model_files.published import POOLING_MODES as POOLING_MODES
-from gte_sdk.model_files.published import SENTENCE_BERT_JSON as SENTENCE_BERT_JSON
-from gte_sdk.model_files.published import SENTENCE_TRANSFORMERS_JSON as SENTENCE_TRANSFORMERS_JSON
-from gte_sdk.model_files.published import TOKENIZER_CONFIG_JSON as TOKENIZER_CONFIG_JSON
-from gte_sdk.model_files.published import ModelPath as ModelPath
-from gte_sdk.model_files.published import hub_name_of
-from gte_sdk.model_files.published import read_json as read_json
-from gte_sdk.model_files.published import read_max_tokens as read_max_tokens
-from gte_sdk.model_files.published import read_module_types as read_module_types
-from gte_sdk.model_files.published import read_modules as read_modules
-from gte_sdk.model_files.published import read_pooling as read_pooling
-from gte_sdk.model_files.published import read_prompts as read_prompts
+from gte_sdk.model_files.published import (
+    CONFIG_JSON,
+    POOLING_MODES,
+    SENTENCE_TRANSFORMERS_JSON,
+    ModelPath,
+    hub_name_of,
+    read_json,
+    read_max_tokens,
+    read_pooling,
+    read_prompts,
+)
 
 FORMAT_VERSION = 1
 
@@ -88,7 +81,7 @@ class ModelDir:
     matryoshka_dims: tuple[int, ...] = ()
     """Widths that the vectors may be cut to, for a model trained for it (Matryoshka, arXiv 2205.13147)."""
     int8_limits: Mapping[int, float] = field(default_factory=dict)
-    """By width, the magnitude that is 127 steps in int8 vectors (output_types.py)."""
+    """By width, the magnitude that is 127 steps in int8 vectors (gte_sdk/embedding/vector_types.py)."""
 
 
 def bundled_models() -> list[str]:
@@ -117,14 +110,14 @@ def read_model_dir(path: ModelPath) -> ModelDir:
     return _read_foreign(path)
 
 
-def checked_file(model_dir: ModelDir, name: str) -> ModelPath:
+def checked_file(description: ModelDir, name: str) -> ModelPath:
     """The path of one file of the directory, after its size and SHA-256 were compared with gte.json's record of it."""
-    path = model_dir.path / name
+    path = description.path / name
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; export or download the model again")
-    record = model_dir.files.get(name)
+    record = description.files.get(name)
     if record is None:
-        if model_dir.files:
+        if description.files:
             raise ModelFormatError(f"{path} is not recorded in {GTE_JSON}; export the model again")
         return path
     size = path.stat().st_size
@@ -142,12 +135,12 @@ def checked_file(model_dir: ModelDir, name: str) -> ModelPath:
     return path
 
 
-def available_variants(model_dir: ModelDir) -> dict[str, str]:
+def available_variants(description: ModelDir) -> dict[str, str]:
     """The variants that the directory holds: "fp32", "fp16", "int8" to the graph's name inside the directory."""
     return {
         variant: present[0]
         for variant, names in GRAPH_FILES.items()
-        if (present := [name for name in names if (model_dir.path / name).is_file()])
+        if (present := [name for name in names if (description.path / name).is_file()])
     }
 
 
@@ -163,16 +156,16 @@ def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: 
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def fingerprint_of_files(model_dir: ModelDir, graph_name: str) -> str:
+def fingerprint_of_files(description: ModelDir, graph_name: str) -> str:
     """The recorded fingerprint; for a directory without one, an identity made from the graph that is really used."""
-    if model_dir.fingerprint is not None:
-        return model_dir.fingerprint
-    graph = sha256_of_file(model_dir.path / graph_name)
-    if isinstance(model_dir.path, Path):  # a bundle holds no graph with weights outside of it
-        file = model_dir.path / graph_name
+    if description.fingerprint is not None:
+        return description.fingerprint
+    graph = sha256_of_file(description.path / graph_name)
+    if isinstance(description.path, Path):  # a bundle holds no graph with weights outside of it
+        file = description.path / graph_name
         for name in external_data_names((beside.name for beside in file.parent.iterdir()), file.name):
             graph += sha256_of_file(file.with_name(name))
-    return fingerprint_of_weights(graph, sha256_of_file(model_dir.path / TOKENIZER_JSON), model_dir.pooling)
+    return fingerprint_of_weights(graph, sha256_of_file(description.path / TOKENIZER_JSON), description.pooling)
 
 
 def write_gte_json(
@@ -196,7 +189,7 @@ def write_gte_json(
         entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file() and entry.name != GTE_JSON
     )
     files = {name: {"sha256": sha256_of_file(path / name), "bytes": (path / name).stat().st_size} for name in names}
-    description = {
+    fields = {
         "format_version": FORMAT_VERSION,
         "name": name,
         "dim": dim,
@@ -210,7 +203,7 @@ def write_gte_json(
         "matryoshka_dims": list(matryoshka_dims),
         "files": files,
     }
-    (path / GTE_JSON).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (path / GTE_JSON).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return read_model_dir(path)
 
 
@@ -230,6 +223,16 @@ def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
     if not isinstance(dims, list) or not all(type(width) is int and 1 <= width <= dim for width in dims):
         raise ModelFormatError(f"{path} has matryoshka_dims={dims!r}; it is a list of whole numbers from 1 to {dim}")
     return tuple(sorted(dims, reverse=True))
+
+
+def _read_limits(file: ModelPath, fields: Mapping[str, Any]) -> dict[int, float]:
+    """`int8_limits` of gte.json by width; none for a directory that was exported before there were any."""
+    limits = fields.get("int8_limits", {})
+    if not isinstance(limits, dict) or not all(
+        width.isdecimal() and isinstance(limit, float) and 0 < limit <= 1 for width, limit in limits.items()
+    ):
+        raise ModelFormatError(f"{file} has int8_limits={limits!r}; it maps widths to numbers above 0 and at most 1")
+    return {int(width): limit for width, limit in limits.items()}
 
 
 def _read_own(path: ModelPath) -> ModelDir:
@@ -267,7 +270,7 @@ def _read_own(path: ModelPath) -> ModelDir:
         files=dict(_file_records(file, checked("files", dict).items())),
         fingerprint=checked("fingerprint", str),
         matryoshka_dims=read_matryoshka_dims(file, fields["dim"]),
-        int8_limits=read_limits(file, fields),
+        int8_limits=_read_limits(file, fields),
     )
 
 

@@ -15,24 +15,42 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gte_sdk.errors import HubError, InputError
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import (
+    CARD,
+    GOLDEN_JSON,
+    GRAPH_FILES,
+    GTE_JSON,
+    PARITY_JSON,
+    SPECIAL_TOKENS_JSON,
+    TOKENIZER_JSON,
+    external_data_names,
+    sha256_of_file,
+)
 from gte_sdk.model_files.hub_errors import Wanted, explained, is_unreachable, no_graph
+from gte_sdk.model_files.published import (
+    CONFIG_JSON,
+    MODULES_JSON,
+    POOLING_JSON,
+    SENTENCE_BERT_JSON,
+    SENTENCE_TRANSFORMERS_JSON,
+    TOKENIZER_CONFIG_JSON,
+)
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_NEEDED = (model_dir.CONFIG_JSON, model_dir.TOKENIZER_JSON)
+_NEEDED = (CONFIG_JSON, TOKENIZER_JSON)
 # Without these a model is still read, and differently: no prompts, or the wrong pooling.
-_DECISIVE = (model_dir.MODULES_JSON, model_dir.POOLING_JSON, model_dir.SENTENCE_TRANSFORMERS_JSON)
+_DECISIVE = (MODULES_JSON, POOLING_JSON, SENTENCE_TRANSFORMERS_JSON)
 _DESCRIPTION = (
     *_NEEDED,
     *_DECISIVE,
-    model_dir.SENTENCE_BERT_JSON,
-    model_dir.TOKENIZER_CONFIG_JSON,
-    model_dir.SPECIAL_TOKENS_JSON,
-    model_dir.GTE_JSON,
-    model_dir.PARITY_JSON,
-    model_dir.GOLDEN_JSON,
-    model_dir.CARD,
+    SENTENCE_BERT_JSON,
+    TOKENIZER_CONFIG_JSON,
+    SPECIAL_TOKENS_JSON,
+    GTE_JSON,
+    PARITY_JSON,
+    GOLDEN_JSON,
+    CARD,
 )
 
 
@@ -62,8 +80,8 @@ def fetch_model(model: str, variant: str, revision: str | None, offline: bool | 
     except ImportError as error:
         raise HubError(f"model={model!r} is a Hub name, and that needs: pip install 'gte-sdk[hub]'") from error
 
-    if variant not in ("auto", *model_dir.GRAPH_FILES):
-        raise InputError(f"variant={variant!r}; one of {('auto', *model_dir.GRAPH_FILES)} is supported")
+    if variant not in ("auto", *GRAPH_FILES):
+        raise InputError(f"variant={variant!r}; one of {('auto', *GRAPH_FILES)} is supported")
     constants.HF_HUB_DISABLE_TELEMETRY = True  # or it asks the Hub for a list of agents, to report which one runs it
     wanted = Wanted(model, revision, variant)
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
@@ -107,15 +125,15 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
     HubError where one `must_be_certain`. So is a graph of another variant than "auto" prefers.
     """
     cached = {name: _cached(wanted.model, name, wanted.revision) for name in _DESCRIPTION}
-    config = cached[model_dir.CONFIG_JSON].path
+    config = cached[CONFIG_JSON].path
     if config is None:
         raise HubError(
             f"{wanted} is not in the cache; fetch it once with the network on, without offline=True and "
             f"HF_HUB_OFFLINE: {wanted.download_command}"
         )
     snapshot = config.parent
-    variants = _variants(wanted.variant, is_ours=cached[model_dir.GTE_JSON].path is not None)
-    graph_names = [name for variant in variants for name in model_dir.GRAPH_FILES[variant]]
+    variants = _variants(wanted.variant, is_ours=cached[GTE_JSON].path is not None)
+    graph_names = [name for variant in variants for name in GRAPH_FILES[variant]]
     graph = next((name for name in graph_names if (snapshot / name).is_file()), None)
     missing = [name for name in _NEEDED if cached[name].path is None] or ([] if graph else [f"any of {graph_names}"])
     if graph is None or missing:
@@ -123,7 +141,7 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
             f"{wanted} is in the cache without {missing[0]}; fetch it once with the network on: "
             f"{wanted.download_command}"
         )
-    if must_be_certain and graph not in model_dir.GRAPH_FILES[variants[0]]:
+    if must_be_certain and graph not in GRAPH_FILES[variants[0]]:
         raise HubError(f"{wanted}: the cache has {graph}, and the repository may have a graph to be preferred")
     unknown = [name for name in _DECISIVE if cached[name] == _Cached(None, False)]
     if unknown and not _has_listing(wanted.model, snapshot.name):
@@ -134,7 +152,7 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
         if must_be_certain:
             raise HubError(uncertain)
         warnings.warn(uncertain, stacklevel=5)
-    data_names = model_dir.external_data_names(_names_inside(snapshot), graph)
+    data_names = external_data_names(_names_inside(snapshot), graph)
     for name in (*(name for name in _DESCRIPTION if cached[name].path), *data_names, graph):
         if _is_damaged(snapshot / name, None):
             raise HubError(
@@ -159,8 +177,8 @@ def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
     digests: Mapping[str, str | None] = {
         file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings or ()
     }
-    variants = _variants(wanted.variant, is_ours=model_dir.GTE_JSON in digests)
-    graph_names = [name for variant in variants for name in model_dir.GRAPH_FILES[variant]]
+    variants = _variants(wanted.variant, is_ours=GTE_JSON in digests)
+    graph_names = [name for variant in variants for name in GRAPH_FILES[variant]]
     graph = next((name for name in graph_names if name in digests), None)
     if graph is None:
         raise no_graph(wanted, sorted(digests))
@@ -169,15 +187,15 @@ def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
     try:
         if not _is_commit(wanted.revision) and _commit_of(wanted) != commit:
             # Asked for by its branch or tag, so that the cache learns where that points.
-            hf_hub_download(wanted.model, model_dir.CONFIG_JSON, revision=wanted.revision)
+            hf_hub_download(wanted.model, CONFIG_JSON, revision=wanted.revision)
         # The graph comes last: a cache that has it has the rest.
-        for name in (*_DESCRIPTION, *model_dir.external_data_names(digests, graph), graph):
+        for name in (*_DESCRIPTION, *external_data_names(digests, graph), graph):
             _fetch_file(wanted, name, commit, digests.get(name))
     except HubError:
         raise
     except Exception as error:  # HTTP, connection, time-out and disk errors share no base
         raise explained(wanted, error) from error
-    config = _cached(wanted.model, model_dir.CONFIG_JSON, commit).path
+    config = _cached(wanted.model, CONFIG_JSON, commit).path
     assert config is not None
     return config.parent
 
@@ -218,7 +236,7 @@ def _is_damaged(path: Path, digest: str | None) -> bool:
     if digest is None and path.is_symlink():
         digest = os.path.basename(os.readlink(path))  # noqa: PTH115, PTH119 one step: a shared blob is a link too
     if digest is not None and re.fullmatch(r"[0-9a-f]{64}", digest):
-        return model_dir.sha256_of_file(path) != digest
+        return sha256_of_file(path) != digest
     if digest is not None and _is_commit(digest):
         content = path.read_bytes()
         blob = b"blob %d\0" % len(content)
@@ -235,7 +253,7 @@ def _cached(model: str, name: str, revision: str | None) -> _Cached:
 
 def _commit_of(wanted: Wanted) -> str | None:
     """Where the branch or tag pointed when the cache learned it last."""
-    config = _cached(wanted.model, model_dir.CONFIG_JSON, wanted.revision).path
+    config = _cached(wanted.model, CONFIG_JSON, wanted.revision).path
     return config.parent.name if config else None
 
 

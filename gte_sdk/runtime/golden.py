@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import GOLDEN_JSON, GTE_JSON, ModelDir, checked_file, read_json
+from gte_sdk.model_files.directory import GOLDEN_JSON, GTE_JSON, ModelDir, checked_file
+from gte_sdk.model_files.published import read_json
 from gte_sdk.runtime import native
 
 # The least cosine to a golden vector. Engines and processors that are right stay above .998 in int8 (docs/runtime.md).

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import ModelPath
+from gte_sdk.model_files.published import ModelPath
 from gte_sdk.runtime.onnx_file import Node, OnnxFile, read_onnx
 
 # Changes whenever the bits of the vectors do, so that golden vectors of another version are compared with a tolerance.

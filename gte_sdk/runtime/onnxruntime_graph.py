@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import DeviceError, ModelFormatError
-from gte_sdk.model_files.directory import ModelPath
+from gte_sdk.model_files.published import ModelPath
 from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.runtime.tokens import TokenBatch
 

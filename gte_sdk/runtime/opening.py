@@ -5,11 +5,8 @@ and a text's vector does not depend on its batch. "onnxruntime" takes every othe
 What is opened is compared with the golden vectors of its export before it is used (golden.py).
 """
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -18,8 +15,8 @@ from tokenizers import Tokenizer
 
 from gte_sdk.embedding.chunks import TokenStates
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
-from gte_sdk.model_files import directory as model_dir
-from gte_sdk.model_files import hub, published
+from gte_sdk.model_files.directory import GTE_JSON, ModelDir, available_variants, checked_file
+from gte_sdk.model_files.published import CONFIG_JSON, MODULES_JSON, read_json, read_module_types
 from gte_sdk.runtime import golden, native, tokens
 from gte_sdk.runtime import onnxruntime_devices as providers
 from gte_sdk.runtime import onnxruntime_graph as session
@@ -78,32 +75,8 @@ def cut_engine(engine: Engine, dims: Sequence[int], dim: int) -> Engine:
     return engine._replace(dim=dim, run=lambda ids, max_rows: cut_rows(engine.run(ids, max_rows), dim))
 
 
-def locate_model(model: str | PathLike[str], variant: str, revision: str | None, offline: bool | None) -> Path:
-    """The local directory or bundle of a bundled name, a directory, a bundle, or a Hub name."""
-    name = str(model)
-    if name in model_dir.bundled_models():
-        return model_dir.bundled_model_path(name)
-    path = Path(model)
-    if path.is_dir() or path.is_file():
-        return path
-    if isinstance(model, str) and hub.is_hub_name(name):
-        return hub.fetch_model(name, variant, revision, offline)
-    raise ModelFormatError(
-        f"model={name!r} is neither a bundled model ({', '.join(model_dir.bundled_models())}), nor a directory or "
-        f"bundle, nor a Hub name like 'owner/model'{_suggestion(name)}"
-    )
-
-
-def _suggestion(name: str) -> str:
-    """What a name that leads nowhere may have meant: a bundled model, or a Hub name without its owner."""
-    by_last_word = {known.rsplit("/", 1)[-1].lower(): known for known in published.HUB_EXAMPLES}
-    by_last_word.update({bundled: bundled for bundled in model_dir.bundled_models()})
-    close = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), by_last_word, n=1)
-    return f"; did you mean {by_last_word[close[0]]!r}?" if close else ""
-
-
 def open_engine(
-    description: model_dir.ModelDir,
+    description: ModelDir,
     device: str,
     variant: str,
     engine: str,
@@ -125,7 +98,7 @@ def open_engine(
 
 
 def _open_faithful(
-    description: model_dir.ModelDir,
+    description: ModelDir,
     device: str,
     order: Sequence[str],
     engine: str,
@@ -160,7 +133,7 @@ def _open_faithful(
             f"{description.path}: {'; '.join(deviations)}: this machine computes other vectors than the model was "
             "proved with, and nothing else that was allowed is right; leave engine='auto', or export variant='fp32' too"
         )
-    refused = description.path / model_dir.available_variants(description)[order[0]]
+    refused = description.path / available_variants(description)[order[0]]
     raise InputError(
         f"engine='native' cannot run {refused} on device={device!r}: it takes int8 BERT graphs of our export, "
         "on a CPU; leave engine='auto'"
@@ -168,10 +141,10 @@ def _open_faithful(
 
 
 def _openings(
-    description: model_dir.ModelDir, device: str, order: Sequence[str], engine: str, settings: Settings, pad_id: int
+    description: ModelDir, device: str, order: Sequence[str], engine: str, settings: Settings, pad_id: int
 ) -> Iterator[tuple[str, Engine]]:
     """Opens one graph after the other, for as long as the caller asks for the next."""
-    graphs = model_dir.available_variants(description)
+    graphs = available_variants(description)
     for variant in order:
         opened = None
         if engine != "onnxruntime" and device == "cpu" and variant == "int8":
@@ -187,22 +160,22 @@ def _openings(
             )
 
 
-def _checked_width(description: model_dir.ModelDir, opened: Engine) -> Engine:
+def _checked_width(description: ModelDir, opened: Engine) -> Engine:
     if description.files and opened.dim != description.dim:
         raise ModelFormatError(
-            f"{description.path / opened.graph_name} gives vectors of {opened.dim} numbers where {model_dir.GTE_JSON} "
+            f"{description.path / opened.graph_name} gives vectors of {opened.dim} numbers where {GTE_JSON} "
             f"records dim={description.dim}; export the model again"
         )
     return opened
 
 
-def _open_native(description: model_dir.ModelDir, graph_name: str, settings: Settings) -> Engine | None:
+def _open_native(description: ModelDir, graph_name: str, settings: Settings) -> Engine | None:
     if _behind_pooling(description):
         return None
-    config = model_dir.read_json(description.path / model_dir.CONFIG_JSON)
+    config = read_json(description.path / CONFIG_JSON)
 
     def load() -> native.NativeModel:
-        path = model_dir.checked_file(description, graph_name)
+        path = checked_file(description, graph_name)
         model = native.open_native(path, config, description.pooling, settings.threads)
         if model is None:
             raise _NotCoveredError
@@ -232,14 +205,14 @@ def _open_native(description: model_dir.ModelDir, graph_name: str, settings: Set
 
 
 def _open_onnxruntime(
-    description: model_dir.ModelDir, graph_name: str, device: str, variant: str, settings: Settings, pad_id: int
+    description: ModelDir, graph_name: str, device: str, variant: str, settings: Settings, pad_id: int
 ) -> Engine:
     # Our export's graphs end in a pooling whose sums move with the number of texts (by 4e-8 in onnxruntime 1.31); the
     # states before it do not. A foreign graph may have more than pooling behind its states, so it keeps its own.
     pool_here = bool(description.files) and device == "cpu" and not _behind_pooling(description)
 
     def load() -> session.Graph:
-        path = model_dir.checked_file(description, graph_name)
+        path = checked_file(description, graph_name)
         return session.open_graph(path, device, settings.threads, pool_here)
 
     # A forked child has none of the session's threads: a run would wait for them for ever, and so would its end.
@@ -247,7 +220,7 @@ def _open_onnxruntime(
     with loaded.use() as graph:
         if graph.output_name != "sentence_embedding" and (behind := _behind_pooling(description)):
             raise ModelFormatError(
-                f"{description.path / graph_name} ends before {model_dir.MODULES_JSON}'s {behind[0]}, which follows "
+                f"{description.path / graph_name} ends before {MODULES_JSON}'s {behind[0]}, which follows "
                 "the pooling; take a graph with sentence_embedding, such as python export/to_onnx.py makes"
             )
         dim, opened_device, kernels = graph.dim or description.dim, graph.device, providers.PROVIDERS[graph.device]
@@ -271,10 +244,10 @@ def _open_onnxruntime(
     return Engine("onnxruntime", opened_device, variant, graph_name, dim, threads, kernels, run, loaded.drop, states)
 
 
-def _behind_pooling(description: model_dir.ModelDir) -> list[str]:
+def _behind_pooling(description: ModelDir) -> list[str]:
     """Modules that are not done here, such as Dense: only the graph has them, so it has to pool too."""
     done_here = {"Transformer", "StaticEmbedding", "Pooling", "Normalize"}
-    return [kind for kind in model_dir.read_module_types(description.path) if kind not in done_here]
+    return [kind for kind in read_module_types(description.path) if kind not in done_here]
 
 
 class _NotCoveredError(Exception):
@@ -287,9 +260,9 @@ _SLOW = {
 }
 
 
-def _choose_graphs(description: model_dir.ModelDir, device: str, variant: str, engine: str) -> tuple[str, list[str]]:
+def _choose_graphs(description: ModelDir, device: str, variant: str, engine: str) -> tuple[str, list[str]]:
     """The device, and the variants that the directory holds: the one to run, then those that may stand in for it."""
-    graphs = model_dir.available_variants(description)
+    graphs = available_variants(description)
     if not graphs:
         raise ModelFormatError(
             f"{description.path} holds no ONNX graph under the names that are known; "

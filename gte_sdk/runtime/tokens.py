@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import ModelPath
+from gte_sdk.model_files.published import ModelPath
 from gte_sdk.runtime.word_pieces import WordPieces
 
 # A text longer than this is tokenized in pieces, so that 10 MB of text do not become 10 MB of token objects at once.

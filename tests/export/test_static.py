@@ -16,8 +16,8 @@ import gte_sdk
 from export.directory.layout import size_of
 from export.parity.measure import PARITY_TEXTS, read_texts
 from export.to_onnx import main
-from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files.directory import TOKENIZER_JSON
+from gte_sdk.model_files.published import read_pooling
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.encoder import StaticEncoder, random_static_encoder, special_token_ids
 from training.encoders.encoder_files import write_encoder
@@ -74,7 +74,7 @@ def test_the_graph_is_one_look_up_in_a_table_of_bytes(nano: Path) -> None:
 def test_bundled_and_cut_to_the_widths_it_was_trained_for(
     nano: Path, encoder: StaticEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_dir, "_BUNDLED", nano.parent)
+    monkeypatch.setattr("gte_sdk.model_files.directory._BUNDLED", nano.parent)
     whole = gte_sdk.Embedder("gte-nano", truncation="ignore")
     assert (whole.dim, whole.dims, whole.max_tokens, whole.variant) == (DIM, (256, 128, 64), MAX_TOKENS, "int8")
     texts = read_texts(PARITY_TEXTS)[::5]
@@ -114,7 +114,7 @@ def test_the_checkpoint_is_sentence_transformers_own(nano: Path, encoder: Static
     assert np.einsum("nd,nd->n", embedder.embed(texts), expected).min() >= 0.999
     kinds = [module["type"].rsplit(".", 1)[1] for module in json.loads((nano / "modules.json").read_text())]
     assert kinds == ["Transformer", "Pooling", "Normalize"]
-    assert model_dir.read_pooling(nano) == "mean"
+    assert read_pooling(nano) == "mean"
     config = json.loads((nano / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"], config["hidden_size"]) == ("bert", 0, DIM)
 

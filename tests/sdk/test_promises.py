@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import gte_sdk
 from gte_sdk import Embedder, InputError, InputTypeError, _kernels
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
 from gte_sdk.runtime import golden, native, tokens
 from gte_sdk.runtime.opening import Engine
 
@@ -36,8 +36,8 @@ def gte_mini() -> Embedder:
 
 
 def open_variant(variant: str, threads: int = 1, name: str = "gte-mini") -> tuple[native.NativeModel, Any]:
-    directory = model_dir.bundled_model_path(name)
-    pooling = model_dir.read_model_dir(directory).pooling
+    directory = bundled_model_path(name)
+    pooling = read_model_dir(directory).pooling
     config = json.loads((directory / "config.json").read_text())
     model = native.open_native(directory / "onnx/model_quantized.onnx", config, pooling, threads, variant)
     assert model is not None

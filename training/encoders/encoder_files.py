@@ -15,7 +15,20 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gte_sdk.errors import HubError, ModelFormatError
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import SPECIAL_TOKENS_JSON, TOKENIZER_JSON, read_matryoshka_dims
+from gte_sdk.model_files.published import (
+    CONFIG_JSON,
+    MODULES_JSON,
+    POOLING_JSON,
+    SENTENCE_BERT_JSON,
+    SENTENCE_TRANSFORMERS_JSON,
+    TOKENIZER_CONFIG_JSON,
+    read_json,
+    read_max_tokens,
+    read_modules,
+    read_pooling,
+    read_prompts,
+)
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.encoder import (
     SPECIAL_TOKEN_WEIGHT,
@@ -28,9 +41,9 @@ from training.encoders.encoder import (
 
 STATIC_MODEL_TYPE = "gte_static"
 TOKENIZER_FILES = (
-    model_dir.TOKENIZER_JSON,
-    model_dir.TOKENIZER_CONFIG_JSON,
-    model_dir.SPECIAL_TOKENS_JSON,
+    TOKENIZER_JSON,
+    TOKENIZER_CONFIG_JSON,
+    SPECIAL_TOKENS_JSON,
     "vocab.txt",
 )
 _READ_PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "*/config.json", "*/model.safetensors"]
@@ -75,32 +88,32 @@ def load_encoder(
     backbone's implementation, such as eager; where it is None, transformers chooses.
     """
     directory = resolve_directory(directory_or_hub_name)
-    max_tokens = max_tokens or model_dir.read_max_tokens(directory)
-    prompts = model_dir.read_prompts(directory)
-    modules = model_dir.read_modules(directory)
+    max_tokens = max_tokens or read_max_tokens(directory)
+    prompts = read_prompts(directory)
+    modules = read_modules(directory)
     kinds = [kind for kind, _ in modules]
     if unknown := set(kinds) - {"Transformer", "StaticEmbedding", "Pooling", "Dense", "Normalize"}:
         raise ModelFormatError(
-            f"{directory / model_dir.MODULES_JSON} has a module {unknown.pop()}; Transformer, StaticEmbedding, "
+            f"{directory / MODULES_JSON} has a module {unknown.pop()}; Transformer, StaticEmbedding, "
             "Pooling, Dense and Normalize are supported"
         )
     if kinds and not _MODULE_ORDER.fullmatch(" ".join(kinds)):
         raise ModelFormatError(
-            f"{directory / model_dir.MODULES_JSON} has the modules {', '.join(kinds)} in this order; supported are "
+            f"{directory / MODULES_JSON} has the modules {', '.join(kinds)} in this order; supported are "
             "Transformer, Pooling, any number of Dense, Normalize, and StaticEmbedding, Normalize"
         )
     if kinds[:1] == ["StaticEmbedding"]:
         return _with_matryoshka(_read_static(directory, max_tokens, prompts), directory)
     dense = [layer for kind, path in modules if kind == "Dense" for layer in _read_dense(directory / path)]
-    pooling: Pooling = model_dir.read_pooling(directory)  # type: ignore[assignment]
+    pooling: Pooling = read_pooling(directory)  # type: ignore[assignment]
     layers = nn.Sequential(*dense) if dense else None
     backbone = _read_backbone(directory, attention)
     return _with_matryoshka(Encoder(backbone, pooling, max_tokens, layers, prompts), directory)
 
 
 def _with_matryoshka(encoder: AnyEncoder, directory: Path) -> AnyEncoder:
-    file = directory / model_dir.SENTENCE_TRANSFORMERS_JSON
-    encoder.matryoshka_dims = model_dir.read_matryoshka_dims(file, encoder.dim)
+    file = directory / SENTENCE_TRANSFORMERS_JSON
+    encoder.matryoshka_dims = read_matryoshka_dims(file, encoder.dim)
     return encoder
 
 
@@ -110,15 +123,15 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     for name in TOKENIZER_FILES:
         if (tokenizer_directory / name).is_file():
             shutil.copyfile(tokenizer_directory / name, directory / name)
-    tokenizer_json = directory / model_dir.TOKENIZER_JSON
+    tokenizer_json = directory / TOKENIZER_JSON
     if tokenizer_json.is_file():
         # Without the limit and padding of whoever saved it last: StaticEmbedding would obey them.
-        tokenizer = {**model_dir.read_json(tokenizer_json), "truncation": None, "padding": None}
+        tokenizer = {**read_json(tokenizer_json), "truncation": None, "padding": None}
         compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
         tokenizer_json.write_text(compact + "\n", encoding="utf-8")
-    tokenizer_config = directory / model_dir.TOKENIZER_CONFIG_JSON
+    tokenizer_config = directory / TOKENIZER_CONFIG_JSON
     if tokenizer_config.is_file():
-        _write_json(tokenizer_config, {**model_dir.read_json(tokenizer_config), "model_max_length": encoder.max_tokens})
+        _write_json(tokenizer_config, {**read_json(tokenizer_config), "model_max_length": encoder.max_tokens})
     if isinstance(encoder, StaticEncoder):
         kinds = _write_static(encoder, directory)
     else:
@@ -127,12 +140,10 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     for index, (kind, path) in enumerate([*kinds, ("Normalize", f"{len(kinds)}_Normalize")]):
         modules.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"})
         (directory / path).mkdir(exist_ok=True)
-    _write_json(directory / model_dir.MODULES_JSON, modules)
+    _write_json(directory / MODULES_JSON, modules)
+    _write_json(directory / SENTENCE_BERT_JSON, {"max_seq_length": encoder.max_tokens, "do_lower_case": False})
     _write_json(
-        directory / model_dir.SENTENCE_BERT_JSON, {"max_seq_length": encoder.max_tokens, "do_lower_case": False}
-    )
-    _write_json(
-        directory / model_dir.SENTENCE_TRANSFORMERS_JSON,
+        directory / SENTENCE_TRANSFORMERS_JSON,
         {
             "__version__": {},
             "prompts": encoder.prompts,
@@ -181,16 +192,16 @@ def _read_static(path: Path, max_tokens: int, prompts: dict[str, str]) -> Static
     table_VD = weights.get("embedding.weight", weights.get("embeddings"))
     if table_VD is None:
         raise ModelFormatError(f"{weights_file} has no tensor embedding.weight but {', '.join(sorted(weights))}")
-    special_ids = special_token_ids(load_tokenizer(path / model_dir.TOKENIZER_JSON))
-    config_file = path / model_dir.CONFIG_JSON
-    special_scale = model_dir.read_json(config_file).get("special_token_weight") if config_file.is_file() else None
+    special_ids = special_token_ids(load_tokenizer(path / TOKENIZER_JSON))
+    config_file = path / CONFIG_JSON
+    special_scale = read_json(config_file).get("special_token_weight") if config_file.is_file() else None
     if special_scale is not None:  # the table was written by us, with the special rows scaled down
         table_VD[special_ids] /= special_scale
     return StaticEncoder(table_VD, special_ids, max_tokens=max_tokens, prompts=prompts)
 
 
 def _read_dense(path: Path) -> list[nn.Module]:
-    config = model_dir.read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if not (path / "model.safetensors").is_file():
         raise ModelFormatError(f"{path / 'model.safetensors'} is missing; the Dense layer keeps its weights there")
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
@@ -208,7 +219,7 @@ def _write_transformer(encoder: Encoder, directory: Path) -> list[tuple[str, str
     names = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
     (directory / "1_Pooling").mkdir(exist_ok=True)
     _write_json(
-        directory / model_dir.POOLING_JSON,
+        directory / POOLING_JSON,
         {
             "word_embedding_dimension": int(encoder.backbone.config.hidden_size),  # type: ignore[union-attr, arg-type]
             **{f"pooling_mode_{name}": mode == encoder.pooling for mode, name in names.items()},

@@ -21,7 +21,7 @@ from gte_sdk import (
     TruncationWarning,
 )
 from gte_sdk.embedding import embedder
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
 from gte_sdk.runtime import tokens
 
 from ..run_python import run_python
@@ -279,7 +279,7 @@ def test_vectors_are_not_cut_where_the_model_was_not_trained_for_it(tmp_path: Pa
 
 def test_properties(gte_mini: Embedder) -> None:
     assert (gte_mini.dim, gte_mini.device, gte_mini.variant) == (384, "cpu", "int8")
-    assert gte_mini.max_tokens == model_dir.read_model_dir(model_dir.bundled_model_path("gte-mini")).max_tokens
+    assert gte_mini.max_tokens == read_model_dir(bundled_model_path("gte-mini")).max_tokens
     assert gte_mini.fingerprint.startswith("sha256:")
     assert gte_mini.fingerprint == Embedder("gte-mini").fingerprint
 

@@ -10,7 +10,7 @@ import pytest
 
 from gte_sdk import Embedder, InputError, InputTypeError, ModelFormatError
 from gte_sdk.embedding.vector_types import convert_rows
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
 
 from ..tiny_models import write_tiny_model
 
@@ -35,7 +35,7 @@ def test_the_types_follow_their_formulas() -> None:
 @pytest.mark.parametrize("name", ["gte-mini", "gte-nano"])
 def test_the_bundled_models_fix_a_range_for_each_width(name: str) -> None:
     embedder = Embedder(name)
-    limits = model_dir.read_model_dir(model_dir.bundled_model_path(name)).int8_limits
+    limits = read_model_dir(bundled_model_path(name)).int8_limits
     assert set(limits) == set(embedder.dims)
     for dim in embedder.dims:
         cut = Embedder(name, dim=dim)
@@ -75,7 +75,7 @@ def test_what_cannot_be_given_is_said(gte_mini: Embedder, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("limits", [{"384": 2.0}, {"384": "0.2"}, {"wide": 0.2}, [0.2]])
 def test_a_damaged_range_is_named(tmp_path: Path, limits: Any) -> None:
-    shutil.copytree(model_dir.bundled_model_path("gte-nano"), tmp_path / "model")
+    shutil.copytree(bundled_model_path("gte-nano"), tmp_path / "model")
     file = tmp_path / "model" / "gte.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "int8_limits": limits}))
     with pytest.raises(ModelFormatError, match=r"int8_limits=.*; it maps widths to numbers above 0"):

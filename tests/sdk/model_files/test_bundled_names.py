@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.cli.commands import gte
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import bundled_models, fingerprint_of_weights, write_gte_json
 
 from ..tiny_models import DIM, tiny_vector, write_json, write_tiny_model
 
@@ -18,18 +18,18 @@ from ..tiny_models import DIM, tiny_vector, write_json, write_tiny_model
 def two_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("gte-mini", "gte-nano"):
         write_tiny_model(tmp_path / name)
-        model_dir.write_gte_json(
+        write_gte_json(
             tmp_path / name, name=name, dim=DIM, max_tokens=32, pooling="mean", prompts={},
-            fingerprint=model_dir.fingerprint_of_weights(name, "t", "mean"), licence="Apache-2.0", provenance={},
+            fingerprint=fingerprint_of_weights(name, "t", "mean"), licence="Apache-2.0", provenance={},
         )  # fmt: skip
-    monkeypatch.setattr(model_dir, "_BUNDLED", tmp_path)
+    monkeypatch.setattr("gte_sdk.model_files.directory._BUNDLED", tmp_path)
     return tmp_path
 
 
 def test_each_bundled_model_is_chosen_by_its_name(two_bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert model_dir.bundled_models() == ["gte-mini", "gte-nano"]
+    assert bundled_models() == ["gte-mini", "gte-nano"]
     nano = Embedder("gte-nano")
-    assert nano.fingerprint == model_dir.fingerprint_of_weights("gte-nano", "t", "mean")
+    assert nano.fingerprint == fingerprint_of_weights("gte-nano", "t", "mean")
     np.testing.assert_allclose(nano.embed("red green"), tiny_vector("red green"), atol=1e-6)
     # A folder of that name where the program runs does not come before the package.
     (two_bundled / "here" / "gte-nano").mkdir(parents=True)

@@ -9,9 +9,30 @@ from typing import Any
 import pytest
 
 from gte_sdk import Embedder, ModelFormatError
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import (
+    GTE_JSON,
+    FileRecord,
+    bundled_model_path,
+    bundled_models,
+    checked_file,
+    fingerprint_of_files,
+    fingerprint_of_weights,
+    read_model_dir,
+    write_gte_json,
+)
+from gte_sdk.model_files.published import (
+    CONFIG_JSON,
+    POOLING_JSON,
+    SENTENCE_BERT_JSON,
+    SENTENCE_TRANSFORMERS_JSON,
+    TOKENIZER_CONFIG_JSON,
+    read_max_tokens,
+    read_module_types,
+    read_pooling,
+    read_prompts,
+)
 
-BUNDLED = model_dir.bundled_model_path("gte-mini")
+BUNDLED = bundled_model_path("gte-mini")
 
 
 @pytest.fixture
@@ -26,21 +47,21 @@ def edit_json(path: Path, **changes: Any) -> None:
 
 
 def test_bundled_model_is_whole() -> None:
-    description = model_dir.read_model_dir(BUNDLED)
-    assert "gte-mini" in model_dir.bundled_models()
+    description = read_model_dir(BUNDLED)
+    assert "gte-mini" in bundled_models()
     assert (description.name, description.dim, description.pooling) == ("gte-mini", 384, "mean")
     for name in description.files:
-        model_dir.checked_file(description, name)
+        checked_file(description, name)
     on_disk = {entry.relative_to(BUNDLED).as_posix() for entry in BUNDLED.rglob("*") if entry.is_file()}
-    assert on_disk == {*description.files, model_dir.GTE_JSON}
+    assert on_disk == {*description.files, GTE_JSON}
     assert sum(entry.stat().st_size for entry in BUNDLED.rglob("*") if entry.is_file()) <= 25_000_000
 
 
 def test_write_then_read(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
-    fingerprint = model_dir.fingerprint_of_weights("w", "t", "cls")
-    written = model_dir.write_gte_json(
+    fingerprint = fingerprint_of_weights("w", "t", "cls")
+    written = write_gte_json(
         tmp_path,
         name="tiny",
         dim=3,
@@ -51,15 +72,15 @@ def test_write_then_read(tmp_path: Path) -> None:
         licence="Apache-2.0",
         provenance={"source": "a test"},
     )
-    assert written == model_dir.read_model_dir(tmp_path)
-    assert written.files["onnx/model.onnx"] == model_dir.FileRecord(hashlib.sha256(b"graph").hexdigest(), 5)
+    assert written == read_model_dir(tmp_path)
+    assert written.files["onnx/model.onnx"] == FileRecord(hashlib.sha256(b"graph").hexdigest(), 5)
     assert written.fingerprint == fingerprint
     assert dict(written.prompts) == {"query": "query: "}
 
 
 def test_fingerprint_tells_weights_tokenizer_and_pooling_apart() -> None:
     identities = [("w", "t", "mean"), ("v", "t", "mean"), ("w", "s", "mean"), ("w", "t", "cls")]
-    fingerprints = {model_dir.fingerprint_of_weights(*identity) for identity in identities}
+    fingerprints = {fingerprint_of_weights(*identity) for identity in identities}
     assert len(fingerprints) == 4
     assert all(len(fingerprint) == len("sha256:") + 64 for fingerprint in fingerprints)
 
@@ -125,28 +146,28 @@ def test_an_unrecorded_graph_is_refused(directory: Path) -> None:
 def test_a_malformed_description_says_which_field(directory: Path, changes: dict[str, Any], message: str) -> None:
     edit_json(directory / "gte.json", **changes)
     with pytest.raises(ModelFormatError, match=r"gte\.json.*") as caught:
-        model_dir.read_model_dir(directory)
+        read_model_dir(directory)
     assert message in str(caught.value)
 
 
 def test_a_description_that_is_no_json_object(directory: Path) -> None:
     (directory / "gte.json").write_text("[]", encoding="utf-8")
     with pytest.raises(ModelFormatError, match="holds a JSON list where an object belongs"):
-        model_dir.read_model_dir(directory)
+        read_model_dir(directory)
     (directory / "gte.json").write_text("{", encoding="utf-8")
     with pytest.raises(ModelFormatError, match="is not JSON"):
-        model_dir.read_model_dir(directory)
+        read_model_dir(directory)
 
 
 def test_a_plain_hub_directory_is_read_without_gte_json(directory: Path) -> None:
-    own = model_dir.read_model_dir(directory)
+    own = read_model_dir(directory)
     (directory / "gte.json").unlink()
-    foreign = model_dir.read_model_dir(directory)
+    foreign = read_model_dir(directory)
     assert (foreign.dim, foreign.max_tokens, foreign.pooling) == (own.dim, own.max_tokens, own.pooling)
     assert foreign.fingerprint is None
     name = "onnx/model_quantized.onnx"
-    assert model_dir.fingerprint_of_files(foreign, name) != own.fingerprint
-    assert model_dir.fingerprint_of_files(own, name) == own.fingerprint
+    assert fingerprint_of_files(foreign, name) != own.fingerprint
+    assert fingerprint_of_files(own, name) == own.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -161,16 +182,16 @@ def test_a_plain_hub_directory_is_read_without_gte_json(directory: Path) -> None
 )
 def test_pooling_in_old_and_new_spelling(tmp_path: Path, pooling: dict[str, Any], expected: str) -> None:
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / model_dir.POOLING_JSON).write_text(json.dumps(pooling), encoding="utf-8")
-    assert model_dir.read_pooling(tmp_path) == expected
+    (tmp_path / POOLING_JSON).write_text(json.dumps(pooling), encoding="utf-8")
+    assert read_pooling(tmp_path) == expected
 
 
 @pytest.mark.parametrize("pooling", [{"pooling_mode": "max"}, {"pooling_mode": ["cls", "mean"]}, {}])
 def test_pooling_that_is_not_supported(tmp_path: Path, pooling: dict[str, Any]) -> None:
     (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / model_dir.POOLING_JSON).write_text(json.dumps(pooling), encoding="utf-8")
+    (tmp_path / POOLING_JSON).write_text(json.dumps(pooling), encoding="utf-8")
     with pytest.raises(ModelFormatError, match="asks for pooling"):
-        model_dir.read_pooling(tmp_path)
+        read_pooling(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -190,38 +211,38 @@ def test_max_tokens_is_the_smallest_limit(
     expected: int,
 ) -> None:
     files = {
-        model_dir.CONFIG_JSON: config,
-        model_dir.SENTENCE_BERT_JSON: sentence_bert,
-        model_dir.TOKENIZER_CONFIG_JSON: tokenizer_config,
+        CONFIG_JSON: config,
+        SENTENCE_BERT_JSON: sentence_bert,
+        TOKENIZER_CONFIG_JSON: tokenizer_config,
     }
     for name, content in files.items():
         if content is not None:
             (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
-    assert model_dir.read_max_tokens(tmp_path) == expected
+    assert read_max_tokens(tmp_path) == expected
 
 
 def test_max_tokens_that_nothing_names(tmp_path: Path) -> None:
-    (tmp_path / model_dir.CONFIG_JSON).write_text("{}", encoding="utf-8")
+    (tmp_path / CONFIG_JSON).write_text("{}", encoding="utf-8")
     with pytest.raises(ModelFormatError, match="max_seq_length"):
-        model_dir.read_max_tokens(tmp_path)
+        read_max_tokens(tmp_path)
 
 
 def test_prompts_take_passage_as_document(tmp_path: Path) -> None:
-    path = tmp_path / model_dir.SENTENCE_TRANSFORMERS_JSON
+    path = tmp_path / SENTENCE_TRANSFORMERS_JSON
     path.write_text(json.dumps({"prompts": {"query": "query: ", "passage": "passage: "}}), encoding="utf-8")
-    assert model_dir.read_prompts(tmp_path)["document"] == "passage: "
+    assert read_prompts(tmp_path)["document"] == "passage: "
     path.write_text(json.dumps({"prompts": {"query": 1}}), encoding="utf-8")
     with pytest.raises(ModelFormatError, match="prompts that are not texts"):
-        model_dir.read_prompts(tmp_path)
+        read_prompts(tmp_path)
 
 
 def test_module_types(directory: Path) -> None:
-    assert model_dir.read_module_types(directory) == ["Transformer", "Pooling", "Normalize"]
+    assert read_module_types(directory) == ["Transformer", "Pooling", "Normalize"]
     (directory / "modules.json").write_text('[{"path": ""}]', encoding="utf-8")
     with pytest.raises(ModelFormatError, match="is not a list of modules"):
-        model_dir.read_module_types(directory)
+        read_module_types(directory)
 
 
 def test_not_a_directory(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="is not a model directory"):
-        model_dir.read_model_dir(tmp_path / "absent")
+        read_model_dir(tmp_path / "absent")

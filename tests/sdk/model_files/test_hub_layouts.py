@@ -15,8 +15,8 @@ import onnx
 import pytest
 
 from gte_sdk import Embedder, ModelFormatError
-from gte_sdk.model_files import directory as model_dir
 from gte_sdk.model_files import hub, published
+from gte_sdk.model_files.directory import bundled_model_path
 
 from ..tiny_models import DIM, TABLE, table_graph, tiny_vector, write_json, write_tiny_model
 from .hub_programs import open_all, open_one
@@ -182,7 +182,7 @@ def test_the_int8_graph_where_it_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_our_own_export_on_the_hub_gives_its_int8_graph(tmp_path: Path) -> None:
-    source = Path(shutil.copytree(model_dir.bundled_model_path("gte-mini"), tmp_path / "source"))
+    source = Path(shutil.copytree(bundled_model_path("gte-mini"), tmp_path / "source"))
     with serve_hub("somebody/gte-mini", source) as (endpoint, requests):
         answer = open_one(endpoint, tmp_path / "cache", "somebody/gte-mini")
         bundled = Embedder("gte-mini")

@@ -12,13 +12,19 @@ import pytest
 from numpy.typing import NDArray
 
 from gte_sdk import DeviceError, Embedder, ModelFormatError
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import (
+    GRAPH_FILES,
+    bundled_model_path,
+    read_model_dir,
+    sha256_of_file,
+    write_gte_json,
+)
 from gte_sdk.runtime import native
 from gte_sdk.runtime.golden import Golden, GoldenVectors, deviation, golden_fields, read_golden
 
 from ..tiny_models import TABLE, tiny_vector, write_tiny_model
 
-BUNDLED = model_dir.bundled_model_path("gte-mini")
+BUNDLED = bundled_model_path("gte-mini")
 TEXTS = ["", "red green", "blue fast slow red"]
 SATURATED = TABLE * np.linspace(0.2, 1.4, TABLE.size).reshape(TABLE.shape).astype(np.float32)
 
@@ -28,12 +34,12 @@ def write_model(
 ) -> Path:
     """A tiny model of our export's kind. `tables`: what each graph computes with; `golden`: what it should give."""
     for variant, table in tables.items():
-        write_tiny_model(path, graph_name=model_dir.GRAPH_FILES[variant][0], table=table)
+        write_tiny_model(path, graph_name=GRAPH_FILES[variant][0], table=table)
     right = np.array([tiny_vector(text) for text in TEXTS], dtype=np.float32)
     rows = golden if golden is not None else dict.fromkeys(tables, right)
     vectors = {variant: GoldenVectors("onnxruntime 0", expected) for variant, expected in rows.items()}
     (path / "golden.json").write_text(json.dumps(golden_fields(Golden(TEXTS, vectors))), encoding="utf-8")
-    model_dir.write_gte_json(
+    write_gte_json(
         path, name="tiny", dim=TABLE.shape[1], max_tokens=32, pooling="mean", prompts={},
         fingerprint="sha256:0", licence="MIT", provenance={},
     )  # fmt: skip
@@ -46,7 +52,7 @@ def test_a_machine_that_is_right_says_nothing(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         model = Embedder(directory)
     assert model.variant == "int8"
-    golden = read_golden(model_dir.read_model_dir(directory))
+    golden = read_golden(read_model_dir(directory))
     assert golden is not None
     assert golden.texts == TEXTS
     np.testing.assert_allclose(model.embed(TEXTS), golden.vectors["int8"].rows, atol=1e-6)
@@ -88,7 +94,7 @@ def test_a_directory_without_golden_vectors_opens_as_before(tmp_path: Path) -> N
 
 
 def test_the_bundled_model_has_golden_vectors_of_the_native_engine() -> None:
-    golden = read_golden(model_dir.read_model_dir(BUNDLED))
+    golden = read_golden(read_model_dir(BUNDLED))
     assert golden is not None
     assert len(golden.texts) >= 8
     assert golden.vectors["int8"].made_by == native.ARITHMETIC
@@ -101,7 +107,7 @@ def test_the_bundled_model_has_golden_vectors_of_the_native_engine() -> None:
 def one_bit_off(tmp_path: Path) -> Path:
     """The bundled model with golden vectors of which a single number ends in another bit."""
     directory = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
-    golden = read_golden(model_dir.read_model_dir(directory))
+    golden = read_golden(read_model_dir(directory))
     assert golden is not None
     rows = golden.vectors["int8"].rows.copy()
     rows[3, 7] = np.nextafter(rows[3, 7], np.float32(1))
@@ -114,7 +120,7 @@ def replace_golden(directory: Path, content: Any) -> None:
     (directory / "golden.json").write_text(json.dumps(content), encoding="utf-8")
     fields = json.loads((directory / "gte.json").read_text(encoding="utf-8"))
     file = directory / "golden.json"
-    fields["files"]["golden.json"] = {"sha256": model_dir.sha256_of_file(file), "bytes": file.stat().st_size}
+    fields["files"]["golden.json"] = {"sha256": sha256_of_file(file), "bytes": file.stat().st_size}
     (directory / "gte.json").write_text(json.dumps(fields), encoding="utf-8")
 
 

@@ -200,9 +200,9 @@ def test_a_file_that_was_changed_meanwhile_is_refused(tmp_path: Path) -> None:
     import shutil
 
     from gte_sdk import ModelFormatError
-    from gte_sdk.model_files import directory as model_dir
+    from gte_sdk.model_files.directory import bundled_model_path
 
-    directory = Path(shutil.copytree(model_dir.bundled_model_path("gte-mini"), tmp_path / "model"))
+    directory = Path(shutil.copytree(bundled_model_path("gte-mini"), tmp_path / "model"))
     model = Embedder(directory, unload_after=0.05)
     graph = directory / "onnx" / "model_quantized.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])

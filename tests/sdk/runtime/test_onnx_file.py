@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import bundled_model_path
 from gte_sdk.runtime.onnx_file import read_onnx
 
 from ..tiny_models import TABLE, table_graph
 
 
 def test_nodes_and_weights_are_those_that_onnx_reads() -> None:
-    path = model_dir.bundled_model_path("gte-mini") / "onnx" / "model_quantized.onnx"
+    path = bundled_model_path("gte-mini") / "onnx" / "model_quantized.onnx"
     expected = onnx.load(path).graph
     ours = read_onnx(path)
     assert [(node.operator, node.name, node.inputs, node.outputs) for node in ours.nodes] == [

@@ -10,20 +10,20 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime import tokens
 
-TOKENIZER_JSON = model_dir.bundled_model_path("gte-mini") / model_dir.TOKENIZER_JSON
+TOKENIZER = bundled_model_path("gte-mini") / TOKENIZER_JSON
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return tokens.load_tokenizer(TOKENIZER_JSON)
+    return tokens.load_tokenizer(TOKENIZER)
 
 
 def reference_ids(text: str, max_tokens: int) -> list[int]:
     """What the tokenizers library gives when it truncates itself."""
-    reference: Tokenizer = Tokenizer.from_file(str(TOKENIZER_JSON))
+    reference: Tokenizer = Tokenizer.from_file(str(TOKENIZER))
     reference.no_padding()
     reference.enable_truncation(max_tokens)
     ids: list[int] = reference.encode(text).ids
@@ -33,7 +33,7 @@ def reference_ids(text: str, max_tokens: int) -> list[int]:
 @given(st.lists(st.text(max_size=300), max_size=8), st.integers(3, 40))
 @settings(deadline=None, max_examples=60)
 def test_ids_equal_the_librarys_own_truncation(texts: list[str], max_tokens: int) -> None:
-    tokenized = tokens.tokenize(tokens.load_tokenizer(TOKENIZER_JSON), texts, max_tokens)
+    tokenized = tokens.tokenize(tokens.load_tokenizer(TOKENIZER), texts, max_tokens)
     assert tokenized.ids == [reference_ids(text, max_tokens) for text in texts]
 
 
@@ -100,7 +100,7 @@ def test_pad_batch_pads_on_the_right_and_masks() -> None:
 )
 @settings(deadline=None, max_examples=60)
 def test_chunks_cover_the_text_and_keep_to_the_limit(words: list[str], room: int, overlap: int) -> None:
-    tokenizer = tokens.load_tokenizer(TOKENIZER_JSON)
+    tokenizer = tokens.load_tokenizer(TOKENIZER)
     text = " ".join(words)
     spans, ids = tokens.chunk_spans(tokenizer, text, room, overlap)
     whole = tokenizer.encode(text, add_special_tokens=False).ids

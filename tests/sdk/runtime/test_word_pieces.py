@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from gte_sdk.model_files import directory as model_dir
+from gte_sdk.model_files.directory import bundled_model_path
 from gte_sdk.runtime import tokens
 from gte_sdk.runtime.word_pieces import CASE_BOUNDARY, WordPieces, word_pieces_of
 
 from ..tiny_models import tiny_tokenizer
 
-TOKENIZER = tokens.load_tokenizer(model_dir.bundled_model_path("gte-mini") / "tokenizer.json")
+TOKENIZER = tokens.load_tokenizer(bundled_model_path("gte-mini") / "tokenizer.json")
 AROUND = tokens.special_tokens_around(TOKENIZER)
 ODD = ["", " ", "\x00", "\x0b\x0cab", "a\x7fb", "\x1fend", "\r\n\t", "x" * 100, "x" * 101, "don't", "[sep]", "[[SEP]]"]
 ODD += [
