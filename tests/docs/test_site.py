@@ -10,10 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.chromium import PROGRAM, chromium_page
+from tests.server.chromium import PROGRAM, Page, chromium_page
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120  # a browser on a machine that does other things
+# Asks the theme's search worker directly, in the frame that stands in for a worker on file:// pages, with the index
+# that the page has loaded. Each step waits for its answer; typing into the field would race the theme's own start.
+SEARCH = """
+    (query, milliseconds) => new Promise((found) => {
+        setTimeout(() => found(["no answer"]), milliseconds);
+        const config = JSON.parse(document.querySelector("#__config").textContent);
+        const worker = new Worker(new URL(config.search, new URL(config.base, location)).href);
+        worker.addEventListener("message", ({ data: { type, data } }) => {
+            if (type === 1) worker.postMessage({ type: 2, data: query });
+            if (type === 3) found(data.items.map((item) => item[0].location));
+        });
+        worker.postMessage({ type: 0, data: { ...__index, options: { suggest: false } } });
+    })
+"""
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed (Debian: chromium)")
 
 
@@ -80,28 +94,24 @@ def test_the_reference_has_every_public_name_and_command(site: Path) -> None:
         assert f'id="{command}"' in reference or f'id="gte-{command}"' in reference, command
 
 
+def open_page(page: Page, file: Path) -> None:
+    page.call("Page.navigate", url=file.as_uri())
+    page.wait(f"document.URL === '{file.as_uri()}' && document.readyState === 'complete'", SECONDS)
+
+
 @needs_chromium
 def test_pages_and_search_work_from_the_disk(site: Path, tmp_path: Path) -> None:
     with chromium_page(tmp_path / "profile") as page:
         for address in ("index.html", "tutorial.html", "reference/embedder.html", "benchmarks.html"):
-            page.call("Page.navigate", url=f"{(site / address).as_uri()}")
-            page.wait("document.readyState === 'complete' && document.querySelector('h1') !== null", SECONDS)
+            open_page(page, site / address)
+            assert page.run("document.querySelector('h1') !== null")
             page.wait("Array.from(document.images).every((image) => image.complete && image.naturalWidth > 0)", SECONDS)
             if folder := os.environ.get("GTE_SITE_PICTURES"):
                 picture = base64.b64decode(page.call("Page.captureScreenshot")["data"])
                 (Path(folder) / f"{address.replace('/', '-')}.png").write_bytes(picture)
-        page.call("Page.navigate", url=(site / "index.html").as_uri())
-        # The field stands in the page before anything listens to it. A key's release is what makes it look: inserted
-        # text has none, and is found only where it comes within a millisecond of the focus.
-        page.wait("document.querySelector('[data-md-component=search-query]')?.placeholder === 'Search'", SECONDS)
-        page.type_into("[data-md-component=search-query]", "rescore")
-        page.wait("document.querySelector('.md-search-result__meta').innerText !== 'Initializing search'", SECONDS)
-        page.call("Input.dispatchKeyEvent", type="keyUp", key="e", code="KeyE", windowsVirtualKeyCode=69)
-        page.wait("document.querySelectorAll('.md-search-result__item').length > 0", SECONDS)
-        found = page.run(
-            "Array.from(document.querySelectorAll('.md-search-result__link'), (link) => link.href).join(' ')"
-        )
-        assert "how-to/shrink-vectors.html" in found
+        open_page(page, site / "index.html")
+        found = page.run(f"({SEARCH})('rescore', {SECONDS * 1000})")
+        assert any(location.startswith("how-to/shrink-vectors.html") for location in found), found
 
         asked = [
             event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
