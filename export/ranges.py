@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from export.directory.layout import update_gte_json
 from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
 from gte_sdk import Embedder
-from gte_sdk.runtime.opening import cut_rows
+from gte_sdk.runtime.engine import cut_rows
 
 
 def write_ranges(directory: Path) -> None:

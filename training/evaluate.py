@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gte_sdk import Embedder
 from gte_sdk.model_files.directory import GTE_JSON, bundled_models
-from gte_sdk.runtime.opening import cut_rows
+from gte_sdk.runtime.engine import cut_rows
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory

@@ -115,7 +115,7 @@ def open_runs(
         runs[precision] = _run_of(open_graph(path, "cpu", threads), pad_id)
     has_dense = isinstance(encoder, Encoder) and encoder.dense is not None
     if "int8" in graphs and not has_dense:
-        model = native.open_native(graphs["int8"], config, encoder.pooling, threads)
+        model = native.load_native(graphs["int8"], config, encoder.pooling, threads)
         if model is not None:
             runs[NATIVE] = lambda ids: native.run_native(model, ids)
     return runs

@@ -158,7 +158,7 @@ def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:
 def _what_ran(embedder: Embedder) -> dict[str, Any]:
     """The instruction set of the native engine, or how many nodes of the graph each provider of onnxruntime ran."""
     opened, description = embedder._engine, embedder._model_dir
-    found = {"kernels": opened.kernels, "threads": opened.threads, "golden_vectors": _golden(embedder)}
+    found = {"instruction_set": opened.instruction_set, "threads": opened.threads, "golden_vectors": _golden(embedder)}
     if opened.name == "native":
         return {**found, "nodes_by_provider": "none: the native engine runs the whole graph"}
     graph = description.path / opened.graph_name

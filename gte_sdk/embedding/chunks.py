@@ -4,7 +4,7 @@ Late chunking (Guenther et al., arXiv 2409.04701) runs the model over as much of
 states of each piece's tokens afterwards, so that a piece knows what "it" or "the city" in it refers to.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,7 @@ from tokenizers import Tokenizer
 from gte_sdk import _kernels
 from gte_sdk.errors import InputError, InputTypeError
 from gte_sdk.runtime import tokens
-
-TokenStates = Callable[[Sequence[Sequence[int]]], Iterator[NDArray[np.float32]]]
-"""The ids of texts, special tokens in place, to the states (t, hidden) of each one's tokens."""
+from gte_sdk.runtime.engine import TokenStates
 
 
 class Chunk(NamedTuple):

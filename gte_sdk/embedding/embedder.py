@@ -1,7 +1,7 @@
 """Texts in, unit vectors out.
 
-Texts pass through in windows: each window is tokenized and handed to the engine (engine.py), which cuts it into batches
-and gives the vectors in the same order. Memory follows window and batch, not the number or length of the texts.
+Texts pass through in windows: a window is tokenized and handed to the engine (gte_sdk/runtime), which runs it in
+batches and keeps the order. Memory depends on window and batch, not on the number or length of the texts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,8 @@ from gte_sdk.model_files.directory import TOKENIZER_JSON, checked_file, fingerpr
 from gte_sdk.model_files.locate import locate_model
 from gte_sdk.progress import progress_bar
 from gte_sdk.runtime import tokens
-from gte_sdk.runtime.opening import Engine, Settings, cut_engine, cut_rows, open_engine, refuse_closed
+from gte_sdk.runtime.engine import Engine, EngineSettings, cut_engine, cut_rows, refuse_closed
+from gte_sdk.runtime.opening import open_engine
 from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
 from gte_sdk.threads import available_threads
 
@@ -87,7 +88,7 @@ class Embedder:
             raise InputError(f"truncation={truncation!r}; one of {TRUNCATION_MODES} is supported")
         threads = available_threads() if threads is None else check_count("threads", threads)
         max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens)
-        settings = Settings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
+        settings = EngineSettings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
         self._truncation = truncation
         self._model_dir = read_model_dir(locate_model(model, variant, revision, offline))
         self._tokenizer = tokens.load_tokenizer(checked_file(self._model_dir, TOKENIZER_JSON))
@@ -155,7 +156,7 @@ class Embedder:
         the vectors of a list where it is given, and is what is returned.
 
         dtype: "float32", "float16", "int8", "uint8" or "binary", a bit for each dimension, packed into uint8
-        (n, dim / 8). int8 and uint8 have the range that the model directory fixes (output_types.convert_rows has the
+        (n, dim / 8). int8 and uint8 have the range that the model directory fixes (vector_types.convert_rows has the
         formula), so a text has the same bytes in any company.
 
         Raises InputTypeError naming the index of what is not a str, InputError for a dtype without a range.

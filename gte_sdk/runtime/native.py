@@ -2,11 +2,11 @@
 
 Texts are packed without padding and all arithmetic has one order, so a text's vector has the same bits in any batch, on
 any number of threads and on every CPU. It is also the fastest way on a CPU (docs/experiments.md) and starts in
-milliseconds. Graphs of another architecture are left to ONNX Runtime (session.py).
+milliseconds. Graphs of another architecture are left to ONNX Runtime (onnxruntime_graph.py).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.published import ModelPath
+from gte_sdk.model_files.directory import ModelDir, checked_file
+from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, modules_only_in_graph, read_json
+from gte_sdk.runtime.engine import Engine, EngineSettings
+from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.onnx_file import Node, OnnxFile, read_onnx
 
 # Changes whenever the bits of the vectors do, so that golden vectors of another version are compared with a tolerance.
@@ -41,20 +44,66 @@ class NativeModel(NamedTuple):
     """A _kernels.Bert; safe to use from many threads at once."""
     dim: int
     threads: int
-    variant: str
-    """The instruction set, one of _kernels.bert_variants()."""
+    instruction_set: str
+    """One of _kernels.bert_variants()."""
 
 
-class _Unsupported(Exception):  # noqa: N818 - never leaves this module
-    pass
+class _NotCoveredError(Exception):
+    """A graph that is left to onnxruntime; never leaves this module."""
 
 
-def open_native(
-    path: ModelPath, config: Mapping[str, Any], pooling: str, threads: int, variant: str = ""
+def open_native(description: ModelDir, graph_name: str, settings: EngineSettings) -> Engine | None:
+    """The engine for an int8 graph of a model directory; None for a graph that it leaves to onnxruntime."""
+    if modules_only_in_graph(description.path):
+        return None
+    config = read_json(description.path / CONFIG_JSON)
+
+    def load() -> NativeModel:
+        model = load_native(checked_file(description, graph_name), config, description.pooling, settings.threads)
+        if model is None:
+            raise _NotCoveredError
+        return model
+
+    try:
+        loaded = Loaded(load, settings.unload_after, survives_fork=True)
+    except (_NotCoveredError, ValueError):
+        return None  # onnxruntime says better than we do what is wrong with a file
+    with loaded.use() as model:
+        dim, instruction_set = model.dim, model.instruction_set
+
+    def run(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
+        # max_rows and the token budget bound padded buffers; this engine pads nothing and has a small budget itself.
+        with loaded.use() as model:
+            return run_native(model, ids)
+
+    def token_states(ids: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(ids), settings.threads):  # a text is one thread's work
+            rows = ids[start : start + settings.threads]
+            with loaded.use() as model:
+                states_TD = run_native(model, rows, token_states=True)
+            yield from np.split(states_TD, np.cumsum([len(row) for row in rows])[:-1])
+
+    return Engine(
+        name="native",
+        device="cpu",
+        variant="int8",
+        graph_name=graph_name,
+        dim=dim,
+        threads=settings.threads,
+        instruction_set=instruction_set,
+        run=run,
+        close=loaded.drop,
+        token_states=token_states if description.pooling == "mean" and config.get("num_hidden_layers") != 0 else None,
+    )
+
+
+def load_native(
+    path: ModelPath, config: Mapping[str, Any], pooling: str, threads: int, instruction_set: str = ""
 ) -> NativeModel | None:
     """The model of an int8 graph that our export wrote, or None for a graph that the C++ encoder does not cover.
 
-    `config` is the content of config.json; `variant` forces an instruction set. Raises ValueError for a damaged file.
+    config: the content of config.json. instruction_set: one of those that the CPU has. Raises ValueError for
+    a damaged file.
     """
     is_table = config.get("num_hidden_layers") == 0
     if config.get("model_type") != "bert" or not (is_table or config.get("hidden_act") == "gelu"):
@@ -68,9 +117,9 @@ def open_native(
             if is_table
             else _build(graph, int(config["num_attention_heads"]), float(config["layer_norm_eps"]), pooling)
         )
-    except (_Unsupported, KeyError):
+    except (_NotCoveredError, KeyError):
         return None
-    return NativeModel(bert, dim, threads, variant or _kernels.bert_variants()[-1])
+    return NativeModel(bert, dim, threads, instruction_set or _kernels.bert_variants()[-1])
 
 
 def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: bool = False) -> NDArray[np.float32]:
@@ -83,7 +132,7 @@ def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: b
     token_ids = np.fromiter(chain.from_iterable(ids), np.int32, starts[-1])
     rows_ND = np.empty((starts[-1] if token_states else len(ids), model.dim), dtype=np.float32)
     try:
-        model.bert.encode(token_ids, starts, rows_ND, BATCH_TOKENS, model.threads, model.variant, token_states)
+        model.bert.encode(token_ids, starts, rows_ND, BATCH_TOKENS, model.threads, model.instruction_set, token_states)
     except ValueError as error:
         raise ModelFormatError(
             f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max()}: {error}; "
@@ -96,12 +145,12 @@ def _build_table(graph: OnnxFile, pooling: str) -> tuple[Any, int]:
     """A graph that looks tokens up and takes their mean, as export writes a static encoder."""
     tables = [node.inputs[0] for node in graph.nodes if node.operator == "Gather" and node.inputs[1] == "input_ids"]
     if pooling != "mean" or {node.operator for node in graph.nodes} != _TABLE_OPERATORS or len(tables) != 2:
-        raise _Unsupported
+        raise _NotCoveredError
     name = tables[0].removesuffix("/int8")
     words_VD: Any = graph.weights[f"{name}/int8"].copy()
     dim = words_VD.shape[1]
     if words_VD.dtype != np.int8 or dim % _TABLE_WIDTH:
-        raise _Unsupported
+        raise _NotCoveredError
     none = np.empty(0, dtype=np.float32)
     scales = _floats(graph.weights, f"{name}/scale").ravel()
     return _kernels.Bert(words_VD, scales, none.reshape(0, dim), none, none, 1, 0.0, pooling), dim
@@ -117,7 +166,7 @@ def _build(graph: OnnxFile, heads: int, epsilon: float, pooling: str) -> tuple[A
         positions_PD = positions_PD + _floats(weights, f"{embeddings}token_type_embeddings.weight")[0]
     dim = words_VD.shape[1]
     if dim % _WIDTH or dim % (heads * _HEAD_WIDTH):
-        raise _Unsupported
+        raise _NotCoveredError
     bert = _kernels.Bert(
         words_VD,
         _floats(weights, f"{embeddings}word_embeddings.weight/scale").ravel(),
@@ -146,7 +195,7 @@ def _build(graph: OnnxFile, heads: int, epsilon: float, pooling: str) -> tuple[A
         )
         intermediate = linear("intermediate/dense")
         if intermediate[0].shape[1] % _WIDTH:
-            raise _Unsupported
+            raise _NotCoveredError
         norms = [
             _floats(weights, f"{layer}{part}.LayerNorm.{name}")
             for part in ("attention.output", "output")
@@ -161,7 +210,7 @@ def _only_prefix(weights: Mapping[str, Any]) -> str:
     ending = "embeddings.word_embeddings.weight/int8"
     prefixes = [name.removesuffix(ending) for name in weights if name.endswith(ending)]
     if len(prefixes) != 1:
-        raise _Unsupported
+        raise _NotCoveredError
     return prefixes[0]
 
 
@@ -172,10 +221,10 @@ def _layer_products(nodes: Sequence[Node]) -> dict[int, dict[str, Node]]:
         if node.operator in ("MatMulInteger", "Gemm", "Conv", "QLinearMatMul", "MatMulNBits"):
             found = _MATMUL.search(node.outputs[0])
             if found is None:
-                raise _Unsupported
+                raise _NotCoveredError
             layers.setdefault(int(found[1]), {})[found[2]] = node
     if not layers or sorted(layers) != list(range(len(layers))) or any(len(parts) != 6 for parts in layers.values()):
-        raise _Unsupported
+        raise _NotCoveredError
     return layers
 
 
@@ -193,5 +242,5 @@ def _linear(weights: Mapping[str, NDArray[np.generic]], product: Node, bias_name
 def _floats(weights: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:
     array = weights[name]
     if array.dtype != np.float32:
-        raise _Unsupported
+        raise _NotCoveredError
     return array.astype(np.float32)  # a copy, aligned

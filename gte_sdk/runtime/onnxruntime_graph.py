@@ -5,6 +5,7 @@ nothing better, and where the caller wants sums that do not move with the batch.
 nor exceed what affinity and cgroup quota allow.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,12 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import DeviceError, ModelFormatError
-from gte_sdk.model_files.published import ModelPath
+from gte_sdk.model_files.directory import ModelDir, checked_file
+from gte_sdk.model_files.published import MODULES_JSON, ModelPath, modules_only_in_graph
+from gte_sdk.runtime.engine import Engine, EngineSettings
+from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
-from gte_sdk.runtime.tokens import TokenBatch
+from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch
 
 _HIDDEN_STATE_NAMES = ("last_hidden_state", "token_embeddings")
 
@@ -31,6 +35,57 @@ class Graph(NamedTuple):
     """Width of the output where the graph states it, else None."""
     device: str
     """Where the graph really runs: "cpu" or "cuda"."""
+
+
+def open_onnxruntime(
+    description: ModelDir, graph_name: str, device: str, variant: str, settings: EngineSettings, pad_id: int
+) -> Engine:
+    """The engine for a graph of a model directory on "cpu" or "cuda". Raises what `open_graph` raises."""
+    only_in_graph = modules_only_in_graph(description.path)
+    # Our export's graphs end in a pooling whose sums move with the number of texts (by 4e-8 in onnxruntime 1.31); the
+    # states before it do not. A foreign graph may have more than pooling behind its states, so it keeps its own.
+    pool_here = bool(description.files) and device == "cpu" and not only_in_graph
+
+    def load() -> Graph:
+        return open_graph(checked_file(description, graph_name), device, settings.threads, pool_here)
+
+    # A forked child has none of the session's threads: a run would wait for them for ever, and so would its end.
+    loaded = Loaded(load, settings.unload_after, survives_fork=False)
+    with loaded.use() as graph:
+        if graph.output_name != "sentence_embedding" and only_in_graph:
+            raise ModelFormatError(
+                f"{description.path / graph_name} ends before {MODULES_JSON}'s {only_in_graph[0]}, which follows "
+                "the pooling; take a graph with sentence_embedding, such as python export/to_onnx.py makes"
+            )
+        dim, opened_device = graph.dim or description.dim, graph.device
+        has_states = graph.states_name is not None
+
+    def run(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
+        vectors_ND = np.empty((len(ids), dim), dtype=np.float32)
+        with loaded.use() as graph:
+            for rows in batches_by_tokens([len(row) for row in ids], settings.max_batch_tokens, max_rows):
+                batch = pad_batch([ids[row] for row in rows], pad_id)
+                vectors_ND[rows] = run_graph(graph, batch, description.pooling, description.normalize)
+        return vectors_ND
+
+    def token_states(ids: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float32]]:
+        for row in ids:
+            with loaded.use() as graph:
+                yield run_states(graph, pad_batch([row], pad_id))[0]
+
+    averages = has_states and description.pooling == "mean" and not only_in_graph
+    return Engine(
+        name="onnxruntime",
+        device=opened_device,
+        variant=variant,
+        graph_name=graph_name,
+        dim=dim,
+        threads=settings.threads,
+        instruction_set=None,
+        run=run,
+        close=loaded.drop,
+        token_states=token_states if averages else None,
+    )
 
 
 def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = False) -> Graph:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.micro_batches import MicroBatcher, run_here_or_in_thread
-from gte_sdk.runtime.opening import cut_rows
+from gte_sdk.runtime.engine import cut_rows
 from gte_sdk.runtime.tokens import TokenizedTexts
 from gte_sdk.search.top_k import top_k_cosine
 from gte_sdk.server.gate import read_body

@@ -15,7 +15,7 @@ import gte_sdk
 from gte_sdk import Embedder, InputError, InputTypeError, _kernels
 from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
 from gte_sdk.runtime import golden, native, tokens
-from gte_sdk.runtime.opening import Engine
+from gte_sdk.runtime.engine import Engine
 
 from .run_python import run_python
 
@@ -39,7 +39,7 @@ def open_variant(variant: str, threads: int = 1, name: str = "gte-mini") -> tupl
     directory = bundled_model_path(name)
     pooling = read_model_dir(directory).pooling
     config = json.loads((directory / "config.json").read_text())
-    model = native.open_native(directory / "onnx/model_quantized.onnx", config, pooling, threads, variant)
+    model = native.load_native(directory / "onnx/model_quantized.onnx", config, pooling, threads, variant)
     assert model is not None
     return model, tokens.load_tokenizer(directory / "tokenizer.json")
 

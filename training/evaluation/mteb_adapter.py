@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import Embedder, top_k_cosine
-from gte_sdk.runtime.opening import cut_rows
+from gte_sdk.runtime.engine import cut_rows
 
 if TYPE_CHECKING:
     from mteb.models import ModelMeta
