@@ -1,8 +1,8 @@
-"""The errors and warnings of the SDK. Every one of them says what was given, and what to do instead."""
+"""The errors and warnings of the SDK. Each message says what was given and what to do instead."""
 
 
 class GteError(Exception):
-    """Base of every error that gte_sdk raises on purpose.
+    """The base of every error that gte_sdk raises on purpose.
 
     remedy: the parameter or operation that remedies it, for a caller that has its own words for that (gte_sdk.cli).
     """
@@ -13,15 +13,15 @@ class GteError(Exception):
 
 
 class InputError(GteError, ValueError):
-    """A value that the call cannot take: an index out of range, NaN in a vector, a wrong dimension."""
+    """A value that the call cannot use: a number out of range, NaN in a vector, a wrong number of dimensions."""
 
 
 class InputTypeError(InputError, TypeError):
-    """A value of the wrong type: None, bytes or a number where a text belongs, a float64 vector where float32 does."""
+    """A value of the wrong type: None, bytes or a number instead of a text, or a float64 vector instead of float32."""
 
 
 class ModelFormatError(GteError):
-    """A model directory or index file that is missing something, damaged, or written in another format."""
+    """A model directory, bundle or index file that is incomplete, damaged, or written in another format."""
 
 
 class IndexFormatError(ModelFormatError):
@@ -29,16 +29,16 @@ class IndexFormatError(ModelFormatError):
 
 
 class ModelMismatchError(GteError):
-    """Vectors of one model used with an index of another."""
+    """Vectors from one model used with an index from another."""
 
 
 class DeviceError(GteError):
-    """A device, or the library behind it, that is missing or cannot run the model as it was proved."""
+    """A device, or its library, that is missing or does not reproduce the model's golden vectors."""
 
 
 class TruncationWarning(UserWarning):
-    """A text had more tokens than the model reads; the message says how many were left out."""
+    """A text had more tokens than the model reads. The message says how many were left out."""
 
 
 class HubError(GteError):
-    """A model that could not be fetched from the Hub: unknown name, no network, or offline and not in the cache."""
+    """A model that could not be downloaded from the Hub: an unknown name, no network, or offline and not cached."""

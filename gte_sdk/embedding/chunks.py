@@ -1,7 +1,7 @@
-"""The pieces that Embedder.embed_chunks gives: each embedded alone, or all in the light of each other.
+"""The chunks that Embedder.embed_chunks returns, embedded one by one or in their context.
 
-Late chunking (Guenther et al., arXiv 2409.04701) runs the model over as much of the text as it reads and averages the
-states of each piece's tokens afterwards, so that a piece knows what "it" or "the city" in it refers to.
+Late chunking (Guenther et al., arXiv 2409.04701) runs the model over as much of the text as it can read, and averages
+the token states of each chunk afterwards. A chunk's vector then reflects what "it" or "the city" in it refers to.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from gte_sdk.runtime.engine import TokenStates
 
 
 class Chunk(NamedTuple):
-    """A piece of a long text with its vector."""
+    """A part of a long text, with its vector."""
 
     start: int
     end: int

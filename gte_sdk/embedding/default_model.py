@@ -1,4 +1,4 @@
-"""`gte_sdk.embed`: the model inside the package, opened at the first call and kept."""
+"""`gte_sdk.embed`: the bundled model, opened on the first call and kept open."""
 
 import threading
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ def embed(texts: str) -> NDArray[np.float32]: ...
 @overload
 def embed(texts: Iterable[str]) -> NDArray[np.float32]: ...
 def embed(texts: str | Iterable[str]) -> NDArray[np.float32]:
-    """Embeds texts with the model inside the package, opened at the first call and kept.
+    """Embeds texts with the bundled model, which is opened on the first call and kept open.
 
-    A list of n texts gives (n, 384) float32 of unit rows, one str gives (384,). See `Embedder.embed`.
+    A list of n texts returns an (n, 384) float32 array of unit rows. A single str returns (384,). See `Embedder.embed`.
     """
     global _embedder
     with _lock:

@@ -1,7 +1,8 @@
 """Texts in, unit vectors out.
 
-Texts pass through in windows: a window is tokenized and handed to the engine (gte_sdk/runtime), which runs it in
-batches and keeps the order. Memory depends on window and batch, not on the number or length of the texts.
+Texts pass through in windows. Each window is tokenized and passed to the engine, which splits it into batches and
+returns the vectors in the same order. Memory depends on the window and the batch, not on the number or length of the
+texts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,38 +35,38 @@ if TYPE_CHECKING:
     from gte_sdk.embedding.micro_batches import MicroBatcher
 
 DEFAULT_MODEL = "gte-mini"
-# Measured on 2 cores: 1,024 to 8,192 are equally fast, and resident memory grows with the budget (190 to 530 MB).
+# Measured on 2 cores: 1,024 to 8,192 are equally fast. Resident memory grows with the budget (190 to 530 MB).
 DEFAULT_MAX_BATCH_TOKENS = 2048
-# Texts that are tokenized and sorted together. Larger windows pad less; the gain is gone beyond a few thousand.
+# Texts that are tokenized and sorted together. Larger windows need less padding, but a few thousand texts are enough.
 WINDOW_TEXTS = 2048
-# From so many texts on it is worth having the tokenizer in C++ too, which takes 10 ms to make.
+# With at least this many texts it pays to use the C++ tokenizer, which takes 10 ms to create.
 WORD_PIECES_TEXTS = 16
 
 
 class Embedder:
-    """One embedding model, ready to run. Safe to share between threads.
+    """An embedding model, ready to use. Safe to share between threads.
 
     model: a bundled name ("gte-mini"), a model directory, or a Hub name ("thenlper/gte-small").
-    device: "cpu", "cuda", or "auto" (CUDA where onnxruntime offers it and the graph is a float one, else the CPU). A
-        device that is named and cannot run raises DeviceError.
-    threads: how many threads one call uses; by default what CPU affinity and cgroup quota allow.
-    revision: branch, tag or commit of a Hub model.
-    offline: True never opens a socket; None leaves it to HF_HUB_OFFLINE. Only a Hub name ever needs one.
-    variant: "fp32", "fp16", "int8", or "auto": the int8 graph that our export proved against fp32 where the directory
-        records one and the device is a CPU, else fp32.
+    device: "cpu", "cuda", or "auto": CUDA if onnxruntime offers it and the graph is a float graph, else the CPU. A
+        named device that cannot run the model raises DeviceError.
+    threads: the threads that one call uses; by default as many as CPU affinity and cgroup quota allow.
+    revision: the branch, tag or commit of a Hub model.
+    offline: True never opens a socket. None lets HF_HUB_OFFLINE decide. Only Hub names need a network at all.
+    variant: "fp32", "fp16", "int8", or "auto": on a CPU the int8 graph, if our export compared it with fp32 and the
+        directory records the result, else fp32.
     max_tokens: reads fewer tokens of each text than the model could.
-    dim: shorter vectors, of a model that was trained for it (`dims` names the widths): the first numbers of each,
-        scaled to unit length again.
-    max_batch_tokens: the budget of one batch in onnxruntime, rows times the longest row. It bounds memory.
-    truncation: what to do with a text of more than max_tokens tokens: "warn", "error", or "ignore".
-    engine: "native" (our C++ encoder, for int8 graphs of our export on a CPU: a text's vector has the same bits in
-        any batch, on any CPU), "onnxruntime", or "auto": native where it can.
-    unload_after: seconds without a call after which graph and weights are given back (the tokenizer stays); the next
-        call opens them again, with the same vectors. None keeps them.
+    dim: shortens the vectors to this many dimensions, for models trained for it (see `dims`): the first numbers of
+        each vector, scaled to unit length again.
+    max_batch_tokens: the most padded tokens of one batch in onnxruntime (rows times the longest row). It limits memory.
+    truncation: what to do with a text of more than max_tokens tokens: "warn", "error" or "ignore".
+    engine: "native" (our C++ encoder for int8 graphs of our export on a CPU; a text's vector has the same bits in any
+        batch and on any CPU), "onnxruntime", or "auto": native where it can run the graph.
+    unload_after: frees the graph and the weights after this many seconds without a call. The tokenizer stays. The next
+        call opens them again and returns the same vectors. None keeps them.
 
-    A graph that this machine does not compute as its golden vectors say is left for a variant that it does, with a
-    warning. close() or a with-block gives the memory back early (about 60 MB for gte-mini). Raises ModelFormatError,
-    HubError, DeviceError or InputError, each with the value and the remedy.
+    If this machine does not reproduce a graph's golden vectors, another variant is used, with a warning. close() or a
+    with-block frees the memory early (about 60 MB for gte-mini). Raises ModelFormatError, HubError, DeviceError or
+    InputError, each with the value and the remedy.
     """
 
     def __init__(
@@ -102,42 +103,48 @@ class Embedder:
 
     @property
     def dim(self) -> int:
-        """Width of the vectors."""
+        """The number of dimensions of the vectors."""
         return self._engine.dim
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The widths that vectors of this one's can be had in, `dim` first; others only of a model trained for it."""
+        """The numbers of dimensions that the vectors can be shortened to, `dim` first.
+
+        Only models trained for it (Matryoshka) have more than one.
+        """
         return (self.dim, *(dim for dim in self._model_dir.matryoshka_dims if dim < self.dim))
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens of a text that are read, special tokens included."""
+        """The most tokens of a text that the model reads, including special tokens."""
         return self._max_tokens
 
     @property
     def device(self) -> str:
-        """Where the graph really runs: "cpu" or "cuda"."""
+        """The device that the graph runs on: "cpu" or "cuda"."""
         return self._engine.device
 
     @property
     def variant(self) -> str:
-        """Which graph of the model runs: "fp32", "fp16" or "int8"."""
+        """The variant of the model that runs: "fp32", "fp16" or "int8"."""
         return self._engine.variant
 
     @property
     def engine(self) -> str:
-        """What runs it: "native" or "onnxruntime"."""
+        """The engine that runs the model: "native" or "onnxruntime"."""
         return self._engine.name
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the vector space; equal for all variants of one export."""
+        """Identifies the vector space. All variants of one export have the same fingerprint."""
         return fingerprint_of_files(self._model_dir, self._engine.graph_name)
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """Text put before an input by kind ("query", "document", ...); empty for models trained without, as GTE is."""
+        """The text to put before an input, by kind ("query", "document", ...).
+
+        Empty for models trained without prompts, such as GTE.
+        """
         return dict(self._model_dir.prompts)
 
     @overload
@@ -147,24 +154,25 @@ class Embedder:
     def embed(
         self, texts: str | Iterable[str], *, dtype: str = "float32", out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Embeds texts as they are, without a prompt.
+        """Embeds texts without a prompt.
 
-        A list (or any other ordered iterable) of n texts gives (n, dim) float32 of unit rows in the same order, one
-        str gives (dim,). An empty text is embedded as no words at all. A lone surrogate is read as U+FFFD; other
-        characters, NUL included, are the tokenizer's business. Longer texts than max_tokens are cut with a
-        TruncationWarning that says how many tokens were left out. `out`, an array or memmap (n, dim) of float32, takes
-        the vectors of a list where it is given, and is what is returned.
+        A list (or any other ordered iterable) of n texts returns an (n, dim) float32 array of unit rows in the same
+        order. A single str returns (dim,). An empty text gets the vector of a text without words. A lone surrogate is
+        read as U+FFFD. The tokenizer handles all other characters, including NUL. A text of more than max_tokens
+        tokens is cut, with a TruncationWarning that says how many tokens were left out.
 
-        dtype: "float32", "float16", "int8", "uint8" or "binary", a bit for each dimension, packed into uint8
-        (n, dim / 8). int8 and uint8 have the range that the model directory fixes (vector_types.convert_rows has the
-        formula), so a text has the same bytes in any company.
+        dtype: "float32", "float16", "int8", "uint8" or "binary". "binary" packs one bit for each dimension into uint8
+            (n, dim / 8). The model directory stores the range for int8 and uint8, so a text always gets the same
+            bytes. The formula is in gte_sdk.embedding.vector_types.convert_rows.
+        out: an array or memmap of shape (n, dim) and this dtype, for a list of texts. The vectors are written into
+            it, and it is returned.
 
-        Raises InputTypeError naming the index of what is not a str, InputError for a dtype without a range.
+        Raises InputTypeError with the index of an item that is not a str, and InputError for a dtype without a range.
         """
         return self._embed(texts, "", dtype=dtype, out=out)
 
     async def aembed(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
-        """`embed` for asyncio, off the event loop. Callers that wait at the same time are embedded together."""
+        """Embeds texts as `embed` does, outside the event loop. Callers that wait at the same time share a batch."""
         checked = [texts] if isinstance(texts, str) else check_texts(list(check_iterable(texts)), 0)
         vectors_ND = np.empty((len(checked), self.dim), np.float32)
         for start in range(0, len(checked), WINDOW_TEXTS):
@@ -173,7 +181,7 @@ class Embedder:
         return vectors_ND[0] if isinstance(texts, str) else vectors_ND
 
     def close(self) -> None:
-        """Gives the model's memory back; later calls raise InputError. Calls that are running end as they would."""
+        """Frees the model's memory. Running calls finish; later calls raise InputError."""
         opened, self._engine = self._engine, self._engine._replace(run=refuse_closed, token_states=refuse_closed)
         opened.close()
 
@@ -194,7 +202,7 @@ class Embedder:
     def embed_query(
         self, texts: str | Iterable[str], *, dtype: str = "float32", out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """As `embed`, with the model's query prompt where it has one."""
+        """Embeds texts as `embed` does, with the model's query prompt if it has one."""
         return self._embed(texts, self._model_dir.prompts.get("query", ""), dtype=dtype, out=out)
 
     @overload
@@ -208,11 +216,11 @@ class Embedder:
     def embed_documents(
         self, texts: str | Iterable[str], *, dtype: str = "float32", out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """As `embed`, with the model's document prompt where it has one."""
+        """Embeds texts as `embed` does, with the model's document prompt if it has one."""
         return self._embed(texts, self._model_dir.prompts.get("document", ""), dtype=dtype, out=out)
 
     def embed_iter(self, texts: Iterable[str], *, prompt: str = "") -> Iterator[NDArray[np.float32]]:
-        """Yields one (dim,) unit vector a text, in order, reading at most WINDOW_TEXTS texts ahead."""
+        """Yields one (dim,) unit vector for each text, in order. Reads at most 2,048 texts ahead."""
         check_iterable(texts)
         start = 0
         remaining = iter(texts)
@@ -222,32 +230,32 @@ class Embedder:
             start += len(window)
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> tokens.TokenizedTexts:
-        """What the model reads of each text: ids, special tokens in place, and how many tokens were left out."""
+        """Returns the token ids of each text, including special tokens, and how many tokens were left out."""
         return self._tokenize(check_texts(list(texts), 0), prompt)
 
     def embed_tokens(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(n, dim) float32 unit rows of n texts in the ids that `tokenize` gives; those are the rows of `embed`.
+        """Embeds n texts, given as the token ids from `tokenize`. Returns the rows that `embed` returns: (n, dim).
 
-        Raises InputError naming the text that has no tokens, more than max_tokens, or an unknown id.
+        Raises InputError with the number of a text that has no tokens, more than max_tokens, or an unknown id.
         """
         return self._engine.run(check_token_ids(ids, self._max_tokens, self.vocabulary_size), None)
 
     @property
     def vocabulary_size(self) -> int:
-        """How many tokens the tokenizer knows; ids run from 0 to one less."""
+        """The number of tokens that the tokenizer knows. Ids run from 0 to one less."""
         size: int = self._tokenizer.get_vocab_size()
         return size
 
     def embed_chunks(
         self, text: str, max_tokens: int | None = None, overlap: int = 0, *, late: bool = False
     ) -> list[Chunk]:
-        """Splits a long text between words into pieces of at most `max_tokens` tokens and embeds each.
+        """Splits a long text between words into chunks of at most `max_tokens` tokens and embeds each.
 
-        Neighbouring pieces share about `overlap` tokens, 0 <= overlap < max_tokens. An empty text has no pieces.
+        Neighbouring chunks share about `overlap` tokens, 0 <= overlap < max_tokens. An empty text has no chunks.
 
-        late: late chunking. The model reads as many pieces at once as fit into `Embedder.max_tokens`, and a piece's
-        vector is the mean of its own tokens' states, which have seen the pieces around them. Raises InputError for a
-        model without states to average: one that pools otherwise, or a token table, which knows no context.
+        late: late chunking. The model reads as many chunks at once as fit into `Embedder.max_tokens`, and a chunk's
+            vector is the mean of its own token states, which have seen the surrounding chunks. Raises InputError for
+            a model without token states to average: one with another pooling, or a token table, which has no context.
         """
         room = self._check_token_limit(max_tokens, self._max_tokens) - self._special_tokens
         text, spans, ids = split_text(self._tokenizer, text, room, overlap)
@@ -277,10 +285,12 @@ class Embedder:
         normalize_embeddings: bool = True,
         precision: str = "float32",
     ) -> NDArray[Any]:
-        """`embed` under sentence-transformers' name, so that a program can switch.
+        """Embeds texts as `embed` does, with sentence-transformers' name and arguments.
 
-        prompt_name picks one of `prompts`, prompt gives one. batch_size bounds the texts of a batch, on top of the
-        token budget. The vectors have unit length: normalize_embeddings=False raises InputError. precision is `dtype`.
+        prompt_name: one of the names in `prompts`. prompt: the prompt itself.
+        batch_size: the most texts of a batch, in addition to the token limit.
+        normalize_embeddings: the vectors always have unit length, so False raises InputError.
+        precision: `dtype` of `embed`.
         """
         if not normalize_embeddings:
             raise InputError("normalize_embeddings=False; the vectors of gte_sdk always have unit length")
@@ -293,13 +303,13 @@ class Embedder:
         return self._embed(sentences, prompt, batch_size, show_progress_bar, precision)
 
     def encode_query(self, sentences: str | Iterable[str], *, show_progress_bar: bool = False) -> NDArray[np.float32]:
-        """`embed_query` under sentence-transformers' name."""
+        """Embeds queries as `embed_query` does, under sentence-transformers' name."""
         return self._embed(sentences, self._model_dir.prompts.get("query", ""), None, show_progress_bar)
 
     def encode_document(
         self, sentences: str | Iterable[str], *, show_progress_bar: bool = False
     ) -> NDArray[np.float32]:
-        """`embed_documents` under sentence-transformers' name."""
+        """Embeds documents as `embed_documents` does, under sentence-transformers' name."""
         return self._embed(sentences, self._model_dir.prompts.get("document", ""), None, show_progress_bar)
 
     def _embed(

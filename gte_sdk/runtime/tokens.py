@@ -24,9 +24,9 @@ _WHITE_SPACE = re.compile(r"\s")
 
 class TokenizedTexts(NamedTuple):
     ids: list[list[int]]
-    """Token ids of each text with the special tokens, at most max_tokens of them."""
+    """The token ids of each text, including special tokens, at most max_tokens of them."""
     left_out: list[int]
-    """How many tokens of each text were cut off (0 where the text fits)."""
+    """How many tokens of each text were cut off (0 if the text fits)."""
 
 
 class TokenBatch(NamedTuple):

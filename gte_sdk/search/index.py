@@ -1,7 +1,7 @@
-"""An exact index of vectors under ids: add, remove, update, search with filters and rescoring, save and open.
+"""An exact vector index: add, remove, update, search with filters and rescoring, save and open.
 
-A search takes one `IndexRows`, which nobody changes any more, and needs no lock while others add. A filter becomes a
-list of rows, and the same kernel runs over fewer of them. Ties go to the row that was added first.
+A search takes one `IndexRows`, which never changes, so it needs no lock while others add. A filter becomes a list of
+rows, and the same kernel runs over these rows only. Ties go to the row that was added first.
 """
 
 from collections.abc import Iterator
@@ -36,22 +36,23 @@ class SearchResult(NamedTuple):
     scores: NDArray[np.float32]
     """(q, k), cosines in [-1, 1], descending in each row."""
     ids: NDArray[Any]
-    """(q, k): int64, or object that holds str where the ids of the index are str."""
+    """(q, k): int64, or object arrays of str if the ids of the index are str."""
 
 
 class Index:
-    """Vectors under ids, searched exactly by cosine.
+    """A vector index: vectors stored by id, searched exactly by cosine.
 
-    dim: of every vector, 1 to 65536.
-    dtype: how a vector is stored and compared. "float32", 4 bytes a value: exact. "float16", 2 bytes: cosines to about
-    0.0005. "int8", 1 byte: to about 0.005; each row has a range of its own, so its codes depend on no other row.
-    "binary", 1 bit, the sign: a coarse cosine, for `rescore`.
-    keep_floats: keep the float32 vectors beside int8 or binary rows, for `search(rescore=...)`. In an index opened with
-    mmap=True they stay on the disk but for the rows that are rescored.
-    fingerprint: of the model that made the vectors (`Embedder.fingerprint`); vectors of another are refused. An empty
-    index without one takes that of the first vectors.
+    dim: the number of dimensions of every vector, 1 to 65536.
+    dtype: how vectors are stored and compared. "float32" takes 4 bytes for each value and is exact. "float16" takes 2
+        bytes, with cosines accurate to about 0.0005. "int8" takes 1 byte, with cosines accurate to about 0.005; each
+        row has its own range, so its codes depend on no other row. "binary" takes 1 bit, the sign, and gives a coarse
+        cosine, for `rescore`.
+    keep_floats: keeps the float32 vectors in addition to int8 or binary rows, for `search(rescore=...)`. In an index
+        opened with mmap=True they stay on disk, except for the rows that are rescored.
+    fingerprint: that of the model that made the vectors (`Embedder.fingerprint`). Vectors from another model are
+        refused. An empty index without a fingerprint takes that of the first vectors.
 
-    Searches may run in many threads while others add and remove: each sees the index before or after a change.
+    Many threads can search while others add and remove. Each search sees the index before or after a change.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class Index:
     def open(
         cls, path: str | PathLike[str], *, mmap: bool = True, fingerprint: str | None = None, verify: bool = True
     ) -> "Index":
-        """Opens a saved index. With mmap, rows are read from the disk as searches need them, shared by all processes.
+        """Opens a saved index.
 
-        fingerprint: of the model that is in use; ModelMismatchError where the file's is another.
-        verify: compare every block with its checksum first (reads the whole file once). Raises ModelFormatError, which
-        names the block, for a file that is truncated, damaged, foreign or newer. Adding to a mapped index copies it
-        into memory. Replace the file by `save`; a program that changes it in place changes what is mapped.
+        mmap: reads rows from disk as searches need them, shared by all processes. Adding to such an index copies it
+            into memory. Replace the file only with `save`: changing it in place changes the rows of this index.
+        fingerprint: that of the model in use. If the file has another one, ModelMismatchError is raised.
+        verify: checks every block against its checksum first, which reads the whole file once.
+
+        Raises ModelFormatError, which names the block, for a file that is truncated, damaged, newer, or not an index.
         """
         content = read_index(Path(path), mmap=mmap, verify=verify)
         index = cls(content.dim, content.dtype, content.fingerprint, keep_floats=content.floats is not None)
@@ -91,10 +94,10 @@ class Index:
         return index
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the index to one file (docs/index-format.md), without the removed rows, atomically.
+        """Writes the index to one file (docs/index-format.md), atomically and without the removed rows.
 
-        Killed or out of disk at any moment, `path` is the old file or the new one. Others may search and add meanwhile;
-        what is saved is the index as it was when this began.
+        After a kill or a full disk, `path` is either the old file or the new one. Other threads can search and add
+        meanwhile. The file holds the index as it was when `save` was called.
         """
         with self._lock:
             state, next_id = self._rows, self._next_id
@@ -123,20 +126,24 @@ class Index:
             return plain in self._lookup()
 
     def __iter__(self) -> Iterator[tuple[Id, NDArray[np.float32]]]:
-        """Pairs (id, vector (dim,)) in the order in which they were added; later changes are not seen.
+        """Yields pairs (id, vector (dim,)) in the order in which they were added, without later changes.
 
-        The vector is the one added for float32 or with keep_floats, else the stored direction, of about unit length.
+        With float32 or keep_floats, the vector is the one that was added. Otherwise it is the stored direction, with
+        about unit length.
         """
         state = self._rows
         for row in live_rows(state).tolist():
             yield plain_id(state.ids[row]), decoded_row(state, row, self.dim, self.dtype)
 
     def add(self, vectors: NDArray[np.float32], ids: Ids | None = None, *, fingerprint: str | None = None) -> list[Id]:
-        """Adds vectors (n, dim) float32 of any length. An id that is here already gets the new one, as the newest row.
+        """Adds vectors (n, dim) float32 of any length, and returns their ids.
 
-        ids: n different int or str, one type for the whole index; None takes the integers after the highest so far.
-        Returns the ids. Raises InputError for NaN, a wrong dimension or a repeated id, ModelMismatchError for vectors
-        of another model; then nothing was added.
+        ids: n distinct int or str, of one type for the whole index. An id that exists gets the new vector, as the
+            newest row. None takes the integers after the highest id so far.
+        fingerprint: that of the model that made the vectors.
+
+        Raises InputError for NaN, a wrong number of dimensions or a repeated id, and ModelMismatchError for vectors
+        from another model. In these cases nothing is added.
         """
         vectors_ND = checked_matrix("vectors", vectors)
         self._check_dim("vectors", vectors_ND)
@@ -155,7 +162,7 @@ class Index:
             first_row = state.row_count
             state = appended(state, vectors_ND, new_ids, self.dtype)
             next_id = max([self._next_id, *(id + 1 for id in new_ids if isinstance(id, int))])
-            # Nothing was changed so far. Should memory run out below, the lookup is made again from the rows.
+            # Nothing has changed so far. If memory runs out below, the lookup is rebuilt from the rows.
             lookup, self._row_of = self._row_of, None
             if self.fingerprint is None and live_count(state) == len(new_ids):
                 self.fingerprint = fingerprint
@@ -166,7 +173,7 @@ class Index:
         return new_ids
 
     def remove(self, ids: Ids) -> None:
-        """Removes the rows of these ids. Raises InputError for an id that is not here; then nothing was removed."""
+        """Removes the rows of these ids. Raises InputError for an unknown id, in which case nothing is removed."""
         gone = checked_ids(ids)
         with self._lock:
             row_of = self._lookup()
@@ -181,7 +188,7 @@ class Index:
             self._row_of = row_of
 
     def compact(self) -> None:
-        """Gives back the memory of removed and replaced rows at once; the growth of the index does so by and by."""
+        """Frees the memory of removed and replaced rows now. Otherwise it is freed gradually, as the index grows."""
         with self._lock:
             self._rows = compacted(self._rows, 0)
             self._row_of = None
@@ -196,15 +203,20 @@ class Index:
         fingerprint: str | None = None,
         threads: int | None = None,
     ) -> SearchResult:
-        """The k rows of highest cosine for each query: scores descending, ties by the row that was added first.
+        """Finds the k rows with the highest cosine for each query.
 
-        queries: (q, dim) or (dim,), which counts as one row. Where fewer than k rows pass the filter, the result has
-        that many columns.
-        where: a bool array (len(self),) in the order of iteration; or a collection of ids, of which unknown ones match
-        nothing; or a function that is asked for each id (a Python call for each row).
-        rescore: take so many candidates from the int8 or binary rows, at least k, then order them by the float32 rows;
-        the scores are then theirs. Needs an index with keep_floats. Of 384 binary dimensions, 50 * k is a good start.
-        threads: at most so many; None takes what `available_threads` says. The result does not depend on it.
+        Scores are in descending order. Ties go to the row that was added first. If fewer than k rows pass the filter,
+        the result has that many columns.
+
+        queries: (q, dim), or (dim,) for a single query.
+        where: which rows to search. A mask of len(self) bools in the order of iteration (an array or a list); a
+            collection of ids, where unknown ids match nothing; or a function that is called with each id (one Python
+            call for each row).
+        rescore: takes this many candidates from the int8 or binary rows, at least k, then ranks them by their float32
+            rows and returns those scores. It needs an index with keep_floats. For 384 binary dimensions, 50 * k is a
+            good start.
+        fingerprint: that of the model that made the queries.
+        threads: the most threads to use. None means all that this process may use. The result does not depend on it.
         """
         queries_QD = checked_queries(queries)
         self._check_dim("queries", queries_QD)
@@ -227,12 +239,12 @@ class Index:
             floats = state.floats[: state.row_count]
             scores, rows, bad_row = _kernels.search_candidates(queries_QD, floats, k, "float32", candidates, threads)
         if bad_row >= 0:
-            # `add` lets no such row in: it is from a file that was opened with verify=False or made by another program.
+            # `add` refuses such rows, so it comes from a file opened with verify=False or written by another program.
             raise not_finite("index", bad_row)
         return SearchResult(scores, state.ids[rows])
 
     def _select(self, where: Where | None) -> tuple[IndexRows, NDArray[np.uint32] | None]:
-        """A state and the rows of it to search, ascending; None for all of them."""
+        """Returns a state and its rows to search, ascending; None for all rows."""
         if where is None:
             return self._rows, self._rows.live
         if callable(where):
@@ -269,7 +281,7 @@ class Index:
         return compacted(state, max(grown, min(2 * live_count(state), _kernels.MAX_ROWS)))
 
     def _of_id_type(self, id: Id) -> IndexRows:
-        """The rows, with ids of the type of `id` if there are no rows yet."""
+        """Returns the rows, with ids of the type of `id` if there are no rows yet."""
         state = self._rows
         id_type = np.dtype(object if isinstance(id, str) else np.int64)
         if state.row_count == 0:

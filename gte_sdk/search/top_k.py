@@ -1,7 +1,7 @@
 """Exact cosine ranking of plain arrays.
 
-The kernel computes the documents' lengths in the same pass as the scores, so rows need not be of unit length and
-nothing is copied. It never holds a (q, n) matrix.
+The kernel computes the documents' norms in the same pass as the scores, so rows need not have unit length and nothing
+is copied. It never stores a (q, n) matrix.
 """
 
 from typing import NamedTuple
@@ -28,17 +28,18 @@ class TopK(NamedTuple):
 def top_k_cosine(
     queries: NDArray[np.float32], documents: NDArray[np.float32], k: int, *, threads: int | None = None
 ) -> TopK:
-    """The k documents of highest cosine for each query, exact, in one pass over the documents.
+    """Finds the k documents with the highest cosine for each query: exact, in one pass over the documents.
 
-    queries: (q, d) or (d,), which counts as one row. documents: (n, d). Both float32, of any length: the score is
-    q.d / (|q||d|) in [-1, 1], and 0 where a row is all zeros. Rows that are equal have equal scores.
-    k: 0 to n. k=0 gives arrays of shape (q, 0).
-    threads: the most threads to use; None means all that this process may use. The result does not depend on it.
+    queries: (q, d), or (d,) for a single query. documents: (n, d). Both are float32 and may have any length. The score
+        is q.d / (|q||d|) in [-1, 1], or 0 if a row is all zeros. Equal rows have equal scores.
+    k: 0 to n. k=0 returns arrays of shape (q, 0).
+    threads: the most threads to use. None means all that this process may use. The result does not depend on it.
 
-    Returns scores (q, k) and indices (q, k), score descending, ties by lower index.
-    Raises InputTypeError for another dtype (nothing is converted silently); InputError for k > n, for different
-    dimensions, and for NaN or infinity, with the row. Documents whose values are not adjacent in memory, as in a
-    transposed matrix, are copied once.
+    Returns scores (q, k) and indices (q, k), in descending order of score, ties in ascending order of index. Documents
+    whose values are not adjacent in memory, as in a transposed matrix, are copied once.
+
+    Raises InputTypeError for another dtype (nothing is converted silently). Raises InputError for k > n, for different
+    numbers of dimensions, and for NaN or infinity, with the row.
     """
     queries_QD = checked_queries(queries)
     documents_ND = checked_matrix("documents", documents)
@@ -61,5 +62,5 @@ def top_k_cosine(
 
 
 def thread_count(threads: int | None) -> int:
-    """The threads to use: what was asked for, or all that this process may have."""
+    """Returns the number of threads to use: the given number, or all that this process may use."""
     return available_threads() if threads is None else min(check_count("threads", threads), _MOST_THREADS)
