@@ -29,9 +29,9 @@ from training.evaluation.protocols import (
     RANKED_DOCUMENTS,
     Embed,
     mean_average_precision,
-    ranking_metrics,
     read_ranking_set,
-    rows_of,
+    read_rows,
+    score_ranking,
 )
 from training.evaluation.scores import evaluate, find_sets, summarize
 
@@ -126,10 +126,10 @@ def bm25_scores(sets: Sequence[Path]) -> dict[str, float]:
                 np.argsort(-row, kind="stable")[:RANKED_DOCUMENTS]
                 for row in scores_of(ranking.documents, ranking.queries)
             ]
-            metrics = ranking_metrics(np.stack(ranked), ranking.grades)
+            metrics = score_ranking(np.stack(ranked), ranking.grades)
             scores[f"{task}/{path.name}"] = 100 * metrics["ndcg@10" if task == "retrieval" else "mrr"]
         if task == "reranking":
-            rows = list(rows_of(path / "test.jsonl"))
+            rows = list(read_rows(path / "test.jsonl"))
             candidates = list(dict.fromkeys(text for row in rows for text in (*row["positive"], *row["negative"])))
             numbers = {text: number for number, text in enumerate(candidates)}
             of_all = scores_of(candidates, [row["query"] for row in rows])

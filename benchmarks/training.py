@@ -45,18 +45,18 @@ def step_memory(batch: int) -> dict[str, Any]:
     import torch
 
     from training.data.sources import open_sources
-    from training.encoders.embed import token_ids_of
+    from training.encoders.embed import tokenize_in_parts
     from training.loss.grad_cache import backward_through_chunks
     from training.recipe import load_recipe
     from training.runs.objective import stage_loss
-    from training.runs.start import load_start, start_tokenizer
+    from training.runs.start import load_start, prepare_tokenizer
 
     recipe = load_recipe("smoke")
     stage = recipe.stages["pretrain"]
-    directory = start_tokenizer(recipe.encoder, open_sources(stage.sources), Path.home() / ".cache/gte-sdk/benchmark")
+    directory = prepare_tokenizer(recipe.encoder, open_sources(stage.sources), Path.home() / ".cache/gte-sdk/benchmark")
     tokenizer, encoder = load_start(recipe.encoder, directory, 0)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
-    ids = token_ids_of(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens)
+    ids = tokenize_in_parts(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens)
     hardware = recipe.hardware
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()

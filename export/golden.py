@@ -38,12 +38,12 @@ def write_golden(directory: Path) -> None:
     if not description.files:
         raise ModelFormatError(f"{directory} has no gte.json; export the checkpoint with: python export/to_onnx.py")
     update_gte_json(directory, forget=[GOLDEN_JSON])  # the old ones must not judge what makes the new ones
-    vectors = {variant: _vectors(directory, variant) for variant in available_variants(description)}
+    vectors = {variant: _embed_texts(directory, variant) for variant in available_variants(description)}
     write_json(directory / GOLDEN_JSON, golden_fields(Golden(TEXTS, vectors)))
     update_gte_json(directory, record=[GOLDEN_JSON])
 
 
-def _vectors(directory: Path, variant: str) -> GoldenVectors:
+def _embed_texts(directory: Path, variant: str) -> GoldenVectors:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fp16 is slow on the CPU that exports
         embedder = Embedder(directory, variant=variant, device="cpu", truncation="ignore")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.directory.layout import update_gte_json
-from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, read_texts
+from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, read_corpus
 from gte_sdk import Embedder
 from gte_sdk.runtime.engine import cut_rows
 
@@ -26,7 +26,7 @@ def write_ranges(directory: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fp16 is slow on the CPU that exports
         embedder = Embedder(directory, device="cpu", truncation="ignore")
-    vectors_ND = embedder.embed([*read_texts(CALIBRATION_TEXTS), *read_texts(PARITY_TEXTS)])
+    vectors_ND = embedder.embed([*read_corpus(CALIBRATION_TEXTS), *read_corpus(PARITY_TEXTS)])
     limits = measure_limits([cut_rows(vectors_ND, dim) for dim in embedder.dims])
     update_gte_json(directory, {"int8_limits": limits})
 

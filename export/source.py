@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from export.directory.layout import transformer_config
+from export.directory.layout import find_transformer_config
 from export.directory.output import ExportError
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
@@ -43,7 +43,7 @@ def check_architecture(directory: Path) -> None:
     """Raises ModelFormatError for a source whose architecture is none that the export is tested with."""
     if read_module_types(directory)[:1] == ["StaticEmbedding"]:
         return
-    model_type = read_json(transformer_config(directory)).get("model_type")
+    model_type = read_json(find_transformer_config(directory)).get("model_type")
     if model_type not in ARCHITECTURES:
         raise ModelFormatError(
             f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "

@@ -19,11 +19,11 @@ if __name__ == "__main__":  # as a script: `export` and `training` are in the ch
 import click
 from click.core import ParameterSource
 
-from export.directory.card import Origin, Shape, model_card, summary_table
-from export.directory.layout import guess_licence, hash_weights, public_source, size_of, write_json, write_layout
-from export.directory.output import ExportError, check_space, one_line_errors, whole_or_nothing
+from export.directory.card import Origin, Shape, format_card, format_summary
+from export.directory.layout import guess_licence, hash_weights, measure_size, name_source, write_json, write_layout
+from export.directory.output import ExportError, check_space, explain_errors, replace_directory
 from export.golden import write_golden
-from export.graphs.half import to_half
+from export.graphs.half import convert_to_half
 from export.graphs.onnxruntime_int8 import INSTRUCTION_SETS, quantize_with_onnxruntime
 from export.graphs.quantize import QuantizationSummary, quantize
 from export.graphs.trace import OPSET, write_graph
@@ -123,7 +123,7 @@ def main(
     output = output.expanduser()
     name = name or output.resolve().name
     thresholds = Thresholds(mean_cosine=minimum_mean_cosine, minimum_cosine=minimum_cosine, recall=minimum_recall)
-    with one_line_errors(), whole_or_nothing(output, overwrite) as directory:
+    with explain_errors(), replace_directory(output, overwrite) as directory:
         _hide_progress_bars()
         progress = _Progress(steps=4 + len(set(kept) - {"fp32"}))
         progress.step(f"reading {source}")
@@ -133,7 +133,7 @@ def main(
             encoder.matryoshka_dims = _parse_dims(matryoshka_dims, encoder.dim)
         tokenizer = load_tokenizer(source_directory / TOKENIZER_JSON)
         # Both are read before the work begins: a line that is no text is said at once.
-        calibration_texts = parity.read_texts(calibration or CALIBRATION_TEXTS)
+        calibration_texts = parity.read_corpus(calibration or CALIBRATION_TEXTS)
         sts_set = read_sts(sts, tokenizer, encoder.max_tokens) if sts else None
         check_space(directory, encoder)
         write_layout(encoder, source_directory, directory)
@@ -148,16 +148,16 @@ def main(
         write_graph(encoder, graphs["fp32"], opset)
         if "fp16" in kept:
             progress.step("converting to fp16")
-            to_half(graphs["fp32"], graphs["fp16"])
+            convert_to_half(graphs["fp32"], graphs["fp16"])
         summary = None
         if "int8" in kept:
             progress.step(f"calibrating and quantizing to int8 ({quantization})")
             corpus = parity.tokenize_corpus(tokenizer, calibration_texts, encoder.max_tokens)
-            batches = [batch for _, batch in parity.token_batches(corpus, CALIBRATION_BATCH_TOKENS)]
+            batches = [batch for _, batch in parity.make_batches(corpus, CALIBRATION_BATCH_TOKENS)]
             summary = _quantize(graphs, quantization, instruction_set or "avx2", batches)
 
         progress.step("measuring parity")
-        corpus = parity.tokenize_corpus(tokenizer, parity.read_texts(PARITY_TEXTS), encoder.max_tokens)
+        corpus = parity.tokenize_corpus(tokenizer, parity.read_corpus(PARITY_TEXTS), encoder.max_tokens)
         runs = parity.open_runs(encoder, graphs, read_json(directory / CONFIG_JSON), corpus.pad_id)
         report = parity.measure(runs, graphs, corpus)
         if sts_set:
@@ -165,7 +165,7 @@ def main(
         if summary:
             calibrated_on = calibration.name if calibration else "bundled"
             report["quantization"] = {"method": quantization, "calibration": calibrated_on, **summary._asdict()}
-        if problems := parity.refusals(report, thresholds):
+        if problems := parity.find_refusals(report, thresholds):
             raise ExportError("refused, nothing was written: " + "; ".join(problems))
 
         progress.step("writing card, parity.json and gte.json")
@@ -173,16 +173,16 @@ def main(
         for unwanted in set(graphs) - set(kept):
             graphs[unwanted].unlink()
         origin = Origin(
-            source=public_source(source, source_name),
+            source=name_source(source, source_name),
             licence=licence or guess_licence(source_directory),
-            command=_command(),
+            command=_format_command(),
             note=note.read_text(encoding="utf-8") if note else "",
         )
-        shape = _shape(name, encoder)
+        shape = _describe_shape(name, encoder)
         files = {precision: names[precision] for precision in kept}
         write_json(directory / PARITY_JSON, report)
         plotted = _plot(report, directory / PARITY_PNG)
-        card = model_card(shape, origin, report, files, PARITY_PNG if plotted else None)
+        card = format_card(shape, origin, report, files, PARITY_PNG if plotted else None)
         (directory / CARD).write_text(card, encoding="utf-8")
         weights_hash = hash_weights(encoder)
         write_gte_json(
@@ -206,8 +206,8 @@ def main(
         )
         write_ranges(directory)
         write_golden(directory)
-    click.echo(summary_table(report, files))
-    click.echo(f"{output}: {size_of(output) / 1e6:.1f} MB")
+    click.echo(format_summary(report, files))
+    click.echo(f"{output}: {measure_size(output) / 1e6:.1f} MB")
 
 
 def _quantize(
@@ -263,7 +263,7 @@ def _parse_dims(text: str, dim: int) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}, reverse=True))
 
 
-def _shape(name: str, encoder: AnyEncoder) -> Shape:
+def _describe_shape(name: str, encoder: AnyEncoder) -> Shape:
     config: Any = None if isinstance(encoder, StaticEncoder) else encoder.backbone.config
     return Shape(
         name=name,
@@ -277,7 +277,7 @@ def _shape(name: str, encoder: AnyEncoder) -> Shape:
     )
 
 
-def _command() -> str:
+def _format_command() -> str:
     """This command line with SOURCE where a directory of this machine stands, and of absolute paths the last part."""
     context = click.get_current_context()
     words = ["python", "export/to_onnx.py"]

@@ -33,11 +33,10 @@ def describe(
     """The note. `manifest` has rows with category, name, licence and source; `scores` and `baseline` are reports of
     training.evaluate."""
     recorded = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs]
-    trainings = [
-        line
-        for run, record in zip(runs, recorded, strict=True)
-        for line in _training(load_recipe(str(run / "recipe.toml")), record, read_log(run / "log.csv"), hardware)
-    ]
+    trainings: list[str] = []
+    for run, record in zip(runs, recorded, strict=True):
+        recipe, log = load_recipe(str(run / "recipe.toml")), read_log(run / "log.csv")
+        trainings += _describe_training(recipe, record, log, hardware)
     sources = [source for record in recorded for stage in record["data"].values() for source in stage]
     return "\n".join(
         [
@@ -48,19 +47,19 @@ def describe(
             "## Training",
             "",
             *trainings,
-            *_scores(scores, baseline),
-            *_data(sources, manifest),
+            *_describe_scores(scores, baseline),
+            *_describe_data(sources, manifest),
         ]
     )
 
 
-def _training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequence[LogLine], hardware: str) -> list[str]:
+def _describe_training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequence[LogLine], hardware: str) -> list[str]:
     session = recorded["sessions"][0]
     packages = ", ".join(f"{name} {version}" for name, version in session["packages"].items())
     hours = sum(line.seconds for line in log) / 3600
     lines = [
         f"Recipe `{recipe.name}` (training/recipes/{recipe.name}.toml) at commit {session['commit'][:12]}, seed "
-        f"{recipe.seed}, from {start_of(recipe)}; {hours:.1f} hours on {hardware}; Python {session['python']}, "
+        f"{recipe.seed}, from {name_start(recipe)}; {hours:.1f} hours on {hardware}; Python {session['python']}, "
         f"{packages}.",
         "",
         "| stage | sources | pairs a step | steps | tokens | learning rate | temperature | hard negatives |",
@@ -87,12 +86,12 @@ def _training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequence[LogLine
     ]
 
 
-def start_of(recipe: Recipe) -> str:
+def name_start(recipe: Recipe) -> str:
     """What the recipe of this name starts from: --encoder may have named a local copy of it."""
     return load_recipe(recipe.name).encoder.start or "random weights"
 
 
-def _scores(scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+def _describe_scores(scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
     """A row a set: the model as shipped beside what it started from."""
     lines = [
         "## Scores",
@@ -112,7 +111,7 @@ def _scores(scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]
     return [*lines, ""]
 
 
-def _data(sources: Sequence[Mapping[str, Any]], manifest: Sequence[Mapping[str, str]]) -> list[str]:
+def _describe_data(sources: Sequence[Mapping[str, Any]], manifest: Sequence[Mapping[str, str]]) -> list[str]:
     origins = {f"{row['category']}__{row['name']}": (row["licence"], row["source"]) for row in manifest}
     lines = ["## Data", "", "| source | pairs | licence as stated | origin |", "|---|---|---|---|"]
     for name, count in sorted({source["name"]: source["pairs"] for source in sources}.items()):

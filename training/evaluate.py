@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--max-tokens is for torch; an exported graph reads what gte.json says")
 
     sets = find_sets(options.sets, options.root)
-    embed, embed_query = _embed_functions(options.model, options.variant, options.max_tokens)
+    embed, embed_query = _open_embed_functions(options.model, options.variant, options.max_tokens)
     if options.dim:
         embed, embed_query = _cut(embed, options.dim), _cut(embed_query, options.dim)
     scores: dict[str, float] = {}
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _embed_functions(model: str, variant: str | None, max_tokens: int | None) -> tuple[Embed, Embed]:
+def _open_embed_functions(model: str, variant: str | None, max_tokens: int | None) -> tuple[Embed, Embed]:
     exported = model in bundled_models() or (Path(model) / GTE_JSON).is_file()
     if variant or exported:
         embedder = Embedder(model, variant=variant or "auto", truncation="ignore")

@@ -23,19 +23,25 @@ from gte_sdk.runtime.tokens import pad_token_id
 from training.data.mixture import Batch, Mixture
 from training.data.pairs import Source
 from training.data.sources import open_sources
-from training.encoders.embed import token_ids_of
+from training.encoders.embed import tokenize_in_parts
 from training.encoders.encoder_files import write_encoder
-from training.evaluation.scores import evaluation_texts
+from training.evaluation.scores import read_evaluation_texts
 from training.loss.grad_cache import backward_through_chunks
 from training.recipe import Recipe, Stage
-from training.runs.checkpoint import MODEL, full_disk_explained, latest_checkpoint, load_state, restore_random_state
-from training.runs.command_line import TrainingError, parse, recipe_of, run_command
+from training.runs.checkpoint import MODEL, explain_full_disk, find_latest_checkpoint, load_state, restore_random_state
+from training.runs.command_line import TrainingError, choose_recipe, parse_options, run_command
 from training.runs.hardware import open_accelerator, prepare_model
 from training.runs.objective import Teacher, open_teacher, stage_loss
-from training.runs.optimizer import WeightAverage, learning_rate_at, make_optimizer, optimizer_state, set_learning_rate
+from training.runs.optimizer import (
+    WeightAverage,
+    collect_optimizer_state,
+    learning_rate_at,
+    make_optimizer,
+    set_learning_rate,
+)
 from training.runs.run_log import LogLine, append_log, claim_output, plot_losses, read_log, record_run, write_json
-from training.runs.stages import Run, check_stages, measure, mined_sources, save, sets_of
-from training.runs.start import load_start, start_tokenizer
+from training.runs.stages import Run, check_stages, find_evaluation_sets, measure, mine_sources, save
+from training.runs.start import load_start, prepare_tokenizer
 
 
 class TokenizedBatch(NamedTuple):
@@ -50,9 +56,9 @@ class TokenizedBatch(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(__doc__, arguments)
-    recipe = recipe_of(options)
-    with full_disk_explained(options.output):
+    options = parse_options(__doc__, arguments)
+    recipe = choose_recipe(options)
+    with explain_full_disk(options.output):
         train(recipe, options.output, options.data, options.evaluation, options.stop_after)
 
 
@@ -63,8 +69,8 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
     claim_output(output, recipe, accelerator)
 
     # Data. Texts that will be measured on are refused before anything is trained.
-    sets = sets_of(recipe.evaluation, evaluation)
-    forbidden = frozenset(evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
+    sets = find_evaluation_sets(recipe.evaluation, evaluation)
+    forbidden = frozenset(read_evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
     stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
     with accelerator.main_process_first():
         sources = {
@@ -79,7 +85,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             )
             for name, stage in stages.items()
         }
-        directory = start_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
+        directory = prepare_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
 
     # The encoder as it is before the first step, its teachers, and then what an earlier session made of it.
     tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed, recipe.hardware.attention)
@@ -89,7 +95,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
         name: open_teacher(stage.distillation, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
         for name, stage in stages.items()
     }
-    checkpoint = latest_checkpoint(output)
+    checkpoint = find_latest_checkpoint(output)
     state = load_state(checkpoint) if checkpoint else None
     if accelerator.is_main_process:
         record_run(output, accelerator, sources, state)
@@ -141,7 +147,7 @@ def train_stage(
     """Trains a stage from its beginning or from `state`; False where the session's steps end before the stage does."""
     recipe, accelerator, hardware, stage = run.recipe, run.accelerator, run.recipe.hardware, run.recipe.stages[name]
     if stage.mining:
-        sources = mined_sources(run, name, stage.mining, sources)
+        sources = mine_sources(run, name, stage.mining, sources)
     mixture = Mixture(
         sources,
         stage.batch_size,
@@ -170,16 +176,16 @@ def train_stage(
         tqdm(total=step_count, initial=first_step, desc=name, unit="step", disable=quiet) as progress,
         ThreadPoolExecutor(max_workers=1) as ahead,
     ):
-        upcoming = ahead.submit(next_tokens, mixture, run, stage)
+        upcoming = ahead.submit(draw_batch, mixture, run, stage)
         for step in range(first_step, step_count):
             started = time.perf_counter()
             tokenized = upcoming.result()
             if step + 1 < step_count:
-                upcoming = ahead.submit(next_tokens, mixture, run, stage)
+                upcoming = ahead.submit(draw_batch, mixture, run, stage)
             learning_rate = learning_rate_at(stage, step, step_count)
             set_learning_rate(optimizer, learning_rate)
 
-            teacher_ND = teacher_vectors(teacher, stage, tokenized, accelerator)
+            teacher_ND = embed_with_teacher(teacher, stage, tokenized, accelerator)
             loss = backward_through_chunks(
                 run.model,
                 tokenized.token_ids,
@@ -199,7 +205,7 @@ def train_stage(
                 raise TrainingError(
                     f"the loss is {loss_value} at step {step + 1} of {name} (source {source}, learning rate "
                     f"{learning_rate:.2e}); the step was not taken and the last good checkpoint is "
-                    f"{latest_checkpoint(run.output)}: lower the learning rate or raise the temperature"
+                    f"{find_latest_checkpoint(run.output)}: lower the learning rate or raise the temperature"
                 )
             accelerator.clip_grad_norm_(parameters, stage.clip_norm)
             optimizer.step()
@@ -220,7 +226,7 @@ def train_stage(
             if step + 1 < step_count and (stopping or (step + 1) % recipe.checkpoint_steps == 0):
                 in_stage = {
                     "mixture": tokenized.batch.state,
-                    "optimizer": optimizer_state(optimizer),
+                    "optimizer": collect_optimizer_state(optimizer),
                     "average": average.state(),
                     "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
                 }
@@ -231,18 +237,18 @@ def train_stage(
     return True
 
 
-def next_tokens(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
+def draw_batch(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
     """The next batch. Every process draws the same one and tokenizes its own part of it."""
     batch = mixture.next_batch()
     share = len(batch.pairs) // run.accelerator.num_processes
     pairs = batch.pairs[run.accelerator.process_index * share :][:share]
     queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
     negatives = [text for pair in pairs for text in pair.negatives]
-    token_ids = token_ids_of(run.tokenizer, queries + documents + negatives, stage.max_tokens)
+    token_ids = tokenize_in_parts(run.tokenizer, queries + documents + negatives, stage.max_tokens)
     return TokenizedBatch(batch, queries, documents, token_ids, (len(queries), len(documents), len(negatives)))
 
 
-def teacher_vectors(
+def embed_with_teacher(
     teacher: Teacher | None, stage: Stage, tokenized: TokenizedBatch, accelerator: Accelerator
 ) -> Tensor | None:
     """The teacher's vectors of what the stage distils of this batch; None for a batch that is not distilled."""

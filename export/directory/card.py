@@ -30,7 +30,7 @@ class Shape(NamedTuple):
     matryoshka_dims: tuple[int, ...]
 
 
-def model_card(
+def format_card(
     shape: Shape, origin: Origin, report: Mapping[str, Any], files: Mapping[str, str], plot: str | None = None
 ) -> str:
     """The card's text. `report` is parity.json's content, `files` maps each precision that was kept to its file, `plot`
@@ -177,7 +177,7 @@ def _limits(shape: Shape) -> list[str]:
     ]
 
 
-def summary_table(report: Mapping[str, Any], files: Mapping[str, str]) -> str:
+def format_summary(report: Mapping[str, Any], files: Mapping[str, str]) -> str:
     """What the command prints at its end: one line for everything that runs what was kept."""
     lines = [
         "",

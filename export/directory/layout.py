@@ -34,7 +34,7 @@ def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
         _describe_static(encoder, directory)
     else:
         # As the source has it: what transformers writes today is not always what its last version reads.
-        shutil.copyfile(transformer_config(source), directory / CONFIG_JSON)
+        shutil.copyfile(find_transformer_config(source), directory / CONFIG_JSON)
     config = read_json(directory / CONFIG_JSON)
     config.pop("_name_or_path", None)
     write_json(directory / CONFIG_JSON, config)
@@ -60,7 +60,7 @@ def guess_licence(source: Path) -> str:
     return {"apache-2.0": "Apache-2.0", "mit": "MIT"}.get(found[1].lower(), found[1])
 
 
-def public_source(source: str, source_name: str | None) -> str:
+def name_source(source: str, source_name: str | None) -> str:
     """What card and gte.json call the source: a Hub name as it is, of a directory only the last part."""
     if source_name:
         return source_name
@@ -84,12 +84,12 @@ def update_gte_json(
     write_json(directory / GTE_JSON, {**description, "files": dict(sorted(files.items()))})
 
 
-def size_of(directory: Path) -> int:
+def measure_size(directory: Path) -> int:
     """Bytes of all files below the directory."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def transformer_config(source: Path) -> Path:
+def find_transformer_config(source: Path) -> Path:
     """config.json of the transformer, which old sentence-transformers directories keep in a folder of its own."""
     if (source / CONFIG_JSON).is_file():
         return source / CONFIG_JSON

@@ -18,7 +18,7 @@ class ExportError(click.ClickException):
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def explain_errors() -> Iterator[None]:
     """Turns what can go wrong with a given source or disk into one message."""
     try:
         yield
@@ -31,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def whole_or_nothing(output: Path, overwrite: bool) -> Iterator[Path]:
+def replace_directory(output: Path, overwrite: bool) -> Iterator[Path]:
     """A folder beside `output` that takes its place at the end, and is removed when anything fails."""
     if output.exists() and not overwrite:
         raise ExportError(f"{output} exists and is kept; pass --overwrite to replace it")

@@ -22,7 +22,7 @@ MIGRATION = 0.5
 _SMALLEST = 1e-3
 
 
-def channel_maxima(
+def measure_channel_maxima(
     graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]
 ) -> dict[str, NDArray[np.float32]]:
     """For each named tensor (n, t, k) of the graph: (k,) the largest magnitude of each channel over real tokens.
@@ -31,24 +31,24 @@ def channel_maxima(
     may be smaller than the others; one batch at least is needed.
     """
     maxima: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
-    for name, magnitudes_RK in _magnitudes(graph, tensors, batches):
+    for name, magnitudes_RK in _observe_magnitudes(graph, tensors, batches):
         maxima[name].append(magnitudes_RK.max(axis=0))
     return {name: np.stack(rows).mean(axis=0, dtype=np.float64).astype(np.float32) for name, rows in maxima.items()}
 
 
-def token_spread(graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]) -> dict[str, float]:
+def measure_token_spread(graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]) -> dict[str, float]:
     """For each named tensor how many times larger the largest token is than the median one, by their largest channel.
 
     One scale for all tokens leaves the median one 256 divided by so many steps.
     """
     maxima: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
-    for name, magnitudes_RK in _magnitudes(graph, tensors, batches):
+    for name, magnitudes_RK in _observe_magnitudes(graph, tensors, batches):
         maxima[name].append(magnitudes_RK.max(axis=1))
     largest = {name: np.concatenate(tokens) for name, tokens in maxima.items()}
     return {name: float(tokens.max() / max(float(np.median(tokens)), _SMALLEST)) for name, tokens in largest.items()}
 
 
-def _magnitudes(
+def _observe_magnitudes(
     graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Name and magnitudes (r, k) of the r real tokens, for each batch and tensor."""

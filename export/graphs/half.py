@@ -14,7 +14,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from export.graphs.trace import OUTPUT_NAMES
 
 
-def to_half(source: Path, target: Path) -> None:
+def convert_to_half(source: Path, target: Path) -> None:
     """Writes the fp16 version of the fp32 graph `source` to `target`."""
     model = onnx.load(source)
     hidden, sentence = OUTPUT_NAMES

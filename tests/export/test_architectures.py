@@ -12,13 +12,13 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 import gte_sdk
-from export.parity.measure import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_corpus
 from export.to_onnx import main
 
 from .conftest import CONFIGURATIONS, DIM, MAX_TOKENS, CheckpointMaker
 
 # Thirds of all kinds: prose, questions, documentation, code, Unicode, edge cases, very long.
-TEXTS = read_texts(PARITY_TEXTS)[::3]
+TEXTS = read_corpus(PARITY_TEXTS)[::3]
 
 
 def export(checkpoint: Path, output: Path, *options: str) -> Path:

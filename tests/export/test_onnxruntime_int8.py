@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 import gte_sdk
-from export.graphs.calibrate import token_spread
+from export.graphs.calibrate import measure_token_spread
 from export.graphs.onnxruntime_int8 import LARGEST_SPREAD, quantize_with_onnxruntime
-from export.parity.measure import PARITY_TEXTS, read_texts
+from export.parity.measure import PARITY_TEXTS, read_corpus
 from export.to_onnx import main
 from gte_sdk.runtime.tokens import pad_batch
 
@@ -53,7 +53,7 @@ def test_each_instruction_set(
 
     fp32, int8 = (gte_sdk.Embedder(output, variant=variant, truncation="ignore") for variant in ("fp32", "int8"))
     assert (int8.variant, int8.engine) == ("int8", "onnxruntime")
-    texts = read_texts(PARITY_TEXTS)[::25]
+    texts = read_corpus(PARITY_TEXTS)[::25]
     cosines = np.einsum("nd,nd->n", fp32.embed(texts), int8.embed(texts))
     assert 0.9 < cosines.min() < 1 - 1e-9
 
@@ -140,7 +140,7 @@ def test_a_product_of_uneven_tokens_stays_in_float(tmp_path: Path) -> None:
     largest = 3 * LARGEST_SPREAD
     uneven_graph(tmp_path / "fp32.onnx", largest)
     batches = [pad_batch([[1, 2, 3, 7], [4, 5]])]
-    assert token_spread(tmp_path / "fp32.onnx", ["even", "uneven"], batches) == {"even": 1, "uneven": largest}
+    assert measure_token_spread(tmp_path / "fp32.onnx", ["even", "uneven"], batches) == {"even": 1, "uneven": largest}
     summary = quantize_with_onnxruntime(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", "avx2", batches)
     assert summary.quantized == ["even_product"]
     assert summary.kept_in_float == {

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from export.graphs.trace import write_graph
 from export.parity import measure as parity
-from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_texts
+from export.parity.measure import CALIBRATION_TEXTS, PARITY_TEXTS, Thresholds, read_corpus
 from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.encoder_files import load_encoder
@@ -33,7 +33,7 @@ def report_with(**changes: float) -> dict[str, Any]:
 
 
 def test_a_good_report_is_not_refused() -> None:
-    assert parity.refusals(report_with(), Thresholds()) == []
+    assert parity.find_refusals(report_with(), Thresholds()) == []
 
 
 @pytest.mark.parametrize(
@@ -48,17 +48,17 @@ def test_a_good_report_is_not_refused() -> None:
     ],
 )
 def test_each_threshold_refuses(changes: dict[str, float], message: str) -> None:
-    assert parity.refusals(report_with(**changes), Thresholds()) == [message]
+    assert parity.find_refusals(report_with(**changes), Thresholds()) == [message]
 
 
 def test_what_the_sdk_runs_is_judged_too() -> None:
     bad = report_with(minimum=0.9)["precisions"]["int8"]
-    problems = parity.refusals({**report_with(), "native": bad}, Thresholds())
+    problems = parity.find_refusals({**report_with(), "native": bad}, Thresholds())
     assert problems == ["int8 on the SDK's own encoder has minimum cosine to fp32 0.9000, less than 0.9500"]
 
 
 def test_equal_vectors_agree_in_everything() -> None:
-    measured = parity._against(unit_rows(0), unit_rows(0))
+    measured = parity._compare(unit_rows(0), unit_rows(0))
     assert measured["cosine"]["minimum"] == pytest.approx(1, abs=1e-6)
     assert measured["recall_at_10"] == 1
     assert measured["rank_correlation"] == pytest.approx(1)
@@ -66,7 +66,7 @@ def test_equal_vectors_agree_in_everything() -> None:
 
 
 def test_unrelated_vectors_do_not() -> None:
-    measured = parity._against(unit_rows(0), unit_rows(1))
+    measured = parity._compare(unit_rows(0), unit_rows(1))
     assert measured["recall_at_10"] == pytest.approx(10 / 59, abs=0.08)
     assert abs(measured["rank_correlation"]) < 0.1
 
@@ -81,7 +81,7 @@ def test_recall_and_rank_correlation_equal_plain_numpy() -> None:
         np.fill_diagonal(similarity, -2)
         nearest.append(np.argsort(-similarity, axis=1)[:, :10])
     expected = np.mean([len(set(got) & set(wanted)) / 10 for got, wanted in zip(*nearest, strict=True)])
-    measured = parity._against(vectors, reference)
+    measured = parity._compare(vectors, reference)
     assert measured["recall_at_10"] == pytest.approx(expected)
     pairs = np.triu_indices(len(reference), k=1)
     correlation = spearmanr((vectors @ vectors.T)[pairs], (reference @ reference.T)[pairs]).statistic
@@ -91,13 +91,13 @@ def test_recall_and_rank_correlation_equal_plain_numpy() -> None:
 def test_not_a_number_is_reported_not_hidden() -> None:
     vectors = unit_rows(0)
     vectors[3, 2] = np.nan
-    measured = parity._against(vectors, unit_rows(0))
+    measured = parity._compare(vectors, unit_rows(0))
     assert np.isnan(measured["cosine"]["mean"])
     assert measured["recall_at_10"] == 0
 
 
 def test_texts_are_five_hundred_mixed_ones_and_calibration_has_none_of_them() -> None:
-    texts, calibration = read_texts(PARITY_TEXTS), read_texts(CALIBRATION_TEXTS)
+    texts, calibration = read_corpus(PARITY_TEXTS), read_corpus(CALIBRATION_TEXTS)
     assert len(texts) == len(set(texts)) == 500
     assert not set(texts) & set(calibration)
     assert "" in texts
@@ -110,10 +110,10 @@ def test_measure_sees_a_graph_of_other_weights(bert_checkpoint: Path, tmp_path: 
     other.get_parameter("backbone.encoder.layer.0.output.dense.weight").data[2, 5] += 0.05
     write_graph(other, tmp_path / "model.onnx")
     tokenizer = load_tokenizer(bert_checkpoint / TOKENIZER_JSON)
-    corpus = parity.tokenize_corpus(tokenizer, read_texts(PARITY_TEXTS)[::10], MAX_TOKENS)
+    corpus = parity.tokenize_corpus(tokenizer, read_corpus(PARITY_TEXTS)[::10], MAX_TOKENS)
     graphs = {"fp32": tmp_path / "model.onnx"}
     report = parity.measure(parity.open_runs(encoder, graphs, {}, corpus.pad_id), graphs, corpus)
-    (problem,) = parity.refusals(report, Thresholds(recall=0))
+    (problem,) = parity.find_refusals(report, Thresholds(recall=0))
     assert problem.startswith("the fp32 graph differs from PyTorch by")
     report = parity.measure(parity.open_runs(other, graphs, {}, corpus.pad_id), graphs, corpus)
-    assert parity.refusals(report, Thresholds(recall=0)) == []
+    assert parity.find_refusals(report, Thresholds(recall=0)) == []

@@ -24,7 +24,7 @@ from export.to_onnx import main
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
-from training.encoders.encoder import random_encoder
+from training.encoders.encoder import make_random_encoder
 from training.encoders.encoder_files import write_encoder
 
 MAX_TOKENS = 48
@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     torch.manual_seed(3)
     configuration = {"model_type": "bert", **shape, "max_position_embeddings": MAX_TOKENS}
-    encoder = random_encoder(configuration, tokenizer.get_vocab_size(), MAX_TOKENS)
+    encoder = make_random_encoder(configuration, tokenizer.get_vocab_size(), MAX_TOKENS)
     for name, parameter in encoder.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.4 if "embeddings" in name else 0.15)

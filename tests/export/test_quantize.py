@@ -12,8 +12,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graphs.calibrate import channel_maxima, level_channels
-from export.graphs.quantize import GELU_MINIMUM, MINIMUM_TABLE_ROWS, _symmetric, _without_saturation, quantize
+from export.graphs.calibrate import level_channels, measure_channel_maxima
+from export.graphs.quantize import (
+    GELU_MINIMUM,
+    MINIMUM_TABLE_ROWS,
+    _quantize_symmetrically,
+    _quantize_without_saturation,
+    quantize,
+)
 from gte_sdk.runtime.tokens import TokenBatch, pad_batch
 
 WIDTH, HIDDEN, OUT, TABLE_ROWS = 16, 24, 8, MINIMUM_TABLE_ROWS
@@ -142,7 +148,7 @@ matrices = arrays(
 @settings(deadline=None)
 def test_weights_that_no_cpu_saturates(weights_KN: Floats) -> None:
     """vpmaddubsw adds two neighbouring products of uint8 and int8 in 16 bits; 255 is the largest uint8."""
-    steps_KN, scales_1N = _without_saturation(weights_KN)
+    steps_KN, scales_1N = _quantize_without_saturation(weights_KN)
     wide_KN = np.abs(steps_KN.astype(np.int64))
     pairs = wide_KN[: len(wide_KN) // 2 * 2]
     assert 255 * (pairs[0::2] + pairs[1::2]).max(initial=0) <= np.iinfo(np.int16).max
@@ -152,7 +158,7 @@ def test_weights_that_no_cpu_saturates(weights_KN: Floats) -> None:
 @given(matrices)
 @settings(deadline=None)
 def test_symmetric_scales(values: Floats) -> None:
-    steps, scales = _symmetric(values, axis=1)
+    steps, scales = _quantize_symmetrically(values, axis=1)
     assert scales.shape == (len(values), 1)
     assert (np.abs(steps * scales - values) <= scales / 2 + 1e-6).all()
 
@@ -171,7 +177,7 @@ def test_levelling_changes_nothing_in_float_and_evens_out_channels() -> None:
 
 def test_padding_takes_no_part_in_calibration(graphs: tuple[Path, Path]) -> None:
     rows = [[3, 4, 5], [6]]
-    (maxima,) = channel_maxima(graphs[0], ["embedded"], [pad_batch(rows, pad_id=900)]).values()
+    (maxima,) = measure_channel_maxima(graphs[0], ["embedded"], [pad_batch(rows, pad_id=900)]).values()
     model = onnx.load(graphs[0])
     (table,) = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "table"]
     assert np.array_equal(maxima, np.abs(table[[3, 4, 5, 6]]).max(axis=0))

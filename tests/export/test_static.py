@@ -13,13 +13,13 @@ from onnx import TensorProto
 from sentence_transformers import SentenceTransformer
 
 import gte_sdk
-from export.directory.layout import size_of
-from export.parity.measure import PARITY_TEXTS, read_texts
+from export.directory.layout import measure_size
+from export.parity.measure import PARITY_TEXTS, read_corpus
 from export.to_onnx import main
 from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.model_files.published import read_pooling
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.encoders.encoder import StaticEncoder, random_static_encoder, special_token_ids
+from training.encoders.encoder import StaticEncoder, find_special_token_ids, make_random_static_encoder
 from training.encoders.encoder_files import write_encoder
 
 from .conftest import CheckpointMaker
@@ -31,7 +31,7 @@ DIM, MAX_TOKENS = 256, 512
 def encoder() -> StaticEncoder:
     tokenizer = load_tokenizer(Path(get_model_path()) / TOKENIZER_JSON)
     torch.manual_seed(5)
-    table = random_static_encoder(tokenizer.get_vocab_size(), DIM, special_token_ids(tokenizer), MAX_TOKENS)
+    table = make_random_static_encoder(tokenizer.get_vocab_size(), DIM, find_special_token_ids(tokenizer), MAX_TOKENS)
     with torch.no_grad():
         table.token_weights.uniform_(0.1, 3)
     table.matryoshka_dims = (256, 128, 64)
@@ -50,7 +50,7 @@ def nano(encoder: StaticEncoder, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_it_is_small_and_close(nano: Path) -> None:
-    assert size_of(nano) <= 10_000_000
+    assert measure_size(nano) <= 10_000_000
     report = json.loads((nano / "parity.json").read_text(encoding="utf-8"))
     assert report["fp32_against_pytorch"]["maximum_difference"] <= 1e-5
     int8 = report["precisions"]["int8"]
@@ -77,10 +77,10 @@ def test_bundled_and_cut_to_the_widths_it_was_trained_for(
     monkeypatch.setattr("gte_sdk.model_files.directory._BUNDLED", nano.parent)
     whole = gte_sdk.Embedder("gte-nano", truncation="ignore")
     assert (whole.dim, whole.dims, whole.max_tokens, whole.variant) == (DIM, (256, 128, 64), MAX_TOKENS, "int8")
-    texts = read_texts(PARITY_TEXTS)[::5]
+    texts = read_corpus(PARITY_TEXTS)[::5]
     vectors = whole.embed(texts)
     ids = whole.tokenize(texts).ids
-    table = encoder.folded_table().numpy()
+    table = encoder.fold_table().numpy()
     expected = np.stack([table[row].mean(axis=0) for row in ids])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.einsum("nd,nd->n", vectors, expected).min() >= 0.999
@@ -95,7 +95,7 @@ def test_bundled_and_cut_to_the_widths_it_was_trained_for(
 
 def test_a_text_has_the_same_bits_in_every_batch(nano: Path) -> None:
     embedder = gte_sdk.Embedder(nano, truncation="ignore")
-    texts = read_texts(PARITY_TEXTS)[::7]
+    texts = read_corpus(PARITY_TEXTS)[::7]
     alone = np.stack([embedder.embed(text) for text in texts])
     assert np.array_equal(embedder.embed(texts), alone)
 
@@ -104,7 +104,7 @@ def test_the_checkpoint_is_sentence_transformers_own(nano: Path, encoder: Static
     """There its static embedding reads it; the export is described as a transformer of no layers, which ONNX readers
     open, and has its mean pooling and unit length."""
     write_encoder(encoder, Path(get_model_path()), tmp_path / "checkpoint")
-    texts = [text for text in read_texts(PARITY_TEXTS)[::3] if text.strip() and "\ud800" not in text]
+    texts = [text for text in read_corpus(PARITY_TEXTS)[::3] if text.strip() and "\ud800" not in text]
     embedder = gte_sdk.Embedder(nano)
     tokens = embedder.tokenize(texts)
     # sentence-transformers cuts no text there; all-MiniLM-L6-v2's tokenizer.json would have it cut at 128 tokens.

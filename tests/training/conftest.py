@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from training.encoders.encoder import Encoder, random_encoder
+from training.encoders.encoder import Encoder, make_random_encoder
 
 from .tiny_run import write_data
 
@@ -80,4 +80,4 @@ def tiny_encoder() -> Encoder:
         "intermediate_size": 64,
         "max_position_embeddings": 64,
     }
-    return random_encoder(configuration, vocabulary_size=300, max_tokens=64).eval()
+    return make_random_encoder(configuration, vocabulary_size=300, max_tokens=64).eval()

@@ -16,10 +16,10 @@ from training.encoders.encoder import (
     Encoder,
     StaticEncoder,
     cls_pool,
+    find_special_token_ids,
     last_token_pool,
+    make_random_static_encoder,
     mean_pool,
-    random_static_encoder,
-    special_token_ids,
 )
 from training.encoders.encoder_files import load_encoder, write_encoder
 
@@ -71,7 +71,7 @@ def test_static_encoder_is_sentence_transformers_static_embedding(tokenizer_dire
     from sentence_transformers import SentenceTransformer
 
     tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
-    encoder = random_static_encoder(tokenizer.get_vocab_size(), 24, special_token_ids(tokenizer), 64)
+    encoder = make_random_static_encoder(tokenizer.get_vocab_size(), 24, find_special_token_ids(tokenizer), 64)
     with torch.no_grad():
         encoder.token_weights.uniform_(0.1, 2.0)
     write_encoder(encoder, tokenizer_directory, tmp_path)

@@ -14,8 +14,8 @@ from scipy.stats import spearmanr
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
 from training.evaluate import main
-from training.evaluation.protocols import SetError, ranking_scores, spearman
-from training.evaluation.scores import evaluate, evaluation_texts, find_sets, summarize
+from training.evaluation.protocols import SetError, score_ranking_set, spearman
+from training.evaluation.scores import evaluate, find_sets, read_evaluation_texts, summarize
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -49,7 +49,7 @@ def ranked_set(root: Path, task: str) -> Path:
 def test_retrieval_is_ndcg_with_exponential_gain_and_code_search_the_reciprocal_rank(tmp_path: Path) -> None:
     path = ranked_set(tmp_path, "retrieval")
     first = (3 / math.log2(3) + 1 / math.log2(5)) / (3 / math.log2(2) + 1 / math.log2(3))
-    scores = ranking_scores(path, embed, embed)
+    scores = score_ranking_set(path, embed, embed)
     assert scores["ndcg@10"] == pytest.approx((first + 0) / 2, abs=1e-6)  # q1 finds d0 at rank 12
     assert scores["recall@100"] == pytest.approx(1.0)
     assert scores["mrr"] == pytest.approx((1 / 2 + 1 / 12) / 2, abs=1e-6)
@@ -150,7 +150,7 @@ def test_texts_that_are_measured_on_are_known_but_not_the_training_splits(tmp_pa
     write_set(tmp_path, "reranking/r", test=[{"query": "Q?", "positive": ["P."], "negative": ["N"]}])
     write_set(tmp_path, "sts/s", test=[{"a": "Left", "b": "Right", "score": 1}])
     ranked_set(tmp_path, "retrieval")
-    texts = evaluation_texts(find_sets(["*/*"], tmp_path))
+    texts = read_evaluation_texts(find_sets(["*/*"], tmp_path))
     assert {"test", "q", "p", "n", "left", "right", "q 0", "title 10", "10"} <= texts
     assert "train" not in texts
     assert "" not in texts

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from gte_sdk.runtime.tokens import load_tokenizer, pad_batch
-from training.encoders.encoder import Encoder, random_encoder
+from training.encoders.encoder import Encoder, make_random_encoder
 from training.encoders.encoder_files import write_encoder
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import contrastive_loss
 from training.recipe import Architecture, EncoderRecipe, Hardware, Recipe, RecipeError
 from training.runs.hardware import open_accelerator, prepare_model
-from training.runs.start import start_encoder
+from training.runs.start import make_start_encoder
 
 from .tiny_run import change, losses, train
 
@@ -61,11 +61,11 @@ def test_eager_attention_equals_sdpa_to_rounding(written: bool, tokenizer_direct
     tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
     recipe = EncoderRecipe(architecture=ARCHITECTURE, max_tokens=64)
     if written:
-        write_encoder(start_encoder(recipe, tokenizer, 0), tokenizer_directory, tmp_path / "start")
+        write_encoder(make_start_encoder(recipe, tokenizer, 0), tokenizer_directory, tmp_path / "start")
         recipe = EncoderRecipe(start=str(tmp_path / "start"), max_tokens=64)
     encoders = []
     for attention in ("sdpa", "eager"):
-        encoder = start_encoder(recipe, tokenizer, 0, attention).eval()
+        encoder = make_start_encoder(recipe, tokenizer, 0, attention).eval()
         assert isinstance(encoder, Encoder)
         encoders.append(prepared(encoder, attention=attention))
         assert encoder.backbone.config._attn_implementation == attention  # type: ignore[union-attr]
@@ -81,7 +81,7 @@ def test_eager_attention_equals_sdpa_to_rounding(written: bool, tokenizer_direct
 
 def test_an_attention_that_the_backbone_has_not_is_an_error_with_the_one_it_has() -> None:
     fields = {"model_type": "mpnet", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    encoder = random_encoder({**fields, "intermediate_size": 32}, vocabulary_size=50, max_tokens=64)
+    encoder = make_random_encoder({**fields, "intermediate_size": 32}, vocabulary_size=50, max_tokens=64)
     with pytest.raises(RecipeError, match=r"hardware\.attention = 'sdpa': MPNetModel of .* has 'eager' only; set that"):
         prepared(encoder)
     assert prepared(encoder, attention="eager") is encoder
@@ -135,7 +135,8 @@ def test_no_dropout_means_none_also_inside_of_attention(tokenizer_directory: Pat
     tokenizer: Tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
     drawn = []
     for dropout in (0.0, -1.0):
-        encoder = start_encoder(EncoderRecipe(architecture=ARCHITECTURE, max_tokens=64, dropout=dropout), tokenizer, 0)
+        recipe = EncoderRecipe(architecture=ARCHITECTURE, max_tokens=64, dropout=dropout)
+        encoder = make_start_encoder(recipe, tokenizer, 0)
         assert isinstance(encoder, Encoder)
         drawn.append(torch.equal(embed(encoder.train()), embed(encoder)))
     assert drawn == [True, False]

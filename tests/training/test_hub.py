@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = """
 import json, sys
 from training.data.pairs import PairsError
-from training.data.sources import describe, open_sources
+from training.data.sources import describe_sources, open_sources
 for patterns in json.loads(sys.argv[1]):
     try:
         sources = open_sources(patterns, exclude=["*__test"])

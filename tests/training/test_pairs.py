@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, comparable, open_source, write_pairs
-from training.data.sources import describe, open_sources
+from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, open_source, to_comparable, write_pairs
+from training.data.sources import describe_sources, open_sources
 
 from .tiny_run import full_disk
 
@@ -111,12 +111,12 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
 def test_texts_of_an_evaluation_set_are_refused_and_counted(tmp_path: Path) -> None:
     pairs = [*PAIRS, Pair("How to  OPEN, a file?", "other"), Pair("clean", "document", ("Sorted: XS!",))]
     write_pairs(tmp_path / "a__one.parquet", pairs)
-    forbidden = {comparable("how to open a file"), comparable("sorted xs")}
+    forbidden = {to_comparable("how to open a file"), to_comparable("sorted xs")}
     source = open_source(tmp_path / "a__one.parquet", tmp_path / "cache", forbidden)
     assert [source[index] for index in range(len(source))] == [PAIRS[0], PAIRS[2]]
-    assert describe([source])[0]["refused"] == 3
+    assert describe_sources([source])[0]["refused"] == 3
     with pytest.raises(PairsError, match="has no pair left"):
-        open_source(tmp_path / "a__one.parquet", tmp_path / "cache", {comparable(pair.query) for pair in pairs})
+        open_source(tmp_path / "a__one.parquet", tmp_path / "cache", {to_comparable(pair.query) for pair in pairs})
 
 
 def test_patterns_exclusions_and_the_manifest_choose_sources(tmp_path: Path) -> None:

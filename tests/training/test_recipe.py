@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.recipe import RECIPES, Recipe, RecipeError, dump_recipe, load_recipe
-from training.runs.command_line import parse, recipe_of
+from training.runs.command_line import choose_recipe, parse_options
 
 MINIMAL = """
 name = "minimal"
@@ -117,9 +117,9 @@ def test_paper_recipes_have_the_papers_values(size: str, start: str, learning_ra
 
 def test_the_command_line_names_another_start_and_teacher() -> None:
     options = ["mini-cpu-2", "--output", "out", "--encoder", "leg-1", "--teacher", "MiniLM", "--seed", "3"]
-    recipe = recipe_of(parse(None, options))
+    recipe = choose_recipe(parse_options(None, options))
     assert (recipe.encoder.start, recipe.seed) == ("leg-1", 3)
     teachers = [stage.distillation.teacher for stage in recipe.stages.values() if stage.distillation]
     assert teachers == ["MiniLM", "MiniLM"]
-    untaught = recipe_of(parse(None, ["paper-small", "--output", "out", "--teacher", "MiniLM"]))
+    untaught = choose_recipe(parse_options(None, ["paper-small", "--output", "out", "--teacher", "MiniLM"]))
     assert [stage.distillation for stage in untaught.stages.values()] == [None, None]

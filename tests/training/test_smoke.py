@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import Embedder, top_k_cosine
 from gte_sdk.runtime.tokens import load_tokenizer
-from training.data.docstrings import docstring_pairs
+from training.data.docstrings import read_docstring_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder
 from training.evaluation.mteb_adapter import MtebModel
@@ -40,7 +40,7 @@ def exported(run: Path) -> Path:
 
 
 def pairs() -> tuple[list[str], list[str]]:
-    sentences, codes = zip(*list(docstring_pairs())[:500], strict=True)
+    sentences, codes = zip(*list(read_docstring_pairs())[:500], strict=True)
     return list(sentences), list(codes)
 
 

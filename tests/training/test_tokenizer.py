@@ -13,7 +13,7 @@ from training.encoders.embed import embed_token_ids
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import load_encoder, write_encoder
 from training.recipe import RecipeError, load_recipe
-from training.runs.start import static_from_transformer
+from training.runs.start import distil_static_encoder
 from training.runs.tokenizer import extend_tokenizer
 
 from .tiny_run import train
@@ -77,7 +77,7 @@ def test_a_new_word_starts_from_what_the_transformer_says_of_its_pieces(
 ) -> None:
     own = load_tokenizer(tokenizer_directory / "tokenizer.json")
     extended = extend_tokenizer(own, sources, words=3, split_case=False)
-    static = static_from_transformer(tiny_encoder, own, extended, tiny_encoder.dim, 64)
+    static = distil_static_encoder(tiny_encoder, own, extended, tiny_encoder.dim, 64)
     words = ["file", "zebra", "xylophone"]
     ids = [extended.get_vocab()[word] for word in words]
     expected_VE = embed_token_ids(tiny_encoder, [own.encode(word).ids for word in words], 0)

@@ -17,7 +17,7 @@ from training.data.pairs import Pair, PairsError, write_pairs
 from training.encoders.encoder import StaticEncoder
 from training.encoders.encoder_files import load_encoder
 from training.recipe import RecipeError
-from training.runs.checkpoint import CheckpointError, full_disk_explained, latest_checkpoint, load_state
+from training.runs.checkpoint import CheckpointError, explain_full_disk, find_latest_checkpoint, load_state
 from training.runs.command_line import TrainingError
 from training.runs.run_log import append_log, read_log
 
@@ -79,7 +79,7 @@ def test_killed_in_the_middle_of_a_step_it_continues_from_its_checkpoint(data: P
     process.send_signal(signal.SIGKILL)
     process.wait()
     interrupted = losses(data.parent / "killed")
-    checkpoint = latest_checkpoint(data.parent / "killed")
+    checkpoint = find_latest_checkpoint(data.parent / "killed")
     assert checkpoint is not None
     assert load_state(checkpoint)["step"] <= len(interrupted) < 5000
     train(data, "killed", "--stop-after", "30", recipe=recipe)
@@ -90,7 +90,7 @@ def test_killed_in_the_middle_of_a_step_it_continues_from_its_checkpoint(data: P
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(data: Path) -> None:
     run = train(data, "run", "--stop-after", "3")
-    checkpoint = latest_checkpoint(run)
+    checkpoint = find_latest_checkpoint(run)
     assert checkpoint is not None
     state = load_state(checkpoint)
     state["encoder"]["backbone.embeddings.word_embeddings.weight"][:] = torch.nan
@@ -119,7 +119,7 @@ def test_a_disk_too_full_for_the_log_says_so_and_the_cut_line_is_dropped(data: P
     lines = read_log(run / "log.csv")
     message = r"cannot write to .*run \(.*\); the last good checkpoint is .*step-00000003: free space"
     room = (run / "log.csv").stat().st_size + 20
-    with full_disk(room), pytest.raises(CheckpointError, match=message), full_disk_explained(run):
+    with full_disk(room), pytest.raises(CheckpointError, match=message), explain_full_disk(run):
         append_log(run / "log.csv", lines[0]._replace(step=4))
     assert (run / "log.csv").read_bytes()[-1:] != b"\n"
     assert read_log(run / "log.csv") == lines
@@ -130,7 +130,7 @@ def test_another_recipe_other_data_and_damage_are_refused(data: Path) -> None:
     run = train(data, "run", "--stop-after", "2")
     with pytest.raises(RecipeError, match="holds a run of another recipe or seed"):
         train(data, "run", "--seed", "1")
-    checkpoint = latest_checkpoint(run)
+    checkpoint = find_latest_checkpoint(run)
     assert checkpoint is not None
     content = (checkpoint / "state.pt").read_bytes()
     (checkpoint / "state.pt").write_bytes(content[:1000])
@@ -147,7 +147,7 @@ def test_another_recipe_other_data_and_damage_are_refused(data: Path) -> None:
 
 def test_distillation_matryoshka_mixing_and_a_static_student(data: Path) -> None:
     teacher = train(data, "teacher", "--stop-after", "3")
-    checkpoint = latest_checkpoint(teacher)
+    checkpoint = find_latest_checkpoint(teacher)
     assert checkpoint is not None
     static = f"""
 name = "static"
@@ -196,11 +196,11 @@ def test_frozen_token_embeddings_stay_and_dropout_is_set(data: Path) -> None:
         data, ("max_tokens = 16\narch", "max_tokens = 16\nfreeze_token_embeddings = true\ndropout = 0.0\narch")
     )
     run = train(data, "run", "--stop-after", "3", recipe=recipe)
-    checkpoint = latest_checkpoint(run)
+    checkpoint = find_latest_checkpoint(run)
     assert checkpoint is not None
     torch.manual_seed(0)
     start = train(data, "start", "--stop-after", "1", recipe=recipe)
-    first = latest_checkpoint(start)
+    first = find_latest_checkpoint(start)
     assert first is not None
     early, late = load_state(first)["encoder"], load_state(checkpoint)["encoder"]
     changed = {name for name in early if not torch.equal(early[name], late[name])}

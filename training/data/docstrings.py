@@ -29,7 +29,7 @@ def write_docstring_pairs(directory: Path, package: str = "") -> Path:
     The pairs are the same for the same Python and the same version of the package. Raises LookupError where no such
     package is installed.
     """
-    pairs = package_pairs(package) if package else islice(docstring_pairs(), MAX_PAIRS_OF_STANDARD_LIBRARY)
+    pairs = read_package_pairs(package) if package else islice(read_docstring_pairs(), MAX_PAIRS_OF_STANDARD_LIBRARY)
     stem = f"{DOCSTRINGS_NAME}_{package}" if package else DOCSTRINGS_NAME
     path = directory / f"python-{sys.version_info.major}.{sys.version_info.minor}" / f"{stem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,24 +39,22 @@ def write_docstring_pairs(directory: Path, package: str = "") -> Path:
     return path
 
 
-def docstring_pairs() -> Iterator[tuple[str, str]]:
+def read_docstring_pairs() -> Iterator[tuple[str, str]]:
     """The pairs of the standard library's modules."""
-    return _pairs_of_files(sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py")))
+    return _extract_pairs(sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py")))
 
 
-def package_pairs(package: str) -> Iterator[tuple[str, str]]:
+def read_package_pairs(package: str) -> Iterator[tuple[str, str]]:
     """The pairs of an installed package, its tests and what it carries of others apart."""
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"package {package!r} is not installed here; install it, or leave it out")
     roots = [Path(location) for location in spec.submodule_search_locations]
     files = ((root, path) for root in roots for path in sorted(root.rglob("*.py")))
-    return _pairs_of_files(
-        path for root, path in files if _SKIPPED_DIRECTORIES.isdisjoint(path.relative_to(root).parts)
-    )
+    return _extract_pairs(path for root, path in files if _SKIPPED_DIRECTORIES.isdisjoint(path.relative_to(root).parts))
 
 
-def _pairs_of_files(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
+def _extract_pairs(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """(first paragraph of the docstring, code without the docstring) of every function, each paragraph once."""
     seen = set()
     for path in paths:

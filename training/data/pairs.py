@@ -95,14 +95,14 @@ def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
     row_count = sum(batch.num_rows for batch in batches)
     allowed = np.arange(row_count, dtype=np.int64)
     if forbidden:
-        name = f"{sha256[:40]}.{_digest(frozenset(forbidden))[:16]}.npy"
-        allowed = _cached_rows_without(cache / name, batches, forbidden)
+        name = f"{sha256[:40]}.{_hash_texts(frozenset(forbidden))[:16]}.npy"
+        allowed = _load_allowed_rows(cache / name, batches, forbidden)
     if len(allowed) == 0:
         raise PairsError(f"{path} has no pair left: all {row_count} stand in an evaluation set")
     return Source(path.stem, path, sha256, allowed, row_count - len(allowed), batches)
 
 
-def comparable(text: str) -> str:
+def to_comparable(text: str) -> str:
     """The form in which a training text is compared with evaluation texts: letters and digits, lower case."""
     return _NOT_A_WORD.sub(" ", text.casefold()).strip()
 
@@ -192,24 +192,24 @@ def _check_texts(path: Path, table: pa.Table, first_row: int) -> None:
         raise PairsError(f"{path}, row {first_row + bad + 1}: a negative is null, but every one must be a text")
 
 
-def _cached_rows_without(path: Path, batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
+def _load_allowed_rows(path: Path, batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
     if not path.is_file():
         with replace_whole(path) as file:
-            np.save(file, _rows_without(batches, forbidden))
+            np.save(file, _find_allowed_rows(batches, forbidden))
     rows: NDArray[np.int64] = np.load(path)
     return rows
 
 
 @lru_cache(maxsize=1)
-def _digest(texts: frozenset[str]) -> str:
+def _hash_texts(texts: frozenset[str]) -> str:
     return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
 
 
-def _rows_without(batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
+def _find_allowed_rows(batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
     rows = []
     for number, batch in enumerate(batches):
         columns = (column.to_pylist() for column in batch.columns)
         for offset, (query, document, negatives) in enumerate(zip(*columns, strict=True)):
-            if all(comparable(text) not in forbidden for text in (query, document, *(negatives or ()))):
+            if all(to_comparable(text) not in forbidden for text in (query, document, *(negatives or ()))):
                 rows.append(number * ROWS_A_BATCH + offset)
     return np.asarray(rows, dtype=np.int64)

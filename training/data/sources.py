@@ -48,17 +48,17 @@ def open_sources(
     made: set[Path] = set()
     for pattern in patterns:
         if pattern.partition(":")[0] == DOCSTRINGS:
-            found = [_from_docstrings(pattern, cache.expanduser())]
+            found = [_write_docstrings(pattern, cache.expanduser())]
             made.update(found)
         elif pattern.startswith(HUB_PREFIX):
-            found = [_from_hub(pattern)]
+            found = [_fetch_from_hub(pattern)]
         else:
-            found = _matches(pattern, data)
-        repository = f"{_hub_file(pattern)['name']}__" if pattern.startswith(HUB_PREFIX) else ""
+            found = _match_files(pattern, data)
+        repository = f"{_parse_hub_file(pattern)['name']}__" if pattern.startswith(HUB_PREFIX) else ""
         names.update({path: f"{repository}{path.stem}" for path in found})
     kept = [path for path, name in names.items() if not any(Path(name).match(pattern) for pattern in exclude)]
     if commercial:
-        admitted = _admitted(data, commercial)
+        admitted = _read_admitted_names(data, commercial)
         kept = [path for path in kept if path in made or names[path] in admitted]
     if not kept:
         raise PairsError(f"no source is left of {', '.join(patterns)} after exclude and commercial = {commercial}")
@@ -72,7 +72,7 @@ def open_sources(
     return [dataclasses.replace(open_source(path, cache, forbidden), name=names[path]) for path in kept]
 
 
-def describe(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """What is recorded of a run's data: name, SHA-256, pairs used, pairs refused."""
     return [
         {"name": source.name, "sha256": source.sha256, "pairs": len(source), "refused": source.refused}
@@ -80,7 +80,7 @@ def describe(sources: Sequence[Source]) -> list[dict[str, Any]]:
     ]
 
 
-def _matches(pattern: str, data: Path | None) -> list[Path]:
+def _match_files(pattern: str, data: Path | None) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_absolute():
         data, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
@@ -93,17 +93,17 @@ def _matches(pattern: str, data: Path | None) -> list[Path]:
     return found
 
 
-def _from_docstrings(pattern: str, cache: Path) -> Path:
+def _write_docstrings(pattern: str, cache: Path) -> Path:
     try:
         return write_docstring_pairs(cache, pattern.partition(":")[2])
     except LookupError as error:
         raise PairsError(f"source {pattern!r}: {error}") from error
 
 
-def _from_hub(pattern: str) -> Path:
+def _fetch_from_hub(pattern: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    at = _hub_file(pattern)
+    at = _parse_hub_file(pattern)
     repository = f"{at['owner']}/{at['name']}"
     try:
         return Path(hf_hub_download(repository, at["file"], repo_type="dataset", revision=at["revision"]))
@@ -112,14 +112,14 @@ def _from_hub(pattern: str) -> Path:
         raise PairsError(f"source {pattern!r} could not be fetched from the Hub: {reason}") from error
 
 
-def _hub_file(pattern: str) -> re.Match[str]:
+def _parse_hub_file(pattern: str) -> re.Match[str]:
     at = _HUB_FILE.fullmatch(pattern)
     if at is None:
         raise PairsError(f"source {pattern!r} should look like hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
     return at
 
 
-def _admitted(data: Path | None, commercial: Sequence[str]) -> set[str]:
+def _read_admitted_names(data: Path | None, commercial: Sequence[str]) -> set[str]:
     """File stems whose manifest entry has one of the values `commercial`."""
     if data is None or not (data / "manifest.csv").is_file():
         raise PairsError(f"commercial = {list(commercial)} needs a manifest.csv in the data directory ({data})")

@@ -24,13 +24,13 @@ def embed_texts(
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
     """(n, d) unit rows of `prompt + text`, in the order of the texts, without dropout."""
-    ids = token_ids_of(tokenizer, texts, max_tokens, prompt)
+    ids = tokenize_in_parts(tokenizer, texts, max_tokens, prompt)
     vectors_ND = embed_token_ids(encoder, ids, pad_token_id(tokenizer), token_budget=token_budget, device=device)
     array: NDArray[np.float32] = vectors_ND.float().cpu().numpy()
     return array
 
 
-def token_ids_of(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt: str = "") -> list[list[int]]:
+def tokenize_in_parts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt: str = "") -> list[list[int]]:
     """Token ids of many texts, TEXTS_AT_ONCE at a time: the tokenizer's own objects take a hundred times the ids."""
     parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
     return [ids for part in parts for ids in tokenize(tokenizer, part, max_tokens, prompt).ids]

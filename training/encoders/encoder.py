@@ -144,7 +144,7 @@ class StaticEncoder(nn.Module):
         """Length of a sentence embedding."""
         return self.embedding.embedding_dim
 
-    def folded_table(self) -> Tensor:
+    def fold_table(self) -> Tensor:
         """(v, d) float32: each token's vector times its weight, all that is needed at inference."""
         special_scale_V: Tensor = self.get_buffer("special_scale")
         return (self.embedding.weight * (self.token_weights * special_scale_V)[:, None]).detach()
@@ -161,13 +161,13 @@ class StaticEncoder(nn.Module):
 AnyEncoder = Encoder | StaticEncoder
 
 
-def special_token_ids(tokenizer: Tokenizer) -> list[int]:
+def find_special_token_ids(tokenizer: Tokenizer) -> list[int]:
     """The ids that the tokenizer puts around every text, such as [CLS] and [SEP], each once."""
     before, after = special_tokens_around(tokenizer)
     return sorted({*before, *after})
 
 
-def random_encoder(
+def make_random_encoder(
     configuration: dict[str, Any], vocabulary_size: int, max_tokens: int, attention: str | None = None
 ) -> Encoder:
     """A transformer with random weights, from the fields of a transformers configuration (`model_type` included).
@@ -184,6 +184,8 @@ def random_encoder(
     return Encoder(backbone, "mean", max_tokens)
 
 
-def random_static_encoder(vocabulary_size: int, dim: int, special_ids: Sequence[int], max_tokens: int) -> StaticEncoder:
+def make_random_static_encoder(
+    vocabulary_size: int, dim: int, special_ids: Sequence[int], max_tokens: int
+) -> StaticEncoder:
     """A token table drawn from a normal distribution of standard deviation 1/sqrt(dim): rows of length about one."""
     return StaticEncoder(torch.randn(vocabulary_size, dim) / dim**0.5, special_ids, max_tokens=max_tokens)

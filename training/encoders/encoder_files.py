@@ -36,7 +36,7 @@ from training.encoders.encoder import (
     Encoder,
     Pooling,
     StaticEncoder,
-    special_token_ids,
+    find_special_token_ids,
 )
 
 STATIC_MODEL_TYPE = "gte_static"
@@ -103,15 +103,15 @@ def load_encoder(
             "Transformer, Pooling, any number of Dense, Normalize, and StaticEmbedding, Normalize"
         )
     if kinds[:1] == ["StaticEmbedding"]:
-        return _with_matryoshka(_read_static(directory, max_tokens, prompts), directory)
+        return _set_matryoshka_dims(_read_static(directory, max_tokens, prompts), directory)
     dense = [layer for kind, path in modules if kind == "Dense" for layer in _read_dense(directory / path)]
     pooling: Pooling = read_pooling(directory)  # type: ignore[assignment]
     layers = nn.Sequential(*dense) if dense else None
     backbone = _read_backbone(directory, attention)
-    return _with_matryoshka(Encoder(backbone, pooling, max_tokens, layers, prompts), directory)
+    return _set_matryoshka_dims(Encoder(backbone, pooling, max_tokens, layers, prompts), directory)
 
 
-def _with_matryoshka(encoder: AnyEncoder, directory: Path) -> AnyEncoder:
+def _set_matryoshka_dims(encoder: AnyEncoder, directory: Path) -> AnyEncoder:
     file = directory / SENTENCE_TRANSFORMERS_JSON
     encoder.matryoshka_dims = read_matryoshka_dims(file, encoder.dim)
     return encoder
@@ -192,7 +192,7 @@ def _read_static(path: Path, max_tokens: int, prompts: dict[str, str]) -> Static
     table_VD = weights.get("embedding.weight", weights.get("embeddings"))
     if table_VD is None:
         raise ModelFormatError(f"{weights_file} has no tensor embedding.weight but {', '.join(sorted(weights))}")
-    special_ids = special_token_ids(load_tokenizer(path / TOKENIZER_JSON))
+    special_ids = find_special_token_ids(load_tokenizer(path / TOKENIZER_JSON))
     config_file = path / CONFIG_JSON
     special_scale = read_json(config_file).get("special_token_weight") if config_file.is_file() else None
     if special_scale is not None:  # the table was written by us, with the special rows scaled down
@@ -246,7 +246,7 @@ def _write_transformer(encoder: Encoder, directory: Path) -> list[tuple[str, str
 
 def _write_static(encoder: StaticEncoder, directory: Path) -> list[tuple[str, str]]:
     """The token weights are folded into the table: read again they are one, and the vectors are the same."""
-    save_file({"embedding.weight": encoder.folded_table().cpu().contiguous()}, directory / "model.safetensors")
+    save_file({"embedding.weight": encoder.fold_table().cpu().contiguous()}, directory / "model.safetensors")
     config = {"model_type": STATIC_MODEL_TYPE, "hidden_size": encoder.dim, "special_token_weight": SPECIAL_TOKEN_WEIGHT}
     _write_json(directory / "config.json", config)
     return [("StaticEmbedding", "")]

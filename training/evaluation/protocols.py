@@ -39,7 +39,7 @@ class RankingSet(NamedTuple):
 
 def sts(path: Path, embed: Embed, embed_query: Embed) -> float:
     """Spearman's correlation of cosine and human score. STS is symmetric: the query function is not used."""
-    rows = list(rows_of(path / "test.jsonl"))
+    rows = list(read_rows(path / "test.jsonl"))
     return spearman(_cosines(rows, embed), np.array([row["score"] for row in rows]))
 
 
@@ -63,44 +63,44 @@ def pair_classification(path: Path, embed: Embed, embed_query: Embed) -> float:
     """Average precision of the cosine."""
     from sklearn.metrics import average_precision_score
 
-    rows = list(rows_of(path / "test.jsonl"))
+    rows = list(read_rows(path / "test.jsonl"))
     return float(average_precision_score([row["label"] for row in rows], _cosines(rows, embed)))
 
 
 def retrieval(path: Path, embed: Embed, embed_query: Embed) -> float:
     """nDCG@10 with gain 2^grade - 1, the mean over queries that have a relevant document."""
-    return ranking_scores(path, embed, embed_query)["ndcg@10"]
+    return score_ranking_set(path, embed, embed_query)["ndcg@10"]
 
 
 def code_search(path: Path, embed: Embed, embed_query: Embed) -> float:
     """Mean reciprocal rank of the first relevant document (0 beyond the first thousand)."""
-    return ranking_scores(path, embed, embed_query)["mrr"]
+    return score_ranking_set(path, embed, embed_query)["mrr"]
 
 
-def ranking_scores(path: Path, embed: Embed, embed_query: Embed) -> dict[str, float]:
+def score_ranking_set(path: Path, embed: Embed, embed_query: Embed) -> dict[str, float]:
     """ranking_metrics of the cosine's order."""
     ranking = read_ranking_set(path)
     documents_MD, queries_QD = embed(ranking.documents), embed_query(ranking.queries)
     _, ranked_QK = top_k_cosine(queries_QD, documents_MD, min(RANKED_DOCUMENTS, len(ranking.documents)))
-    return ranking_metrics(ranked_QK, ranking.grades)
+    return score_ranking(ranked_QK, ranking.grades)
 
 
 def read_ranking_set(path: Path) -> RankingSet:
     """A set with corpus.jsonl, queries.jsonl and qrels.tsv. Raises SetError for a judged document that is not there."""
-    documents = list(rows_of(path / "corpus.jsonl"))
+    documents = list(read_rows(path / "corpus.jsonl"))
     numbers = {str(document["id"]): number for number, document in enumerate(documents)}
     grades = _read_qrels(path / "qrels.tsv")
     if missing := {document for of_query in grades.values() for document in of_query} - numbers.keys():
         raise SetError(f"{path / 'qrels.tsv'} judges {min(missing)!r}, which is not in corpus.jsonl")
-    queries = [row for row in rows_of(path / "queries.jsonl") if any(grades[str(row["id"])].values())]
+    queries = [row for row in read_rows(path / "queries.jsonl") if any(grades[str(row["id"])].values())]
     return RankingSet(
-        [with_title(document) for document in documents],
+        [join_title(document) for document in documents],
         [row["text"] for row in queries],
         [{numbers.get(document, -1): grade for document, grade in grades[str(row["id"])].items()} for row in queries],
     )
 
 
-def ranking_metrics(ranked_QK: NDArray[np.int64], grades: Sequence[Mapping[int, int]]) -> dict[str, float]:
+def score_ranking(ranked_QK: NDArray[np.int64], grades: Sequence[Mapping[int, int]]) -> dict[str, float]:
     """ndcg@10, recall@100 and mrr (0 beyond the ranks given) of document indices, the best first."""
     scores: defaultdict[str, list[float]] = defaultdict(list)
     for ranked_K, of_query in zip(ranked_QK, grades, strict=True):
@@ -116,7 +116,7 @@ def ranking_metrics(ranked_QK: NDArray[np.int64], grades: Sequence[Mapping[int, 
 
 def reranking(path: Path, embed: Embed, embed_query: Embed) -> float:
     """Mean average precision over queries, each with its own candidates."""
-    rows = list(rows_of(path / "test.jsonl"))
+    rows = list(read_rows(path / "test.jsonl"))
     candidates = list(dict.fromkeys(text for row in rows for text in (*row["positive"], *row["negative"])))
     numbers = {text: number for number, text in enumerate(candidates)}
     vectors_MD = embed(candidates)
@@ -144,7 +144,7 @@ def classification(path: Path, embed: Embed, embed_query: Embed) -> float:
     """Accuracy of a logistic regression on 16 training samples a label, the mean of 5 draws."""
     from sklearn.linear_model import LogisticRegression
 
-    train, test = list(rows_of(path / "train.jsonl")), list(rows_of(path / "test.jsonl"))
+    train, test = list(read_rows(path / "train.jsonl")), list(read_rows(path / "test.jsonl"))
     test_vectors_TD = embed([row["text"] for row in test])
     test_labels = [str(row["label"]) for row in test]
     draws = [_sample(train, np.random.default_rng([SEED, draw])) for draw in range(DRAWS)]
@@ -166,7 +166,7 @@ def clustering(path: Path, embed: Embed, embed_query: Embed) -> float:
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import v_measure_score
 
-    rows = list(rows_of(path / "test.jsonl"))
+    rows = list(read_rows(path / "test.jsonl"))
     labels = [str(row["label"]) for row in rows]
     vectors_ND = embed([row["text"] for row in rows])
     scores = []
@@ -210,7 +210,7 @@ def _dcg(grades_K: NDArray[Any]) -> float:
     return float(((2.0**grades_K - 1) / np.log2(np.arange(2, len(grades_K) + 2))).sum())
 
 
-def with_title(row: Mapping[str, Any]) -> str:
+def join_title(row: Mapping[str, Any]) -> str:
     return f"{row.get('title', '')} {row['text']}".strip()
 
 
@@ -224,7 +224,7 @@ def _read_qrels(path: Path) -> defaultdict[str, dict[str, int]]:
     return grades
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise SetError(f"{path} is missing")
     with path.open(encoding="utf-8") as lines:

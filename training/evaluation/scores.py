@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.pairs import comparable
-from training.evaluation.protocols import PROTOCOLS, Embed, SetError, rows_of, with_title
+from training.data.pairs import to_comparable
+from training.evaluation.protocols import PROTOCOLS, Embed, SetError, join_title, read_rows
 
 
 def evaluate(sets: Sequence[Path], embed: Embed, embed_query: Embed | None = None) -> dict[str, float]:
@@ -53,18 +53,18 @@ def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
     return list(found)
 
 
-def evaluation_texts(sets: Sequence[Path]) -> set[str]:
+def read_evaluation_texts(sets: Sequence[Path]) -> set[str]:
     """Every text that is measured on, in its `comparable` form; the training splits beside them are not."""
     texts: set[str] = set()
     for path in sets:
         for name in ("test.jsonl", "queries.jsonl", "corpus.jsonl"):
-            for row in rows_of(path / name) if (path / name).is_file() else ():
+            for row in read_rows(path / name) if (path / name).is_file() else ():
                 values = [
-                    with_title(row) if "title" in row else "",
+                    join_title(row) if "title" in row else "",
                     *row.get("positive", ()),
                     *row.get("negative", ()),
                 ]
                 values += [row[key] for key in ("a", "b", "text", "query") if key in row]
-                texts.update(comparable(value) for value in values)
+                texts.update(to_comparable(value) for value in values)
     texts.discard("")
     return texts

@@ -57,7 +57,7 @@ def save_checkpoint(
 
 
 @contextmanager
-def full_disk_explained(run: Path) -> Iterator[None]:
+def explain_full_disk(run: Path) -> Iterator[None]:
     """A disk that is full, wherever in the run that shows, is a CheckpointError that says what is still good."""
     try:
         yield
@@ -68,12 +68,12 @@ def full_disk_explained(run: Path) -> Iterator[None]:
 
 
 def _remedy(run: Path) -> str:
-    last = latest_checkpoint(run)
+    last = find_latest_checkpoint(run)
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
     return f"{good}: free space and run the same command to continue"
 
 
-def latest_checkpoint(run: Path) -> Path | None:
+def find_latest_checkpoint(run: Path) -> Path | None:
     """The directory of the newest checkpoint, or None."""
     checkpoints = _checkpoints(run)
     return checkpoints[-1] if checkpoints else None
@@ -98,7 +98,7 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != ".partial")
 
 
-def random_states(accelerator: Accelerator) -> list[dict[str, Tensor]]:
+def gather_random_states(accelerator: Accelerator) -> list[dict[str, Tensor]]:
     """The random state of every process, in the order of their ranks. All processes must call it."""
     state = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":

@@ -24,7 +24,7 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(f"error: {error}") from None
 
 
-def parse(description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_options(description: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m training.train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,17 +43,17 @@ def parse(description: str | None, arguments: Sequence[str] | None) -> argparse.
     return options
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
+def choose_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the command line names, with what the command line changes in it."""
     recipe = load_recipe(options.recipe)
     changes = {"start": options.encoder, "tokenizer": options.tokenizer}
     encoder = dataclasses.replace(recipe.encoder, **{key: value for key, value in changes.items() if value is not None})
     seed = recipe.seed if options.seed is None else options.seed
-    stages = {name: _taught_by(stage, options.teacher) for name, stage in recipe.stages.items()}
+    stages = {name: _set_teacher(stage, options.teacher) for name, stage in recipe.stages.items()}
     return dataclasses.replace(recipe, encoder=encoder, stages=stages, seed=seed)
 
 
-def _taught_by(stage: Stage, teacher: str | None) -> Stage:
+def _set_teacher(stage: Stage, teacher: str | None) -> Stage:
     if teacher is None or stage.distillation is None:
         return stage
     return dataclasses.replace(stage, distillation=dataclasses.replace(stage.distillation, teacher=teacher))

@@ -26,7 +26,7 @@ def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.opt
     return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(beta_1, beta_2))
 
 
-def optimizer_state(optimizer: Any) -> dict[str, Any]:
+def collect_optimizer_state(optimizer: Any) -> dict[str, Any]:
     """The whole state in process 0, also of a sharded optimizer; elsewhere an empty one. All processes must call it."""
     inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
     if hasattr(inner, "consolidate_state_dict"):

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from gte_sdk.atomic_file import replace_whole
 from training.data.pairs import PairsError, Source
-from training.data.sources import describe
+from training.data.sources import describe_sources
 from training.recipe import Recipe, RecipeError, dump_recipe
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-sdk")
@@ -96,16 +96,16 @@ def record_run(
     Raises PairsError where the data of a run that continues is not what it was.
     """
     path = output / "run.json"
-    data = {name: describe(of_stage) for name, of_stage in sources.items()}
+    data = {name: describe_sources(of_stage) for name, of_stage in sources.items()}
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"sessions": []}
     if state and earlier["data"] != data:
         raise PairsError(f"the data is not what {path} records of this run; restore it, or begin in another --output")
     open_log(output / "log.csv", state["step"] if state else 0)
-    session = {"from_step": state["step"] if state else 0, **provenance(accelerator)}
+    session = {"from_step": state["step"] if state else 0, **describe_session(accelerator)}
     write_json(path, {"data": data, "sessions": [*earlier["sessions"], session]})
 
 
-def provenance(accelerator: Accelerator) -> dict[str, Any]:
+def describe_session(accelerator: Accelerator) -> dict[str, Any]:
     """Commit, versions, machine and command of this session."""
     device = accelerator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()

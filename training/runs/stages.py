@@ -18,7 +18,7 @@ from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
 from training.evaluation.scores import evaluate, find_sets, summarize
 from training.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
-from training.runs.checkpoint import random_states, save_checkpoint
+from training.runs.checkpoint import gather_random_states, save_checkpoint
 from training.runs.run_log import read_log
 
 
@@ -47,17 +47,17 @@ def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Sou
         if wrong := [dim for dim in stage.matryoshka if not 1 <= dim <= encoder.dim]:
             raise RecipeError(f"stages.{name}.matryoshka has {wrong[0]}; the encoder's vectors have {encoder.dim}")
         if stage.mining:
-            sources_to_mine(name, stage.mining, sources[name])
+            choose_sources_to_mine(name, stage.mining, sources[name])
 
 
-def sets_of(evaluation: Evaluation, directory: Path | None) -> list[Path]:
+def find_evaluation_sets(evaluation: Evaluation, directory: Path | None) -> list[Path]:
     """The directories of the recipe's evaluation sets."""
     if directory is None and not all(Path(pattern).is_absolute() for pattern in evaluation.sets):
         raise RecipeError(f"evaluation.sets = {list(evaluation.sets)}: give their directory with --evaluation DIR")
     return find_sets(evaluation.sets, directory)
 
 
-def sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]) -> set[str]:
+def choose_sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]) -> set[str]:
     """The names that `mining.sources` chooses. Raises RecipeError for a pattern that matches none."""
     names = [source.name for source in sources]
     for pattern in mining.sources:
@@ -68,9 +68,9 @@ def sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]) -> se
     return {name for name in names if any(fnmatchcase(name, pattern) for pattern in mining.sources)}
 
 
-def mined_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]) -> list[Source]:
+def mine_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]) -> list[Source]:
     """The sources with hard negatives, mined by the encoder as it is now and kept under mined/ for a resumed run."""
-    chosen = sources_to_mine(stage, mining, sources)
+    chosen = choose_sources_to_mine(stage, mining, sources)
     max_tokens = min(mining.max_tokens, run.encoder.max_tokens)
     directory = run.output / "mined" / stage
     if run.accelerator.is_main_process and not directory.is_dir():
@@ -110,7 +110,8 @@ def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
 
 def save(run: Run, step: int, stage: str, in_stage: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Checkpoint `step` of the whole run. `in_stage` is empty after a finished stage. All processes must call it."""
-    state = {"step": step, "stage": stage, "metrics": metrics, "random": random_states(run.accelerator), **in_stage}
+    random = gather_random_states(run.accelerator)
+    state = {"step": step, "stage": stage, "metrics": metrics, "random": random, **in_stage}
     if run.accelerator.is_main_process:
         state["encoder"] = run.encoder.state_dict()
         save_checkpoint(run.output, step, run.encoder, run.tokenizer_directory, state)

@@ -19,16 +19,16 @@ from training.encoders.encoder import (
     AnyEncoder,
     Encoder,
     StaticEncoder,
-    random_encoder,
-    random_static_encoder,
-    special_token_ids,
+    find_special_token_ids,
+    make_random_encoder,
+    make_random_static_encoder,
 )
 from training.encoders.encoder_files import load_encoder, resolve_directory
 from training.recipe import EncoderRecipe, RecipeError
 from training.runs.tokenizer import extend_tokenizer, make_tokenizer
 
 
-def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
+def prepare_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
     """The directory of the run's tokenizer. One that the recipe does not name, or changes, is made in `directory`."""
     named = resolve_directory(recipe.tokenizer or recipe.start) if recipe.tokenizer or recipe.start else None
     if named and not recipe.added_words and not recipe.split_case:
@@ -50,12 +50,12 @@ def start_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory:
     return directory
 
 
-def start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int, attention: str = "sdpa") -> AnyEncoder:
+def make_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int, attention: str = "sdpa") -> AnyEncoder:
     """The encoder before the first step. `attention` is the one that it will train with."""
     # transformers 4 cannot change it later. Of the others, which some backbones have not, prepare_model speaks.
     attention_at_start = "eager" if attention == "eager" and recipe.kind == "transformer" else None
     torch.manual_seed(seed)
-    make = _loaded_encoder if recipe.start else _random_encoder
+    make = _load_start_encoder if recipe.start else _make_random_start
     encoder = make(recipe, tokenizer, attention_at_start)
     if recipe.dropout >= 0:
         for module in encoder.modules():
@@ -76,7 +76,7 @@ def token_embeddings(encoder: AnyEncoder) -> nn.Embedding:
     return embeddings
 
 
-def static_from_transformer(
+def distil_static_encoder(
     encoder: Encoder, own_tokenizer: Tokenizer, tokenizer: Tokenizer, dim: int, max_tokens: int
 ) -> StaticEncoder:
     """A static encoder of `tokenizer` from what a transformer says of each token alone (model2vec's recipe).
@@ -99,16 +99,15 @@ def static_from_transformer(
         raise ValueError(f"dim={dim} exceeds the {vectors_VE.shape[1]} dimensions of the encoder to start from")
     ranks = [len(own_vocabulary) if number is None else number for number in known]
     weights_V = torch.log1p(torch.tensor(ranks, dtype=torch.float32))
-    return StaticEncoder(
-        _principal_components(vectors_VE, dim), special_token_ids(tokenizer), weights_V / weights_V.mean(), max_tokens
-    )
+    table_VD, special_ids = _principal_components(vectors_VE, dim), find_special_token_ids(tokenizer)
+    return StaticEncoder(table_VD, special_ids, weights_V / weights_V.mean(), max_tokens)
 
 
-def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
+def _load_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
     encoder = load_encoder(recipe.start, None if recipe.kind == "static" else recipe.max_tokens, attention)
     if recipe.kind == "static" and isinstance(encoder, Encoder):
         own_tokenizer = load_tokenizer(resolve_directory(recipe.start) / "tokenizer.json")
-        return static_from_transformer(encoder, own_tokenizer, tokenizer, recipe.dim, recipe.max_tokens)
+        return distil_static_encoder(encoder, own_tokenizer, tokenizer, recipe.dim, recipe.max_tokens)
     if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
         raise RecipeError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
     if isinstance(encoder, StaticEncoder) and (recipe.added_words or recipe.split_case):
@@ -116,10 +115,11 @@ def _loaded_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str 
     return encoder
 
 
-def _random_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
+def _make_random_start(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str | None) -> AnyEncoder:
     vocabulary_size = tokenizer.get_vocab_size()
     if recipe.kind == "static":
-        return random_static_encoder(vocabulary_size, recipe.dim, special_token_ids(tokenizer), recipe.max_tokens)
+        special_ids = find_special_token_ids(tokenizer)
+        return make_random_static_encoder(vocabulary_size, recipe.dim, special_ids, recipe.max_tokens)
     architecture = recipe.architecture
     assert architecture is not None, "load_recipe checks it"
     configuration = {
@@ -131,7 +131,7 @@ def _random_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: str 
         "max_position_embeddings": architecture.positions,
         "pad_token_id": pad_token_id(tokenizer),
     }
-    return random_encoder(configuration, vocabulary_size, recipe.max_tokens, attention)
+    return make_random_encoder(configuration, vocabulary_size, recipe.max_tokens, attention)
 
 
 def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
@@ -146,4 +146,4 @@ def load_start(
 ) -> tuple[Tokenizer, AnyEncoder]:
     """Tokenizer and encoder of a run."""
     tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
-    return tokenizer, start_encoder(recipe, tokenizer, seed, attention)
+    return tokenizer, make_start_encoder(recipe, tokenizer, seed, attention)
