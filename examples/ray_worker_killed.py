@@ -1,4 +1,4 @@
-"""What `gte embed --engine ray` does when a worker is killed: every row once, and the vectors of the local engine.
+"""What `gte embed --on ray` does when a worker is killed: every row once, and the vectors of the local engine.
 
     python examples/ray_worker_killed.py WORK_DIR --rows 200000
 
@@ -55,7 +55,7 @@ def main() -> None:
         )
 
     output = work_dir / "vectors"
-    options = ["--engine", "ray", "--workers", str(arguments.workers), "--model", arguments.model]
+    options = ["--on", "ray", "--workers", str(arguments.workers), "--model", arguments.model]
     parts = sum(-(-parquet.read_metadata(path).num_rows // PART_ROWS) for path in source.iterdir())
     report: dict[str, Any] = {"rows": arguments.rows, "parts": parts}
     report["killed"] = run_and_kill([*GTE, str(source), "-o", str(output), *options], output, parts)

@@ -42,8 +42,7 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/integrations/spark.py": {"pandas", "pyspark"},
     "gte_sdk/cli/embed_ray.py": {"ray"},
     "gte_sdk/server": {"starlette", "uvicorn"},
-    "gte_sdk/tables/text_tables.py": {"pyarrow"},
-    "gte_sdk/tables/vector_files.py": {"pyarrow"},
+    "gte_sdk/tables": {"pyarrow"},
 }
 # Modules that nobody imports who does not want what they need.
 LOADED_ON_REQUEST = ("gte_sdk/cli/", "gte_sdk/server/", "gte_sdk/integrations/")

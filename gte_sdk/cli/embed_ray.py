@@ -1,4 +1,4 @@
-"""`gte embed --engine ray`: the parts of a Parquet table on the workers of a Ray cluster, or of this machine.
+"""`gte embed --on ray`: the parts of a Parquet table on the workers of a Ray cluster, or of this machine.
 
 Ray Data schedules the parts, restarts workers that die, and gives their parts to others; embed_parts makes a part that
 is written twice the same file. Only receipts travel through Ray: workers read and write the files themselves, so input
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from gte_sdk.cli.terminal import counted, kept_before, progress_bar, say_kept
+from gte_sdk.cli.remedies import message_with_flag
+from gte_sdk.cli.terminal import counted, kept_before, say_kept, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import GteError, InputError
@@ -81,7 +82,7 @@ def embed_on_ray(
         row_count = sum(part.row_count for part in parts)
         missing_rows = sum(part.row_count for part in missing)
         try:
-            with progress_bar("embedding", row_count, "texts", quiet) as bar:
+            with terminal_bar("embedding", row_count, "texts", quiet) as bar:
                 bar.update(row_count - missing_rows)
                 _write_parts(ray, folder, missing, work, options, workers, bar, quiet)
             put_in_place(folder, output, parts, overwrite)
@@ -115,7 +116,7 @@ class PartWriter:
                 )
             was_cut = write_part(self._folder, part, self._work, self._embedder)
         except (GteError, OSError) as reason:
-            error = str(reason)
+            error = message_with_flag(reason) if isinstance(reason, GteError) else str(reason)
         return {"name": part.name, "row_count": part.row_count, "was_cut": was_cut, "error": error}
 
 
@@ -194,7 +195,7 @@ def _connected_ray() -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise InputError("--engine ray needs Ray: pip install 'ray[data]'") from error
+        raise InputError("--on ray needs Ray: pip install 'ray[data]'") from error
     if ray.is_initialized():
         yield ray
         return

@@ -7,6 +7,23 @@ from gte_sdk.errors import GteError
 
 REMEDIES = {
     "overwrite": "give --overwrite to replace it",
+    "unfinished": "give --resume to go on with it, or --overwrite to start again",
+    "other run": "run it as before, or give --overwrite without --resume to start again",
+    "other rows": "give --overwrite without --resume to start again",
+    "resume": "run the same command with --resume",
+    "input format": "give --input-format",
+    "input format json": "give --input-format json",
+    "input format csv": "give --input-format csv",
+    "column": "name one with --column",
+    "delimiter": "give --delimiter, such as --delimiter ';' or --delimiter ,",
+    "encoding": "give its --encoding, such as --encoding cp1252",
+    "encoding utf-16": "give --encoding utf-16",
+    "on null": "give --on-null skip or --on-null empty",
+    "output format": "give --format",
+    "format npy": "use --format npy",
+    "format jsonl": "--format jsonl keeps rows as they are",
+    "format parquet": "--format parquet keeps them",
+    "vector column": "name another with --vector-column",
 }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gte_sdk.cli.answers import Hit, print_json, print_passage
 from gte_sdk.cli.index import keep_current
 from gte_sdk.cli.model_options import embed_batch, model_options
-from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, progress_bar
+from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.passages.searching import PassageSearch
 from gte_sdk.passages.splitting import Passage, split_passages, text_to_embed
@@ -212,7 +212,7 @@ def _embed_passages(embedder: Embedder, passages: list[Passage], quiet: bool) ->
     vectors_ND = np.empty((len(passages), embedder.dim), dtype=np.float32)
     any_cut = False
     started = time.perf_counter()
-    with progress_bar("embedding", len(passages), "passages", quiet) as bar:
+    with terminal_bar("embedding", len(passages), "passages", quiet) as bar:
         for start in range(0, len(passages), BATCH_PASSAGES):
             batch = by_length[start : start + BATCH_PASSAGES]
             vectors_ND[batch], was_cut = embed_batch(embedder, [texts[index] for index in batch], "document")

@@ -36,7 +36,7 @@ class Notices:
             click.echo(f"gte: and {self.count - MAX_NOTICES} more", err=True)
 
 
-def progress_bar(description: str, total: int | None, unit: str, quiet: bool) -> Any:
+def terminal_bar(description: str, total: int | None, unit: str, quiet: bool) -> Any:
     """A tqdm bar on standard error with the rate; silent where that is no terminal."""
     return tqdm(
         desc=description, total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False,
@@ -47,7 +47,7 @@ def progress_bar(description: str, total: int | None, unit: str, quiet: bool) ->
 @contextlib.contextmanager
 def files_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """The bar of an update of an index, as gte_sdk.passages.updating calls it."""
-    with progress_bar("indexing", None, "files", quiet) as bar:
+    with terminal_bar("indexing", None, "files", quiet) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

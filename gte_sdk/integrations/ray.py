@@ -6,7 +6,7 @@
 
 Each worker opens the model once, with as many threads as num_cpus reserves for it. Leave a CPU to Ray's own reading and
 writing, which else wait for ever. To embed Parquet to Parquet with resume and every row once, there is
-`gte embed --engine ray`.
+`gte embed --on ray`.
 """
 
 from os import PathLike

@@ -7,6 +7,7 @@ undisturbed run. The price is the vectors a second time on the disk until the en
 
 import hashlib
 import json
+import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import InputError
+from gte_sdk.tables.unfinished import check_choice, check_same_run, unfinished_path
 
 FORMAT = "gte-embed-journal 1"
-ENDING = ".unfinished"
+_MOST_HEADER_BYTES = 1 << 16
 # Rows, SHA-256 of the texts, whether one of them was cut, CRC-32 of the vectors; then the vectors, float32.
 _RECORD = struct.Struct("<Q32s?I")
 
@@ -34,11 +36,11 @@ class VectorJournal:
     """Gives the kept batches in the order in which they were embedded, then takes new ones. Use it in a with-block."""
 
     def __init__(self, output: Path, dim: int, identity: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
-        """`identity` says what made the vectors: a journal of another one is refused.
+        """`identity` says what makes the vectors; the journal of another identity is refused.
 
-        Raises InputError for the journal of an earlier run, unless resume, to go on with it, or overwrite is given.
+        Raises InputError for the journal of an earlier run unless resume (go on with it) or overwrite is given.
         """
-        self.path = output.with_name(output.name + ENDING)
+        self.path = unfinished_path(output)
         self.row_count = 0
         """Rows given and taken so far."""
         self._dim = dim
@@ -46,15 +48,11 @@ class VectorJournal:
         self._file: IO[bytes] | None = None
         self._reading = False
         if self.path.exists():
+            check_choice(self.path, resume=resume, overwrite=overwrite)
             if resume:
                 self._open()
-            elif overwrite:
-                self.path.unlink()
             else:
-                raise InputError(
-                    f"{self.path} is of a run that did not end; give --resume to go on with it, or --overwrite to "
-                    "start again"
-                )
+                self.path.unlink()
 
     def __enter__(self) -> "VectorJournal":
         return self
@@ -74,21 +72,32 @@ class VectorJournal:
         head = self._file.read(_RECORD.size)
         if len(head) == _RECORD.size:
             count, digest, was_cut, checksum = _RECORD.unpack(head)
-            content = self._file.read(count * self._dim * 4) if count < 2**32 else b""
-            if len(content) == count * self._dim * 4 and zlib.crc32(content) == checksum:
+            vectors_ND = self._vectors(count, checksum)
+            if vectors_ND is not None:
                 if (count, digest) != (len(texts), _digest(texts)):
                     first, last = self.row_count + 1, self.row_count + len(texts)
                     raise InputError(
-                        f"rows {first} to {last} are not those that {self.path} was made from; give --overwrite "
-                        "without --resume to start again"
+                        f"rows {first} to {last} are not those that {self.path} was made from", remedy="other rows"
                     )
                 self.row_count += count
-                return Kept(np.frombuffer(content, "<f4").reshape(count, self._dim), was_cut)
+                return Kept(vectors_ND, was_cut)
         # The run was killed while it wrote this batch; it is embedded again.
         self._file.seek(start)
         self._file.truncate()
         self._reading = False
         return None
+
+    def _vectors(self, count: int, checksum: int) -> NDArray[np.float32] | None:
+        """The vectors that come next, or None if they are not there whole."""
+        assert self._file is not None
+        size = count * self._dim * 4
+        if size > os.fstat(self._file.fileno()).st_size:
+            return None
+        content = self._file.read(size)
+        if len(content) < size or zlib.crc32(content) != checksum:
+            return None
+        vectors_ND = np.frombuffer(content, "<f4").reshape(count, self._dim)
+        return vectors_ND if np.isfinite(vectors_ND).all() else None
 
     def append(self, texts: Sequence[str], vectors_ND: NDArray[np.float32], was_cut: bool) -> None:
         if self._file is None:
@@ -107,24 +116,17 @@ class VectorJournal:
 
     def _open(self) -> None:
         self._file = self.path.open("r+b")
-        header = self._file.readline(1 << 16)
+        header = self._file.readline(_MOST_HEADER_BYTES)
         if header == self._header:
             self._reading = True
             return
         self._file.close()
         try:
             found = json.loads(header)
-            known = isinstance(found, dict) and found.get("format") == FORMAT
-        except ValueError:
-            known = False
-        if not known:
-            raise InputError(f"{self.path} is not of an unfinished run of this gte-sdk; remove it to start again")
-        wanted = json.loads(self._header)
-        other = next(name for name in wanted if found.get(name) != wanted[name])
-        raise InputError(
-            f"{self.path} has {other} {found.get(other)}, this run {wanted[other]}; run it as before, or give "
-            "--overwrite without --resume to start again"
-        )
+        except (ValueError, RecursionError):
+            found = None
+        check_same_run(self.path, found, json.loads(self._header))
+        raise InputError(f"{self.path} has another header than this run writes", remedy="other run")
 
 
 def _digest(texts: Sequence[str]) -> bytes:

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gte_sdk.atomic_file import leftovers, replace_whole
 from gte_sdk.cli.model_options import embed_batch
@@ -19,11 +19,12 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import sha256_of_file
-from gte_sdk.tables.text_tables import BATCH_ROWS, import_parquet, read_parquet_texts
+from gte_sdk.tables.parquet_texts import import_parquet, read_parquet_texts
+from gte_sdk.tables.text_batches import BATCH_ROWS, TableOptions
+from gte_sdk.tables.unfinished import check_choice, check_same_run, unfinished_path
 from gte_sdk.tables.vector_files import ROW_GROUP_ROWS, open_writer
 
 FORMAT = "gte-embed-parts 1"
-ENDING = ".unfinished"
 MANIFEST_NAME = "manifest.json"
 # What a dead worker loses. One row group, so that the parts have the row groups that one file would have.
 PART_ROWS = ROW_GROUP_ROWS
@@ -81,7 +82,7 @@ def read_sources(path: Path, column: str | None) -> tuple[str, list[Source]]:
     for file_path in files:
         status = file_path.stat()
         with file_path.open("rb") as file:
-            table = read_parquet_texts(file, str(file_path), column)
+            table = read_parquet_texts(file, str(file_path), TableOptions(column))
             schema = parquet.read_schema(file_path)
             if first_schema is None:
                 first_schema, chosen = schema, table.column
@@ -103,25 +104,19 @@ def cut_parts(sources: Sequence[Source]) -> list[Part]:
 
 def open_unfinished(output: Path, work: PartsWork, sources: Sequence[Source], *, resume: bool, overwrite: bool) -> Path:
     """The folder of the parts, new, or that of an earlier run with resume; InputError where that made other parts."""
-    unfinished = output.with_name(output.name + ENDING)
+    unfinished = unfinished_path(output)
     manifest = {
         "format": FORMAT, **work._asdict(), "part_rows": PART_ROWS,
         "sources": [[Path(source.path).name, source.row_count, source.sha256] for source in sources],
     }  # fmt: skip
     if unfinished.exists():
+        check_choice(unfinished, resume=resume, overwrite=overwrite)
         found = _read_manifest(unfinished)
-        if not resume and not overwrite:
-            raise InputError(
-                f"{unfinished} is of a run that did not end; give --resume to go on with it, or --overwrite to start "
-                "again"
-            )
-        if not resume:
+        if resume:
+            check_same_run(unfinished, found, manifest)
+        else:
+            check_same_run(unfinished, found, {"format": FORMAT})
             shutil.rmtree(unfinished)
-        elif other := next((name for name in manifest if found.get(name) != manifest[name]), None):
-            raise InputError(
-                f"{unfinished} has {other} {found.get(other)!s:.200}, this run {manifest[other]!s:.200}; run it as "
-                "before, or give --overwrite without --resume to start again"
-            )
     folder = unfinished / "parts"
     if not unfinished.exists():
         unfinished.mkdir()
@@ -152,7 +147,7 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
         raise InputError(f"{place}: {deaths} workers died of them; give workers more memory, or look at the texts")
     status = source.stat()
     if (status.st_size, status.st_mtime_ns) != (part.source.size, part.source.modified_ns):
-        raise InputError(f"{source} changed while it was being embedded; give --overwrite to start again")
+        raise InputError(f"{source} changed while it was being embedded", remedy="other rows")
     metadata = {"gte_sdk.model": work.model, "gte_sdk.fingerprint": work.fingerprint, "gte_sdk.kind": work.kind}
     rows = range(part.first_row, part.first_row + part.row_count)
     was_cut = False
@@ -161,7 +156,7 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
         replace_whole(folder / part.name, keep_leftovers=True) as file,
         open_writer(file, "parquet", work.dim, work.vector_column, metadata) as write,
     ):
-        for batch in read_parquet_texts(source_file, str(source), work.column, rows).batches:
+        for batch in read_parquet_texts(source_file, str(source), TableOptions(work.column), rows).batches:
             vectors_ND, batch_was_cut = embed_batch(embedder, batch.texts, work.kind)
             was_cut |= batch_was_cut
             write(batch, vectors_ND)
@@ -175,7 +170,7 @@ def check_output_folder(output: Path, overwrite: bool) -> None:
     if not output.exists():
         return
     if not overwrite:
-        raise InputError(f"{output} exists; give --overwrite to replace it")
+        raise InputError(f"{output} exists", remedy="overwrite")
     strange = [path.name for path in output.iterdir() if not path.match("part-*.parquet")] if output.is_dir() else []
     if strange:
         raise InputError(f"{output} holds {strange[0]!r} too, which no gte embed wrote; name another folder")
@@ -185,9 +180,9 @@ def put_in_place(folder: Path, output: Path, parts: Sequence[Part], overwrite: b
     """Makes the folder of all parts the output. Raises InputError naming a part that is missing or incomplete."""
     remove_leftovers(folder, parts)
     if missing := [part.name for part in parts if not is_done(folder, part)]:
-        raise InputError(f"{folder / missing[0]} is missing or incomplete; the same command with --resume makes it")
+        raise InputError(f"{folder / missing[0]} is missing or incomplete", remedy="resume")
     if strange := {path.name for path in folder.iterdir()} - {part.name for part in parts}:
-        raise InputError(f"{folder / min(strange)} is no part of this run; remove it, and run again with --resume")
+        raise InputError(f"{folder / min(strange)} is no part of this run; remove it", remedy="resume")
     check_output_folder(output, overwrite)
     if output.is_dir():
         shutil.rmtree(output)
@@ -219,12 +214,8 @@ def _parquet_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_manifest(unfinished: Path) -> dict[str, object]:
+def _read_manifest(unfinished: Path) -> Any:
     try:
-        manifest = json.loads((unfinished / MANIFEST_NAME).read_bytes())
-        known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
-    except (OSError, ValueError):
-        known = False
-    if not known:
-        raise InputError(f"{unfinished} is not of an unfinished run of this gte-sdk; remove it to start again")
-    return dict(manifest)
+        return json.loads((unfinished / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import InputError
-from gte_sdk.tables.text_tables import TextBatch, import_parquet
+from gte_sdk.tables.parquet_texts import import_parquet
+from gte_sdk.tables.text_batches import TextBatch, rows_of
 
 VectorFormat = Literal["npy", "jsonl", "parquet"]
 VECTOR_FORMATS: tuple[VectorFormat, ...] = ("npy", "jsonl", "parquet")
@@ -36,7 +37,7 @@ def vector_format_of(path: Path) -> VectorFormat:
     """The format that an output's suffix stands for; InputError for one that is not known."""
     if path.suffix.lower() not in _FORMAT_OF_SUFFIX:
         known = " ".join(_FORMAT_OF_SUFFIX)
-        raise InputError(f"{path}: the suffix {path.suffix!r} says no format (known: {known}); give --format")
+        raise InputError(f"{path}: the suffix {path.suffix!r} says no format (known: {known})", remedy="output format")
     return _FORMAT_OF_SUFFIX[path.suffix.lower()]
 
 
@@ -87,7 +88,11 @@ def _npy_writer(file: IO[bytes], dim: int) -> Iterator[Write]:
 def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
     rows = batch.rows
     if rows is None:
-        rows = [{name: _json_value(value) for name, value in row.items()} for row in batch.record_batch.to_pylist()]
+        try:
+            found = batch.record_batch.to_pylist()
+        except (ValueError, OverflowError) as error:  # times that Python has no value for
+            raise InputError(f"{rows_of(batch)}: {error}", remedy="format parquet") from error
+        rows = [{name: _json_value(value) for name, value in row.items()} for row in found]
     lines = []
     for row, vector in zip(rows, vectors_ND.tolist(), strict=True):
         _check_vector_column(vector_column, row)
@@ -160,7 +165,7 @@ def _parquet_writer(file: IO[bytes], vector_column: str, metadata: Mapping[str, 
                 writer.close()
         raise
     if writer is None:
-        raise InputError("the input has no rows; a Parquet file needs one to know its columns; use --format npy")
+        raise InputError("the input has no rows; a Parquet file needs one to know its columns", remedy="format npy")
     writer.close()
 
 
@@ -181,13 +186,13 @@ def _record_batch(pyarrow: Any, batch: TextBatch, schema: Any) -> Any:
         if unknown := next((name for row in rows for name in row if name not in schema.names), None):
             raise InputError(f"the column {unknown!r} is new")
         return pyarrow.RecordBatch.from_pylist(rows, schema=schema)
-    except (pyarrow.ArrowException, InputError, TypeError, UnicodeError) as error:
+    except (pyarrow.ArrowException, InputError, TypeError, UnicodeError, OverflowError) as error:
         raise InputError(
-            f"rows {batch.first_row} to {batch.first_row + len(rows) - 1}: {error}; the columns of a Parquet file have "
-            "one type each, taken from the first rows; --format jsonl keeps rows as they are"
+            f"{rows_of(batch)}: {error}; the columns of a Parquet file have one type each, taken from the first rows",
+            remedy="format jsonl",
         ) from error
 
 
 def _check_vector_column(vector_column: str, columns: Sequence[str] | Mapping[str, Any]) -> None:
     if vector_column in columns:
-        raise InputError(f"the input has a column {vector_column!r} already; name another with --vector-column")
+        raise InputError(f"the input has a column {vector_column!r} already", remedy="vector column")

@@ -59,7 +59,7 @@ def check_vectors(folder: Path) -> None:
 
 
 def test_the_command_on_ray(folder: Path) -> None:
-    command = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if "--engine ray --output" in line)
+    command = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if "--on ray --output" in line)
     shutil.rmtree(folder / "vectors")
     run(folder, "-m", "gte_sdk.cli", *command.split()[1:])
     check_vectors(folder / "vectors")

@@ -1,4 +1,4 @@
-"""Ray: BatchEmbedder in real map_batches, and `gte embed --engine ray` with its workers and itself killed."""
+"""Ray: BatchEmbedder in real map_batches, and `gte embed --on ray` with its workers and itself killed."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_a_bad_row_ends_the_run_with_its_place_and_keeps_the_parts(tmp_path: Pat
     source.mkdir()
     for number, texts in enumerate([["a", "b"], ["c", None]]):
         parquet.write_table(pyarrow.table({"text": texts}), source / f"{number}.parquet")
-    command = [*GTE, source, "-o", tmp_path / "out", "--engine", "ray", "--workers", "1"]
+    command = [*GTE, source, "-o", tmp_path / "out", "--on", "ray", "--workers", "1"]
     ended = run(command)
     assert ended.returncode == 1
     assert "1.parquet, row 2: 'text' is null; expected text" in ended.stderr
@@ -124,12 +124,12 @@ def test_a_bad_row_ends_the_run_with_its_place_and_keeps_the_parts(tmp_path: Pat
 
 def test_a_worker_that_cannot_open_the_model_and_a_missing_ray_are_said_in_one_line(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"text": TEXTS}), tmp_path / "in.parquet")
-    command = [*GTE, tmp_path / "in.parquet", "-o", tmp_path / "out", "--engine", "ray"]
+    command = [*GTE, tmp_path / "in.parquet", "-o", tmp_path / "out", "--on", "ray"]
     ended = run([*command, "--model", tmp_path / "nowhere"])
     assert ended.returncode == 1
     assert "Error: a worker cannot open the model: model=" in ended.stderr
     assert "Traceback" not in ended.stderr
     without_ray = "import sys; sys.modules['ray'] = None; from gte_sdk.cli import main; main()"
     ended = run([sys.executable, "-c", without_ray, *command[3:]])
-    assert (ended.returncode, ended.stderr) == (1, "Error: --engine ray needs Ray: pip install 'ray[data]'\n")
+    assert (ended.returncode, ended.stderr) == (1, "Error: --on ray needs Ray: pip install 'ray[data]'\n")
     assert not (tmp_path / "out.unfinished").exists()

@@ -157,7 +157,7 @@ def test_a_bad_row_is_named_and_leaves_nothing_behind(model: Path, tmp_path: Pat
     assert result.stderr.splitlines() == [
         f"gte: 1,024 texts are kept in {tmp_path / f'out.{target}'}.unfinished; the same command with --resume goes on "
         "from there",
-        f"Error: {source}, row 1501: 'text' is null; expected text",
+        f"Error: {source}, row 1501: 'text' is null; expected text; give --on-null skip or --on-null empty",
     ]
     assert sorted(tmp_path.iterdir()) == [source, tmp_path / f"out.{target}.unfinished"]
 
@@ -167,7 +167,7 @@ def test_a_bad_row_is_named_and_leaves_nothing_behind(model: Path, tmp_path: Pat
     [
         (["missing.txt"], 2, "'missing.txt' does not exist"),
         (["in.csv", "--column", "review"], 1, "in.csv: no column 'review'; the columns are id, body"),
-        (["in.csv"], 1, "in.csv: no column 'text'; name one with --column; the columns are id, body"),
+        (["in.csv"], 1, "in.csv: no column 'text'; the columns are id, body; name one with --column"),
         (["in.csv", "--column", "body", "-o", "out.csv"], 2, "out.csv: the suffix '.csv' says no format"),
         (["in.csv", "--column", "body", "--format", "npy"], 2, "npy cannot be written to standard output"),
         (["-", "--input-format", "parquet"], 2, "Parquet cannot be read from standard input; give a file"),

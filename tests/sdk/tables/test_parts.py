@@ -1,4 +1,4 @@
-"""The parts of `gte embed --engine ray`, without Ray: the local engine's rows and bits, and what is refused."""
+"""The parts of `gte embed --on ray`, without Ray: the local engine's rows and bits, and what is refused."""
 
 import json
 import os
@@ -154,7 +154,7 @@ def test_what_cannot_be_an_input_is_named(tmp_path: Path) -> None:
 def test_only_the_same_work_is_gone_on_with(model: Path, source: Path, tmp_path: Path) -> None:
     folder = opened(source, model)
     (folder / "part-000000.parquet").write_bytes(b"kept")
-    with pytest.raises(InputError, match=r"out.unfinished is of a run that did not end; give --resume"):
+    with pytest.raises(InputError, match=r"out.unfinished is of a run that did not end$"):
         opened(source, model)
     assert opened(source, model, resume=True) == folder
     with pytest.raises(InputError, match=r"has kind plain, this run query"):
@@ -163,7 +163,7 @@ def test_only_the_same_work_is_gone_on_with(model: Path, source: Path, tmp_path:
         opened(source, model, resume=True, fingerprint="other")
     table = parquet.read_table(source)
     parquet.write_table(table.set_column(0, "id", pyarrow.array(range(ROWS))), source)
-    with pytest.raises(InputError, match=r"has sources .*, this run .*--overwrite without --resume"):
+    with pytest.raises(InputError, match=r"has sources .*, this run "):
         opened(source, model, resume=True)
     assert (folder / "part-000000.parquet").read_bytes() == b"kept"
     assert list(opened(source, model, overwrite=True).iterdir()) == []
@@ -188,7 +188,7 @@ def test_a_damaged_part_is_written_again_and_a_missing_one_keeps_the_rest_back(m
     damaged.write_bytes(damaged.read_bytes()[:-20])
     (folder / ".part-000001.parquet.0badcafe.part").touch()  # of a worker that was killed
     assert [is_done(folder, part) for part in parts] == [True, False, True]
-    with pytest.raises(InputError, match=r"part-000001.parquet is missing or incomplete; .*--resume"):
+    with pytest.raises(InputError, match=r"part-000001.parquet is missing or incomplete$"):
         put_in_place(folder, source.with_name("out"), parts, overwrite=False)
     assert not source.with_name("out").exists()
     write_part(folder, parts[1], work_of(model), Embedder(model))
@@ -216,7 +216,7 @@ def test_only_an_output_of_ours_is_replaced(tmp_path: Path) -> None:
     check_output_folder(out, overwrite=False)
     out.mkdir()
     (out / "part-000000.parquet").touch()
-    with pytest.raises(InputError, match="exists; give --overwrite"):
+    with pytest.raises(InputError, match=r"exists$"):
         check_output_folder(out, overwrite=False)
     check_output_folder(out, overwrite=True)
     (out / "thesis.tex").touch()
@@ -261,11 +261,11 @@ def test_the_manifest_names_what_the_parts_are_made_of(model: Path, source: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-", "-o", "out", "--engine", "ray"], "--engine ray takes INPUT and --output as paths"),
-        (["{source}", "--engine", "ray"], "--engine ray takes INPUT and --output as paths"),
-        (["{source}", "-o", "out", "--engine", "ray", "--format", "npy"], "--engine ray reads and writes Parquet"),
-        (["{source}", "-o", "out", "--workers", "2"], "--workers goes with --engine ray"),
-        (["{folder}", "-o", "out.parquet"], "is a folder; --engine ray takes one"),
+        (["-", "-o", "out", "--on", "ray"], "--on ray takes INPUT and --output as paths"),
+        (["{source}", "--on", "ray"], "--on ray takes INPUT and --output as paths"),
+        (["{source}", "-o", "out", "--on", "ray", "--format", "npy"], "--on ray reads and writes Parquet"),
+        (["{source}", "-o", "out", "--workers", "2"], "--workers goes with --on ray"),
+        (["{folder}", "-o", "out.parquet"], "is a folder; --on ray takes one"),
     ],
 )
 def test_wrong_usage(source: Path, arguments: list[str], message: str) -> None:

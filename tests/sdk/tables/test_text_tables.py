@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from gte_sdk.errors import InputError
-from gte_sdk.tables.text_tables import BATCH_ROWS, Format, TextBatch, TextTable, format_of, read_texts
+from gte_sdk.tables.text_batches import BATCH_ROWS, TableOptions, TextBatch, TextTable
+from gte_sdk.tables.text_tables import Format, format_of, open_text_table
 
 TEXTS = ["plain", "", "  spaces  ", "Über 東京 😀", 'a "quoted", text', "form\x0cfeed and line\u2028separator"]
 
 
 def read(content: bytes, file_format: Format, column: str | None = None) -> list[str]:
-    return texts_of(read_texts(io.BytesIO(content), "file", file_format, column))
+    return texts_of(open_text_table(io.BytesIO(content), "file", file_format, TableOptions(column)))
 
 
 def texts_of(table: TextTable) -> list[str]:
@@ -48,10 +49,8 @@ def test_formats_come_from_the_suffix() -> None:
     assert [format_of(Path(name)) for name in ["a.txt", "a.JSONL", "a.ndjson", "a.csv", "a.tsv", "a.parquet"]] == [
         "lines", "jsonl", "jsonl", "csv", "tsv", "parquet",
     ]  # fmt: skip
-    with pytest.raises(
-        InputError, match=r"a\.json: the suffix '\.json' says no format \(known: \.txt .*--input-format"
-    ):
-        format_of(Path("a.json"))
+    with pytest.raises(InputError, match=r"a\.docx: the suffix '\.docx' says no format \(known: \.txt "):
+        format_of(Path("a.docx"))
 
 
 def test_every_format_gives_the_same_texts() -> None:
@@ -90,14 +89,14 @@ def test_a_missing_column_lists_those_there_are(file_format: Format) -> None:
     }
     with pytest.raises(InputError, match=r"^file: no column 'review'; the columns are id, body$"):
         read(contents[file_format], file_format, "review")
-    with pytest.raises(InputError, match=r"^file: no column 'text'; name one with --column; the columns are id, body$"):
+    with pytest.raises(InputError, match=r"^file: no column 'text'; the columns are id, body$"):
         read(contents[file_format], file_format)
 
 
 @pytest.mark.parametrize(
     ("content", "file_format", "message"),
     [
-        (b"good\nb\xe9d\n", "lines", r"file, row 2: not UTF-8 at byte 1; convert"),
+        (b"good\nb\xe9d\n", "lines", r"file, line 2: not UTF-8 at byte 1"),
         (jsonl_of([{"text": "a"}, {"text": None}]), "jsonl", r"file, row 2: 'text' is null; expected text"),
         (jsonl_of([{"text": "a"}, {"text": 1.5}]), "jsonl", r"file, row 2: 'text' is a number \(1.5\); expected text"),
         (jsonl_of([{"text": True}]), "jsonl", r"file, row 1: 'text' is a truth value \(true\)"),
@@ -111,7 +110,7 @@ def test_a_missing_column_lists_those_there_are(file_format: Format) -> None:
         (b'text,id\n"a\nb",1\nc,2,3\n', "csv", r"file, row 2 \(line 4\): 3 fields, but the header has 2"),
         (b'text\n"a"b\n', "csv", r"file, row 1 \(line 2\): .*expected after"),
         (b'text\n"never closed\n', "csv", r"file, row 1 \(line 2\): unexpected end of data"),
-        (b"text\na\nb\xff\n", "csv", r"file, line 3: not UTF-8 at byte 1; convert"),
+        (b"text\na\nb\xff\n", "csv", r"file, line 3: not UTF-8 at byte 1"),
         (b"text,text\na,b\n", "csv", r"file: the column 'text' is there twice; rename one"),
         (b"", "csv", r"file: empty; a CSV file starts with a line of column names"),
         (b"PAR1 not really", "parquet", r"file: not a readable Parquet file: "),
@@ -146,7 +145,7 @@ def test_empty_tables() -> None:
     assert read(b"\n \n", "jsonl") == []
     assert read(b"text,id\n", "csv") == []
     content = parquet_of({"id": pyarrow.array([], pyarrow.int8()), "text": pyarrow.array([], pyarrow.string())})
-    (batch,) = read_texts(io.BytesIO(content), "file", "parquet", None).batches
+    (batch,) = open_text_table(io.BytesIO(content), "file", "parquet", TableOptions()).batches
     assert batch.texts == []
     assert batch.record_batch.schema.names == ["id", "text"]  # so that a Parquet output knows its columns
 
@@ -157,10 +156,12 @@ def test_fields_longer_than_the_csv_module_allows_by_default_are_read() -> None:
 
 def test_batches_number_their_rows_and_are_cut_by_rows_and_by_characters() -> None:
     content = "\n".join(["x"] * (BATCH_ROWS + 1)).encode()
-    batches = list(read_texts(io.BytesIO(content), "file", "lines", None).batches)
+    batches = list(open_text_table(io.BytesIO(content), "file", "lines", TableOptions()).batches)
     assert [(batch.first_row, len(batch.texts)) for batch in batches] == [(1, BATCH_ROWS), (BATCH_ROWS + 1, 1)]
     long_lines = "\n".join(["x" * 3_000_000] * 5).encode()
-    sizes = [len(batch.texts) for batch in read_texts(io.BytesIO(long_lines), "file", "lines", None).batches]
+    sizes = [
+        len(batch.texts) for batch in open_text_table(io.BytesIO(long_lines), "file", "lines", TableOptions()).batches
+    ]
     assert sizes == [2, 2, 1]
 
 
@@ -176,7 +177,9 @@ def test_reading_holds_one_batch_and_not_the_file(tmp_path: Path, file_format: F
     path.write_bytes(b"".join(lines()))
     tracemalloc.start()
     with path.open("rb") as file:
-        row_count = sum(len(batch.texts) for batch in read_texts(file, "file", file_format, None).batches)
+        row_count = sum(
+            len(batch.texts) for batch in open_text_table(file, "file", file_format, TableOptions()).batches
+        )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert row_count == 20_000
@@ -185,7 +188,7 @@ def test_reading_holds_one_batch_and_not_the_file(tmp_path: Path, file_format: F
 
 def test_parquet_row_groups_are_streamed_and_counted() -> None:
     content = parquet_of({"text": [f"text {n}" for n in range(3000)], "id": range(3000)}, row_group_size=700)
-    table = read_texts(io.BytesIO(content), "file", "parquet", None)
+    table = open_text_table(io.BytesIO(content), "file", "parquet", TableOptions())
     batches: list[TextBatch] = list(table.batches)
     assert table.row_count == 3000
     assert table.columns == ("text", "id")

@@ -1,0 +1,126 @@
+"""Texts out of Parquet files, a row group at a time."""
+
+from collections.abc import Iterator
+from typing import IO, Any
+
+from gte_sdk.errors import InputError
+from gte_sdk.tables.text_batches import BATCH_ROWS, TableOptions, TextBatch, TextTable, choose_column, named
+
+
+def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: range | None = None) -> TextTable:
+    """The texts of a Parquet file; with `rows` only those of the file, which start at a multiple of BATCH_ROWS.
+
+    Batches end at multiples of BATCH_ROWS of the file, whatever its row groups are: a part of a file is read in the
+    batches that the whole file is read in.
+    """
+    pyarrow, parquet = import_parquet()
+    try:
+        parquet_file = parquet.ParquetFile(file, pre_buffer=False)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{name}: not a readable Parquet file: {error}") from error
+    schema = parquet_file.schema_arrow
+    if doubled := [column for column in schema.names if schema.names.count(column) > 1]:
+        raise InputError(f"{name}: the column {doubled[0]!r} is there twice; rename one")
+    chosen = _text_column(name, options.column, schema)
+    path = [chosen] if chosen in schema.names else chosen.split(".")
+    wanted = range(parquet_file.metadata.num_rows) if rows is None else rows
+    assert wanted.start % BATCH_ROWS == 0
+
+    def batches() -> Iterator[TextBatch]:
+        first_row = wanted.start + 1
+        try:
+            for record_batch in _record_batches(pyarrow, parquet_file, wanted):
+                yield _text_batch(name, first_row, record_batch, path, options)
+                first_row += len(record_batch)
+            if not wanted:
+                yield TextBatch(first_row, [], None, pyarrow.RecordBatch.from_pylist([], schema))
+        except (pyarrow.ArrowException, OSError, UnicodeError) as error:
+            raise InputError(f"{name}, after row {first_row - 1}: {error}") from error
+
+    return TextTable(chosen, tuple(schema.names), len(wanted), batches())
+
+
+def _text_column(name: str, column: str | None, schema: Any) -> str:
+    """The column of the texts, also inside a struct ("doc.text")."""
+    pyarrow, _ = import_parquet()
+    top, *rest = (column or "").split(".")
+    if column is not None and column not in schema.names and rest and top in schema.names:
+        chosen, field = column, schema.field(top)
+        for part in rest:
+            if not pyarrow.types.is_struct(field.type) or field.type.get_field_index(part) < 0:
+                raise InputError(f"{name}: no column {column!r}; {named(schema.names)}, and {top!r} is {field.type}")
+            field = field.type.field(part)
+    else:
+        chosen = choose_column(name, column, schema.names)
+        field = schema.field(chosen)
+    value_type = field.type.value_type if pyarrow.types.is_dictionary(field.type) else field.type
+    if not any(
+        is_text(value_type)
+        for is_text in (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+    ):
+        raise InputError(f"{name}: the column {chosen!r} holds {field.type}, not text; {named(schema.names)}")
+    return chosen
+
+
+def _text_batch(name: str, first_row: int, record_batch: Any, path: list[str], options: TableOptions) -> TextBatch:
+    values = record_batch.column(path[0])
+    if path[1:]:
+        import pyarrow.compute
+
+        values = pyarrow.compute.struct_field(values, path[1:])
+    texts = values.to_pylist()
+    if None not in texts:
+        return TextBatch(first_row, texts, None, record_batch)
+    if options.on_null in (None, "error"):
+        raise InputError(
+            f"{name}, row {first_row + texts.index(None)}: {'.'.join(path)!r} is null; expected text", remedy="on null"
+        )
+    if options.on_null == "empty":
+        return TextBatch(first_row, [text or "" for text in texts], None, record_batch)
+    kept = [text for text in texts if text is not None]
+    return TextBatch(first_row, kept, None, record_batch.filter(values.is_valid()), len(texts) - len(kept))
+
+
+def _record_batches(pyarrow: Any, parquet_file: Any, rows: range) -> Iterator[Any]:
+    """The rows of the row groups that they lie in, BATCH_ROWS at a time; pyarrow's own batches end with row groups."""
+    groups: list[int] = []
+    row = start = 0
+    for group in range(parquet_file.num_row_groups):
+        end = row + parquet_file.metadata.row_group(group).num_rows
+        if end > rows.start and row < rows.stop:
+            start = start if groups else row
+            groups.append(group)
+        row = end
+    pending: list[Any] = []
+    row = start
+    for read in parquet_file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
+        part = read.slice(max(0, rows.start - row), max(0, rows.stop - max(row, rows.start)))
+        row += len(read)
+        while len(part):
+            room = BATCH_ROWS - sum(map(len, pending))
+            pending.append(part.slice(0, room))
+            part = part.slice(room)
+            if sum(map(len, pending)) == BATCH_ROWS:
+                yield _joined(pyarrow, pending)
+                pending = []
+        if row >= rows.stop:
+            break
+    if pending:
+        yield _joined(pyarrow, pending)
+
+
+def _joined(pyarrow: Any, batches: list[Any]) -> Any:
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pyarrow.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
+
+
+def import_parquet() -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet; InputError that names the extra where they are not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError("Parquet needs pyarrow: pip install 'gte-sdk[cli]'") from error
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,114 @@
+"""Batches of texts with their rows, and the column that the texts come from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from gte_sdk.errors import InputError
+from gte_sdk.tables.text_rows import Row, shown
+
+OnNull = Literal["error", "skip", "empty"]
+ON_NULL: tuple[OnNull, ...] = ("error", "skip", "empty")
+DEFAULT_COLUMN = "text"
+
+BATCH_ROWS = 512
+# A batch of long rows is cut earlier, so that 512 books do not lie in memory at once.
+BATCH_CHARACTERS = 4_000_000
+
+MISSING = object()
+
+
+class TableOptions(NamedTuple):
+    """How a table is read, where its format does not say it."""
+
+    column: str | None = None
+    """Where the texts are, also inside others ("doc.text"). None: "text", or the only column that there is."""
+    delimiter: str | None = None
+    """What separates the columns of CSV; None: a comma."""
+    encoding: str = "utf-8"
+    on_null: OnNull | None = None
+    """What a row without a text is: an error, left out, or an empty text. None: an error, but an empty CSV cell is an
+    empty text."""
+
+
+class TextBatch(NamedTuple):
+    first_row: int
+    """Number of the first row, from 1; a CSV header is not counted."""
+    texts: list[str]
+    rows: Sequence[Row] | None
+    """The rows with all their columns; None for a Parquet file, whose rows are in record_batch."""
+    record_batch: Any
+    """The pyarrow.RecordBatch of a Parquet file, else None."""
+    skipped: int = 0
+    """Rows left out since the batch before."""
+
+
+class TextTable(NamedTuple):
+    column: str
+    """The column that the texts come from."""
+    columns: tuple[str, ...] | None
+    """All columns; None where every row has its own (JSON)."""
+    row_count: int | None
+    """None where it is not known before the end."""
+    batches: Iterator[TextBatch]
+
+
+def batches_of(rows: Iterable[tuple[int, Row]], name: str, column: str, on_null: OnNull | None) -> Iterator[TextBatch]:
+    first_row, characters, skipped = 1, 0, 0
+    texts: list[str] = []
+    batch_rows: list[Row] = []
+    for number, row in rows:
+        text = value_of(row, column)
+        if not isinstance(text, str):
+            if text is not None and text is not MISSING:
+                raise InputError(f"{name}, row {number}: {column!r} is {shown(text)}; expected text")
+            if on_null in (None, "error"):
+                found = (
+                    f"no {column!r}; {named(list(row))}" if text is MISSING else f"{column!r} is null; expected text"
+                )
+                raise InputError(f"{name}, row {number}: {found}", remedy="on null")
+            if on_null == "skip":
+                skipped += 1
+                continue
+            text = ""
+        first_row = first_row if texts else number
+        texts.append(text)
+        batch_rows.append(row)
+        characters += len(text)
+        if len(texts) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield TextBatch(first_row, texts, batch_rows, None, skipped)
+            texts, batch_rows, characters, skipped = [], [], 0, 0
+    if texts or skipped:
+        yield TextBatch(first_row, texts, batch_rows, None, skipped)
+
+
+def value_of(row: Row, column: str) -> Any:
+    """What is in a column, or in a field of it ("doc.text"); MISSING where there is none."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return MISSING
+        value = value[part]
+    return value
+
+
+def choose_column(name: str, column: str | None, columns: list[str]) -> str:
+    """`column`, or the one that is meant where none is named."""
+    if column is None:
+        if DEFAULT_COLUMN not in columns and len(columns) != 1:
+            raise InputError(f"{name}: no column {DEFAULT_COLUMN!r}; {named(columns)}", remedy="column")
+        return DEFAULT_COLUMN if DEFAULT_COLUMN in columns else columns[0]
+    if column not in columns:
+        raise InputError(f"{name}: no column {column!r}; {named(columns)}")
+    return column
+
+
+def named(columns: Sequence[str]) -> str:
+    """The columns, for a message."""
+    return f"the columns are {', '.join(columns)}" if columns else "there are no columns"
+
+
+def rows_of(batch: TextBatch) -> str:
+    """The numbers of a batch's rows, for a message."""
+    return f"rows {batch.first_row} to {batch.first_row + len(batch.texts) + batch.skipped - 1}"

@@ -1,0 +1,97 @@
+"""The lines of a text file: decompressed, decoded, and none of them above MAX_ROW_BYTES.
+
+The limit bounds the memory that any file can take, a device without an end too. A model reads a few thousand characters
+of a text, so a longer line is a mistake or an attack.
+"""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+from gte_sdk.errors import InputError
+
+MAX_ROW_BYTES = 8 * 2**20
+# UTF-8 text begins with neither.
+_GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_lines(file: IO[bytes], name: str, encoding: str, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
+    """Yields numbered lines, without their ends of line unless kept, from a plain, gzip or Zstandard file.
+
+    Raises InputError with the line that is too long, cannot be decompressed, or is in another encoding.
+    """
+    try:
+        codec = codecs.lookup(encoding).name
+    except (LookupError, ValueError) as error:  # ValueError: a NUL in it
+        raise InputError(f"encoding={encoding!r}: {error}; give a name such as utf-16, cp1252 or latin-1") from error
+    decompressed = _decompressed(file, name)
+    lines = _utf8_lines(decompressed, name) if codec == "utf-8" else _other_lines(decompressed, name, encoding)
+    for number, line in lines:
+        yield number, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
+
+
+def too_long(name: str, what: str) -> InputError:
+    """The error for a line or row above the limit; `what` says which."""
+    return InputError(f"{name}, {what} has more than {MAX_ROW_BYTES // 2**20} MiB; cut it into several texts")
+
+
+def _utf8_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := _read(file.readline, MAX_ROW_BYTES + 1, name, number):
+        number += 1
+        if len(line) > MAX_ROW_BYTES:
+            raise too_long(name, f"line {number}")
+        if number == 1:
+            if line.startswith(_BYTE_ORDER_MARKS):
+                raise InputError(f"{name}: UTF-16, not UTF-8", remedy="encoding utf-16")
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name}, line {number}: not UTF-8 at byte {error.start}", remedy="encoding") from error
+
+
+def _other_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[int, str]]:
+    try:
+        text = io.TextIOWrapper(cast(Any, file), encoding, newline="\n")
+    except LookupError as error:  # base64 and the like
+        raise InputError(f"encoding={encoding!r}: {error}; give a name such as utf-16, cp1252 or latin-1") from error
+    number = 0
+    try:
+        while line := _read(text.readline, MAX_ROW_BYTES + 1, name, number, encoding):
+            number += 1
+            if len(line) > MAX_ROW_BYTES:
+                raise too_long(name, f"line {number}")
+            yield number, line.removeprefix("\ufeff") if number == 1 else line
+    finally:
+        text.detach()  # which would close the file of the caller
+
+
+def _read(readline: Any, limit: int, name: str, number: int, encoding: str = "") -> Any:
+    try:
+        return readline(limit)
+    except UnicodeError as error:
+        raise InputError(f"{name}, after line {number}: not {encoding}: {error}", remedy="encoding") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: pyarrow's own
+        raise InputError(f"{name}, after line {number}: {error}") from error
+
+
+def _decompressed(file: IO[bytes], name: str) -> IO[bytes]:
+    buffered = cast(io.BufferedReader, file if hasattr(file, "peek") else io.BufferedReader(cast(Any, file)))
+    try:
+        start = buffered.peek(4)[:4]
+    except OSError as error:
+        raise InputError(f"{name}: {error}") from error
+    if start.startswith(_GZIP_MAGIC):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=buffered))
+    if start == _ZSTD_MAGIC:
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise InputError(f"{name}: Zstandard needs pyarrow: pip install 'gte-sdk[cli]'") from error
+        return cast(IO[bytes], io.BufferedReader(pyarrow.CompressedInputStream(buffered, "zstd")))
+    return buffered
