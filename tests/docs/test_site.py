@@ -13,12 +13,11 @@ import pytest
 from tests.server.chromium import PROGRAM, Page, chromium_page
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 120  # a browser on a machine that does other things
 # Asks the theme's search worker directly, in the frame that stands in for a worker on file:// pages, with the index
 # that the page has loaded. Each step waits for its answer; typing into the field would race the theme's own start.
 SEARCH = """
-    (query, milliseconds) => new Promise((found) => {
-        setTimeout(() => found(["no answer"]), milliseconds);
+    (query) => new Promise((found) => {
+        setTimeout(() => found(["no answer"]), 120_000);
         const config = JSON.parse(document.querySelector("#__config").textContent);
         const worker = new Worker(new URL(config.search, new URL(config.base, location)).href);
         worker.addEventListener("message", ({ data: { type, data } }) => {
@@ -96,7 +95,7 @@ def test_the_reference_has_every_public_name_and_command(site: Path) -> None:
 
 def open_page(page: Page, file: Path) -> None:
     page.call("Page.navigate", url=file.as_uri())
-    page.wait(f"document.URL === '{file.as_uri()}' && document.readyState === 'complete'", SECONDS)
+    page.wait(f"document.URL === '{file.as_uri()}' && document.readyState === 'complete'")
 
 
 @needs_chromium
@@ -105,12 +104,12 @@ def test_pages_and_search_work_from_the_disk(site: Path, tmp_path: Path) -> None
         for address in ("index.html", "tutorial.html", "reference/embedder.html", "benchmarks.html"):
             open_page(page, site / address)
             assert page.run("document.querySelector('h1') !== null")
-            page.wait("Array.from(document.images).every((image) => image.complete && image.naturalWidth > 0)", SECONDS)
+            page.wait("Array.from(document.images).every((image) => image.complete && image.naturalWidth > 0)")
             if folder := os.environ.get("GTE_SITE_PICTURES"):
                 picture = base64.b64decode(page.call("Page.captureScreenshot")["data"])
                 (Path(folder) / f"{address.replace('/', '-')}.png").write_bytes(picture)
         open_page(page, site / "index.html")
-        found = page.run(f"({SEARCH})('rescore', {SECONDS * 1000})")
+        found = page.run(f"({SEARCH})('rescore')")
         assert any(location.startswith("how-to/shrink-vectors.html") for location in found), found
 
         asked = [

@@ -47,8 +47,8 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
-        """Until a JavaScript condition holds."""
+    def wait(self, condition: str, seconds: float = 120) -> None:
+        """Until a JavaScript condition holds; so long only on a machine that does other things."""
         held = self.run(
             f"new Promise((done) => {{ const end = Date.now() + {seconds * 1000}; const look = () => "
             f"({condition}) ? done(true) : Date.now() > end ? done(false) : setTimeout(look, 20); look(); }})"

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gte_sdk import Embedder, InputError
 from gte_sdk.server import Settings
@@ -279,7 +280,16 @@ def test_a_body_that_does_not_arrive_is_408(hasty: str) -> None:
     assert metric(hasty, "gte_held_bytes") == 0
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder) -> None:
+def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[int] = []  # the ports of clients whose connections ended, by whoever ended them
+    lose = HttpToolsProtocol.connection_lost
+
+    def noted(protocol: HttpToolsProtocol, error: Exception | None) -> None:
+        assert protocol.client is not None
+        lost.append(protocol.client[1])
+        lose(protocol, error)
+
+    monkeypatch.setattr(HttpToolsProtocol, "connection_lost", noted)
     with served(embedder, Settings("gte-mini", write_seconds=0.5)) as url, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(120)
@@ -287,7 +297,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder) -
         body = json.dumps({"model": "gte-mini", "input": ["red"] * 2000}).encode("ascii")  # an answer of 9 MB
         connection.sendall(post_head("/v1/embeddings", len(body)) + body)
         assert connection.recv(9) == b"HTTP/1.1 "
-        time.sleep(3)
+        wait_for(lambda: connection.getsockname()[1] in lost)
         received = 0
         with contextlib.suppress(ConnectionResetError):
             while chunk := connection.recv(1 << 16):

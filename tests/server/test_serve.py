@@ -18,7 +18,6 @@ import pytest
 
 from gte_sdk import Embedder
 from gte_sdk.cli.serve import name_of
-from gte_sdk.embedding.micro_batches import BATCH_TOKENS
 
 from .servers import gte_serve
 
@@ -69,7 +68,7 @@ def test_sigterm_answers_what_was_accepted(embedder: Embedder, tmp_path: Path) -
     with server_of as server, concurrent.futures.ThreadPoolExecutor(10) as pool:
         body = {"model": "gte-mini", "input": texts, "encoding_format": "float"}
         answers = [pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=body, timeout=120) for _ in range(10)]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while requests_read(server.url) < 10:
             assert time.monotonic() < deadline  # a request that came after the signal would be refused, and rightly
         server.process.send_signal(signal.SIGTERM)
@@ -201,7 +200,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 @linux_only
 def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Embedder) -> None:
-    """40 clients, four times: no error, each gets its own vector, texts share batches, memory is flat."""
+    """40 clients, four times: no error, each gets its own vector, memory is flat."""
     texts = [f"text number {number} of a client" for number in range(40)]
     expected = embedder.embed(texts)
     with gte_serve() as server:
@@ -229,29 +228,9 @@ def test_concurrent_clients_get_their_own_vectors_and_memory_stays(embedder: Emb
         # What a request leaves behind would grow in each round; what comes once does not.
         assert min(later - earlier for earlier, later in itertools.pairwise(resident)) < 4_000  # KiB
         metrics = httpx.get(f"{server.url}/metrics").text
-        (batches,) = re.findall(r"^gte_batch_texts_count (\d+)", metrics, flags=re.MULTILINE)
         (embedded,) = re.findall(r"^gte_texts_total (\d+)", metrics, flags=re.MULTILINE)
-        assert int(embedded) / int(batches) > 2
         (answered,) = re.findall(r'^gte_requests_total{route="/v1/embeddings",status="200"} (\d+)', metrics, flags=re.M)
         assert answered == embedded
-
-
-def test_a_single_text_does_not_wait_for_a_large_request() -> None:
-    with gte_serve() as server:
-        large = {"model": "gte-mini", "input": ["word " * 250] * 2000}  # work enough to be cut short by the end
-        assert 200 * BATCH_TOKENS < 250 * 2000
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            whole = pool.submit(httpx.post, f"{server.url}/v1/embeddings", json=large, timeout=120)
-            deadline = time.monotonic() + 60
-            while httpx.get(f"{server.url}/health").json()["queued_texts"] == 0:
-                assert time.monotonic() < deadline
-            for _ in range(3):
-                answer = httpx.post(
-                    f"{server.url}/v1/embeddings", json={"model": "gte-mini", "input": "red"}, timeout=60
-                )
-                assert answer.status_code == 200
-                assert not whole.done()
-            server.process.kill()
 
 
 def test_the_openapi_document_holds(url: str) -> None:

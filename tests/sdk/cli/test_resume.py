@@ -161,6 +161,10 @@ def test_nothing_to_resume_is_a_first_run_and_standard_output_has_none(model: Pa
     assert "--resume goes on with a file; name it with --output" in result.stderr
 
 
+def records_of(journal: Path) -> bytes:
+    return journal.read_bytes().partition(b"\n")[2]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(
     "signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM] if sys.platform != "win32" else []
@@ -176,9 +180,9 @@ def test_a_killed_process_is_resumed(model: Path, source: Path, signal_number: s
         process.stdin.write("".join(f"{line}\n" for line in lines.splitlines()[:1500]))
         process.stdin.flush()  # two batches of it are embedded, then it waits for more
         journal = output.with_name("out.npy.unfinished")
-        while process.poll() is None and (not journal.exists() or journal.stat().st_size < 1024 * 20):
+        kept = 2 * (512 * Embedder(model).dim * 4 + 45)  # two records: vectors, and what stands before them
+        while process.poll() is None and not (journal.exists() and len(records_of(journal)) == kept):
             threading.Event().wait(0.02)
-        threading.Event().wait(0.2)  # what was seen may be the last record's first pages
         process.send_signal(signal_number)
         with contextlib.suppress(BrokenPipeError):
             process.communicate(timeout=120)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gte_sdk.embedding import micro_batches
-from gte_sdk.embedding.micro_batches import BATCH_TOKENS, TURN_TOKENS, MicroBatcher
+from gte_sdk.embedding.micro_batches import BATCH_TOKENS, LANES, TURN_TOKENS, MicroBatcher
 
 
 def first_ids(ids: list[list[int]]) -> NDArray[np.float32]:
@@ -77,6 +77,26 @@ def test_who_waits_at_the_same_time_is_embedded_together(together: bool, batches
 
     asyncio.run(callers())
     assert sorted(model.batches) == batches
+
+
+def test_a_single_text_does_not_wait_for_a_large_request() -> None:
+    """Callers take turns of TURN_TOKENS tokens: it is in the next batch, whatever the large request still has."""
+    model = Gate()
+
+    async def callers() -> None:
+        batcher = MicroBatcher(model, 1)
+        large = batcher.submit([[number] * TURN_TOKENS for number in range(40)])
+        await asyncio.sleep(0)
+        single = batcher.submit([[99]])
+        await asyncio.sleep(0)
+        assert batcher.queued_texts > 20  # most of the large request is still to come
+        model.opened.set()
+        await asyncio.gather(large, single)
+
+    asyncio.run(callers())
+    assert sum(map(len, model.batches)) == 41
+    (turn,) = [number for number, batch in enumerate(model.batches) if 99 in batch]
+    assert turn <= LANES  # right after the batch that each lane had begun
 
 
 def test_a_cancelled_caller_gives_its_place_back() -> None:
