@@ -1,7 +1,7 @@
-"""`gte bench`: how fast a model embeds on this machine, in a few seconds.
+"""`gte bench`: measures how fast a model embeds on this machine, in a few seconds.
 
-The texts are made of English words by a fixed rule: as many tokens as real ones, though of no meaning, and the speed of
-a text encoder does not depend on meaning. Figures of different machines compare, with other texts' they need not.
+The texts are English words in an order set by a fixed rule. They have as many tokens as real texts but no meaning,
+which does not change the speed of a text encoder. Compare the figures of different machines, not those of other texts.
 """
 
 import json
@@ -31,7 +31,7 @@ class Workload(NamedTuple):
     longest: int
     """Words of a text."""
     batch: int
-    """Texts given at a time; 1 measures the wait for one text."""
+    """Texts for each call; 1 measures the latency of one text."""
 
 
 _WORKLOADS = (
@@ -48,7 +48,7 @@ class Measured(NamedTuple):
     texts_per_second: float
     tokens_per_second: float
     p50_ms: float
-    """Of one call with the whole batch."""
+    """The latency of one call with the whole batch."""
     p99_ms: float
 
 
@@ -58,12 +58,12 @@ class Measured(NamedTuple):
     "--seconds", type=click.FloatRange(min=0.1), default=3.0, show_default=True,
     help="How long to measure each kind of text.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def bench(model: str, device: str, threads: int | None, seconds: float, as_json: bool) -> None:
-    """Measure texts and tokens a second of a model on this machine.
+    """Measure how many texts and tokens a second a model embeds on this machine.
 
-    Each kind of text is embedded once to warm up, then again and again for some seconds, tokenization included. Other
-    programs that run meanwhile make it slower.
+    Each kind of text is embedded once to warm up, then repeatedly for some seconds, including tokenization. Programs
+    that run at the same time slow it down.
 
     \b
     Examples:

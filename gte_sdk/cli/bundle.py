@@ -1,4 +1,4 @@
-"""`gte bundle` and `gte verify`: a model in one file for where there is no network, and the proof that it is whole."""
+"""`gte bundle` and `gte verify`: a model in one file, for machines without a network, and a check of every file."""
 
 import json
 from pathlib import Path
@@ -34,18 +34,18 @@ _LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 @click.argument("output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--variant", "variants", multiple=True, type=click.Choice(list(GRAPH_FILES)),
-    help="Only this graph of the model; may be repeated; by default all that are there.",
+    help="Include only this graph of the model. Can be repeated. By default all graphs are included.",
 )  # fmt: skip
-@click.option("--revision", metavar="REVISION", help="Branch, tag or commit of a Hub model.")
+@click.option("--revision", metavar="REVISION", help="The branch, tag or commit of a Hub model.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--quiet", "-q", is_flag=True, help="No summary; errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only, no summary.")
 def bundle(
     model: str, output: Path, variants: tuple[str, ...], revision: str | None, overwrite: bool, quiet: bool
 ) -> None:
     """Put a model into one FILE, with a SHA-256 of everything in it.
 
-    MODEL is a bundled name, a model directory, or a Hub name. FILE is opened as it is, by `Embedder("FILE")` and by
-    --model FILE, without unpacking it; it is a ZIP that any tool unpacks. The same model gives the same bytes.
+    MODEL is a bundled name, a model directory, or a Hub name. `Embedder("FILE")` and --model FILE open FILE directly,
+    without unpacking it. FILE is a ZIP file that any ZIP tool unpacks. The same model always gives the same bytes.
 
     \b
     Examples:
@@ -66,13 +66,13 @@ def bundle(
 
 @click.command()
 @click.argument("model", metavar="MODEL")
-@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
-@click.option("--quiet", "-q", is_flag=True, help="No summary; errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only, no summary.")
 def verify(model: str, as_json: bool, quiet: bool) -> None:
     """Check every file of a model against its recorded SHA-256, and that the model embeds.
 
-    MODEL is a bundle (app.gte), a model directory with gte.json, or a bundled name. Exit code 0: whole; 1: not, and the
-    message names the file.
+    MODEL is a bundle (app.gte), a model directory with gte.json, or a bundled name. The exit code is 0 if all files
+    are intact. Otherwise it is 1, and the message names the file.
 
     \b
     Examples:
@@ -84,7 +84,7 @@ def verify(model: str, as_json: bool, quiet: bool) -> None:
     embedder = Embedder(model, offline=True)
     length = float(np.linalg.norm(embedder.embed("A text of the self test.")))
     if not abs(length - 1) <= 1e-4:  # NaN too
-        raise ModelFormatError(f"{description.path} gives vectors of length {length:.6f} where 1 belongs")
+        raise ModelFormatError(f"{description.path} gives vectors of length {length:.6f} instead of 1")
     if as_json:
         result = {
             "model": str(description.path), "name": description.name, "fingerprint": embedder.fingerprint,
@@ -99,7 +99,7 @@ def _files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[s
     """The files by their names inside; those that are recorded in gte.json are checked."""
     folder = description.path
     if not isinstance(folder, Path):
-        raise InputError(f"{folder} is a bundle already; copy it")
+        raise InputError(f"{folder} is already a bundle; copy it")
     graphs = available_variants(description)
     if missing := [variant for variant in variants if variant not in graphs]:
         raise InputError(f"--variant {missing[0]}: {folder} holds {sorted(graphs)}")

@@ -1,4 +1,4 @@
-"""The group of commands. A command lives in a file of its own and is listed at the end."""
+"""The group of commands. Each command has its own file and is added at the end."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from gte_sdk.errors import GteError
 
 
 class _ReportingGroup(click.Group):
-    """Turns what can go wrong in the world into one line and exit code 1; our own mistakes keep their traceback."""
+    """Turns expected errors into one line and exit code 1. Bugs keep their traceback."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -39,12 +39,12 @@ class _ReportingGroup(click.Group):
 @click.group(
     cls=_ReportingGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command says more with --help. Results go to standard output, everything else to standard error.",
+    epilog="Run a command with --help for details. Results go to standard output, all else to standard error.",
 )
 @click.version_option(gte_sdk.__version__, prog_name="gte-sdk", message="%(prog)s %(version)s")
 @click.pass_context
 def gte(context: click.Context) -> None:
-    """Text embeddings on your own machine: search files by meaning, turn texts into vectors.
+    """Embed texts on your own machine: search files by meaning, turn texts into vectors.
 
     \b
     Examples:

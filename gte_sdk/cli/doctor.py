@@ -1,4 +1,4 @@
-"""`gte doctor`: what this machine, this installation and this process really give the SDK, and a self test."""
+"""`gte doctor`: what this machine, installation and process offer the SDK, and a self-test."""
 
 import importlib.metadata
 import json
@@ -30,7 +30,7 @@ from gte_sdk.runtime.tokens import pad_batch
 from gte_sdk.threads import available_threads, deciding_limit, process_cgroup_quota, thread_limits
 
 _PACKAGES = ("numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "click", "tqdm", "pyarrow", "huggingface-hub")
-# What decides which kernels run, of the many features that a CPU names.
+# The CPU features that decide which kernels run.
 _CPU_FEATURES = (
     "avx2",
     "fma",
@@ -48,11 +48,11 @@ _TEXTS = ("A kitten sleeps on the sofa.", "Where is the young cat?", "Interest r
 
 @click.command()
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def doctor(model: str, device: str, threads: int | None, as_json: bool) -> None:
-    """Report versions, CPU, threads and caches, and test that the model embeds.
+    """Report versions, CPU, threads and caches, and check that the model embeds.
 
-    Exit code 0 where the self test passes, else 1. Put its output into a report of a problem.
+    The exit code is 0 if the self-test passes, else 1. Include the output when you report a problem.
 
     \b
     Examples:
@@ -112,7 +112,7 @@ def _read(path: str) -> str:
 
 
 def _onnxruntime() -> dict[str, Any]:
-    """What the installed packages offer; that CUDA is offered does not say that it starts, the self test does."""
+    """What the installed packages offer. Whether an offered CUDA starts is seen in the self-test."""
     try:
         offered = list(import_onnxruntime().get_available_providers())
     except DeviceError as error:

@@ -1,4 +1,4 @@
-"""`gte index`: keeps the passages and vectors of folders in one file, which `gte search` answers from."""
+"""`gte index`: keeps the passages and vectors of folders in a passage index, which `gte search` answers from."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.passages.store import PassageStore, Settings, is_passage_store
 from gte_sdk.passages.updating import Changes, update_index
 
-# Looking at the files of a large folder takes a while; a watch spends at most this part of its time on it.
+# Checking the files of a large folder takes a while. A watch spends at most this share of its time on it.
 _WATCH_SHARE = 0.05
 
 
@@ -24,21 +24,21 @@ _WATCH_SHARE = 0.05
 @click.argument("paths", metavar="[FOLDER]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--output", "-o", "output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="The index; made if it is not there, else brought up to date.",
+    help="The passage index. It is created if it does not exist, else updated.",
 )  # fmt: skip
 @click.option(
-    "--glob", "globs", multiple=True, metavar="PATTERN", help="Only files in folders whose name or path matches."
+    "--glob", "globs", multiple=True, metavar="PATTERN", help="Read only files whose name or path in a folder matches."
 )
-@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Leave out files and folders that match.")
-@click.option("--watch", is_flag=True, help="Stay, and keep the index up to date until Ctrl-C.")
+@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Skip files and folders that match.")
+@click.option("--watch", is_flag=True, help="Keep running and keep the index up to date, until Ctrl-C.")
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, metavar="SECONDS",
-    help="How long a watch waits between two looks at the files.",
+    help="With --watch: how long to wait between two checks of the files.",
 )  # fmt: skip
-@click.option("--rebuild", is_flag=True, help="Make the index anew; the old one answers until that is done.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object on standard output after each update.")
+@click.option("--rebuild", is_flag=True, help="Build a new index. The old one answers until it is complete.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object on standard output after each update.")
 @model_options
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar, notices or summary; errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only: no progress bar, notices or summary.")
 @click.pass_context
 def index(
     context: click.Context,
@@ -55,21 +55,21 @@ def index(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Keep an index of the text files at and below each FOLDER, for `gte search`.
+    """Build or update an index of the text files at and below each FOLDER, for `gte search`.
 
-    The first run embeds every passage; a later one only what was added or changed, and forgets what was deleted.
-    Without a FOLDER, the index stays one of the folders, patterns and model that it has. Each batch is saved as it is
-    done: after Ctrl-C or a kill, the same command goes on.
+    The first run embeds every passage. Later runs embed only what was added or changed, and remove what was deleted.
+    Without a FOLDER, the index keeps its folders, patterns and model. Each batch is saved as soon as it is done: after
+    Ctrl-C or a kill, the same command continues from there.
 
     \b
     Examples:
       gte index ~/notes --output notes.index
-      gte index --output notes.index                # again, after some notes were written
+      gte index --output notes.index                # again, after writing some notes
       gte index src docs --glob "*.py" --glob "*.md" -o project.index --watch
       gte search "how are passages ranked?" notes.index
     """
     if output.exists() and not is_passage_store(output):
-        raise InputError(f"{output} exists and is not an index of passages; name another file")
+        raise InputError(f"{output} exists and is not a passage index; name another file")
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     model_is_given = context.get_parameter_source("model") is not ParameterSource.DEFAULT
@@ -107,12 +107,12 @@ def index(
                 keep_current(lambda: _update(store, embedder, as_json, quiet, notices), interval)
     except KeyboardInterrupt:
         if not quiet:
-            click.echo(f"gte: {target} is saved as far as it went; the same command goes on", err=True)
+            click.echo(f"gte: {target}: finished work is saved; run the same command again to continue", err=True)
         raise
 
 
 def keep_current(look: Callable[[], object], interval: float) -> None:
-    """Looks again and again until Ctrl-C: after `interval` seconds, or longer where a look takes long."""
+    """Calls `look` until Ctrl-C, every `interval` seconds, or less often if a call takes long."""
     while True:
         started = time.monotonic()
         look()
@@ -121,7 +121,7 @@ def keep_current(look: Callable[[], object], interval: float) -> None:
 
 
 def _settings_of(path: Path, must_be_whole: bool = True) -> Settings | None:
-    """None where there is no index, or where it is damaged and need not be whole since it is to be replaced."""
+    """Returns None if there is no index, or if it is damaged but will be replaced anyway."""
     if not path.exists():
         return None
     try:
@@ -134,7 +134,7 @@ def _settings_of(path: Path, must_be_whole: bool = True) -> Settings | None:
 
 
 def _drop_unless_same(path: Path, settings: Settings) -> None:
-    """What an interrupted rebuild left is gone on with if it was of the same model, else it is deleted."""
+    """Keeps what an interrupted rebuild with the same model left, and deletes anything else."""
     left = _settings_of(path, must_be_whole=False) if is_passage_store(path) else None
     if left is None or left.fingerprint != settings.fingerprint:
         path.unlink()

@@ -32,7 +32,7 @@ def model_options(command: Command) -> Command:
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--threads", type=click.IntRange(min=1), metavar="N",
-            help="Threads to use; by default as many as this process may.",
+            help="The number of threads; by default as many as this process may use.",
         ),
     )  # fmt: skip
     for option in reversed(options):

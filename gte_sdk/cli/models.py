@@ -1,4 +1,4 @@
-"""`gte models` and `gte download`: which models are on this machine, and fetching one of the Hub for later."""
+"""`gte models` and `gte download`: lists the models on this machine, and downloads one from the Hub for later."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ from gte_sdk.model_files.hub import cached_models, fetch_model, is_hub_name
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A JSON list, with the paths.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with the paths.")
 def models(as_json: bool) -> None:
-    """List the models that work without a network: those in the package, and those of the Hub's cache.
+    """List the models that work without a network: those in the package and those in the Hub's cache.
 
     \b
     Examples:
@@ -48,17 +48,17 @@ def models(as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("--revision", metavar="REVISION", help="Branch, tag or commit; a commit pins the model.")
+@click.option("--revision", metavar="REVISION", help="The branch, tag or commit. A commit pins the model.")
 @click.option(
     "--variant", "variants", multiple=True, type=click.Choice(list(GRAPH_FILES)),
-    help="Which graph; may be repeated; by default one, fp32 where there is one.",
+    help="The graph to download. Can be repeated. By default one graph, fp32 if there is one.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="The result as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def download(name: str, revision: str | None, variants: tuple[str, ...], as_json: bool) -> None:
-    """Fetch a model of the Hub into its cache, so that it works without a network from then on.
+    """Download a model from the Hub into its cache, so that it works without a network from then on.
 
-    NAME has the form owner/model. The folder of the model is printed on standard output; what is there already is not
-    fetched again.
+    NAME has the form owner/model. The command prints the model's folder on standard output. Files that are already in
+    the cache are not downloaded again.
 
     \b
     Examples:
@@ -66,11 +66,11 @@ def download(name: str, revision: str | None, variants: tuple[str, ...], as_json
       gte download thenlper/gte-small --revision main --variant int8 --variant fp32
     """
     if not is_hub_name(name):
-        raise click.UsageError(f"{name!r} is no Hub name; it has the form owner/model, such as thenlper/gte-small")
+        raise click.UsageError(f"{name!r} is not a Hub name; give owner/model, such as thenlper/gte-small")
     folders = [fetch_model(name, variant, revision, False) for variant in variants or ("auto",)]
     description = read_model_dir(folders[-1])
     if len(set(folders)) > 1:
-        raise HubError(f"{name} changed while it was fetched; pin it with --revision {folders[-1].name}")
+        raise HubError(f"{name} changed during the download; pin it with --revision {folders[-1].name}")
     if as_json:
         click.echo(json.dumps({**_described(name, "cache", description), "revision": folders[-1].name}))
         return

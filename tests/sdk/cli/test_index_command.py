@@ -217,7 +217,7 @@ def test_an_unfinished_index_answers_and_says_so(
         patch.setattr(PassageStore, "put_files", interrupted)
         result = run("index", folder, "-o", index)
     assert result.exit_code != 0
-    assert f"{index} is saved as far as it went; the same command goes on" in result.stderr
+    assert f"{index}: finished work is saved; run the same command again to continue" in result.stderr
     assert f"{index} is not finished; to finish it: gte index --output {index}" in run("search", "slow", index).stderr
     assert len(answers("slow", index, "-k", "9")) == 1
     # The three texts were embedded before the interruption; only their files are entered now.
@@ -319,7 +319,7 @@ def test_what_is_no_index_is_never_overwritten(model: Path, folder: Path, tmp_pa
     for options in ([], ["--rebuild"]):
         result = run("index", folder, "-o", tmp_path / "letter.txt", "--model", model, *options)
         assert result.exit_code == 1
-        assert "letter.txt exists and is not an index of passages; name another file" in result.stderr
+        assert "letter.txt exists and is not a passage index; name another file" in result.stderr
     assert (tmp_path / "letter.txt").read_text(encoding="utf-8") == "mine"
     vectors = Index(2)
     vectors.add(np.eye(2, dtype=np.float32))

@@ -77,7 +77,7 @@ def test_models_describe_the_one_in_the_package() -> None:
 def test_download_wants_a_name_of_the_hub() -> None:
     result = run("download", "gte-mini")
     assert result.exit_code == 2
-    assert "'gte-mini' is no Hub name" in result.stderr
+    assert "'gte-mini' is not a Hub name" in result.stderr
 
 
 def test_the_doctor_reports_what_this_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
