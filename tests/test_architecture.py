@@ -118,7 +118,6 @@ LEFT = {
     "gte_sdk/model_files/directory.py model_files imports embedding",
     "gte_sdk/runtime/opening.py runtime imports embedding",
     "gte_sdk/tables/parts.py tables imports cli",
-    "csrc/search/kernels/panel.cpp search/kernels includes search",
     "csrc/encoder/forward_pass.hpp  lines, at most 400",
     "tests/sdk/embedding/test_embedder.py  lines, at most 400",
     "tests/server/test_refusals.py  lines, at most 400",

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "machine/half.hpp"
+
 namespace gte {
 
 size_t row_words(RowType type, size_t dim) {
@@ -26,50 +28,6 @@ double norm_in_double(const float* values, size_t dim) {
         sum += static_cast<double>(values[i]) * values[i];
     }
     return std::sqrt(sum);
-}
-
-uint16_t half_from_float(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    const uint32_t sign = (bits >> 16) & 0x8000;
-    const uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000) {
-        return static_cast<uint16_t>(sign | 0x7e00);  // NaN
-    }
-    if (magnitude >= 0x477ff000) {
-        return static_cast<uint16_t>(sign | 0x7c00);  // rounds to 65536 or more
-    }
-    if (magnitude < 0x38800000) {
-        // Below the least normal half: adding 0.5 aligns the last place to 2^-24 and rounds in the float unit.
-        float shifted;
-        std::memcpy(&shifted, &magnitude, sizeof shifted);
-        shifted += 0.5f;
-        uint32_t shifted_bits;
-        std::memcpy(&shifted_bits, &shifted, sizeof shifted_bits);
-        return static_cast<uint16_t>(sign | (shifted_bits - 0x3f000000));
-    }
-    // Exponent bias 127 to 15; the odd bit makes ties go to even.
-    const uint32_t odd = (magnitude >> 13) & 1;
-    return static_cast<uint16_t>(sign | ((magnitude - (112u << 23) + 0x0fff + odd) >> 13));
-}
-
-float float_from_half(uint16_t half) {
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-    const uint32_t exponent = (half >> 10) & 0x1f;
-    const uint32_t fraction = half & 0x03ff;
-    float value;
-    if (exponent == 0) {
-        value = static_cast<float>(fraction) * 0x1p-24f;
-        uint32_t bits;
-        std::memcpy(&bits, &value, sizeof bits);
-        bits |= sign;
-        std::memcpy(&value, &bits, sizeof value);
-        return value;
-    }
-    const uint32_t wide_exponent = exponent == 0x1f ? 0xff : exponent + 112;
-    const uint32_t bits = sign | (wide_exponent << 23) | (fraction << 13);
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
 }
 
 float encode_int8(const float* values, size_t dim, int8_t* codes) {

@@ -18,10 +18,6 @@ size_t row_words(RowType type, size_t dim);
 
 double norm_in_double(const float* values, size_t dim);
 
-// Round to nearest, ties to even. Values beyond the range of half become infinite.
-uint16_t half_from_float(float value);
-float float_from_half(uint16_t half);
-
 // codes: dim bytes in -127 .. 127. Returns 1 / |codes|, or 0 for a row of zeros.
 float encode_int8(const float* values, size_t dim, int8_t* codes);
 

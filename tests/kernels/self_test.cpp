@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "machine/half.hpp"
 #include "search/checksum.hpp"
 #include "search/row_types.hpp"
 #include "search/kernels/kernels.hpp"

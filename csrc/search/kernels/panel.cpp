@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "machine/cpu.hpp"
-#include "search/row_types.hpp"
+#include "machine/half.hpp"
 #include "search/kernels/transpose_avx512.hpp"
 
 #if defined(GTE_X86)
