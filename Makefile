@@ -1,20 +1,17 @@
 # Everything that a developer, a newcomer or CI runs. Each target does its own set-up from a fresh clone.
-#   make demo    install the package into .venv and ask its documentation three questions
-#   make check   formatting, lint and types
-#   make test    the installed wheel without PyTorch, training and export from the checkout
-#   make test-integrations  the adapters against the frameworks themselves, 1.5 GB of packages
-#   make desktop-example  freezes examples/desktop, runs it on an X server without a network
-#   make site    the documentation as a web site in build/site, to be read from the disk too
-#   make sanitize, make test-aarch64, make interop: slower checks, see csrc/sanitize.mk and docs/export.md
+# `make` alone lists the targets: the line after ## says what each one is for.
 .DELETE_ON_ERROR:
-.PHONY: demo check test test-wheel test-checkout test-integrations desktop-example interop site format clean
+.PHONY: help demo check test test-wheel test-checkout test-integrations desktop-example interop site format clean
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
-demo: .venv/.user
+help: ## list these targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 28
+
+demo: .venv/.user ## install the package into .venv and ask its documentation three questions
 	.venv/bin/python examples/standard_library_docs.py build/standard-library-docs
 	printf '%s\n' \
 	  "How do I embed texts that are too long for the model?" \
@@ -22,45 +19,47 @@ demo: .venv/.user
 	  "How can I match file names with wildcards?" \
 	  | .venv/bin/gte search - -k 2 README.md docs build/standard-library-docs
 
-check: .venv/.development
+check: .venv/.development ## formatting, lint and types: what a commit must pass, in seconds
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-test: test-wheel test-checkout
+test: test-wheel test-checkout ## both parts of the tests, then what was skipped and why
+	@.venv/bin/python tests/skipped.py build/test-wheel.xml build/test-checkout.xml
 
 # Away from the checkout's root, where `import gte_sdk` would find the sources instead of the installed wheel.
-test-wheel: .venv-wheel/.installed
+test-wheel: .venv-wheel/.installed ## the installed wheel, without PyTorch: tests/sdk and tests/kernels
 	mkdir -p build/away
-	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/sdk ../../tests/kernels
+	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. \
+	  --junit-xml ../test-wheel.xml ../../tests/sdk ../../tests/kernels
 
-test-checkout: .venv/.development dist/.built
-	.venv/bin/python -m pytest tests --ignore tests/sdk --ignore tests/kernels --ignore tests/integrations
+test-checkout: .venv/.development dist/.built ## the other tests: training, export, the server, documentation, architecture
+	.venv/bin/python -m pytest --junit-xml build/test-checkout.xml tests \
+	  --ignore tests/sdk --ignore tests/kernels --ignore tests/integrations
 
-# The adapters, against the frameworks themselves and the installed wheel.
-test-integrations: .venv-integrations/.installed
+test-integrations: .venv-integrations/.installed ## the adapters against the frameworks themselves, 1.5 GB of packages
 	mkdir -p build/away
 	cd build/away && ../../.venv-integrations/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/integrations
 
 # PyInstaller takes what is in its environment, so that holds the wheel and nothing else; see docs/desktop.md.
-desktop-example: .venv/.development .venv-desktop/.installed
+desktop-example: .venv/.development .venv-desktop/.installed ## freeze examples/desktop and run it on an X server, no network
 	.venv-desktop/bin/pyinstaller --noconfirm --log-level WARN --distpath build/desktop --workpath build/desktop-work \
 	  examples/desktop/folder_search.spec
 	GTE_FROZEN_EXAMPLE=build/desktop/folder-search .venv/bin/python -m pytest -s tests/examples/test_frozen_desktop.py
 
 # Each client in an environment of its own, transformers.js by npm; see docs/export.md.
-interop: .venv/.development
+interop: .venv/.development ## an exported model in other clients: transformers.js, fastembed and more
 	.venv/bin/python -m export.interop.compare build/interop
 
 # Its commands' pages ask the package itself, so it is installed beside the site's tools.
-site: .venv-site/.installed
+site: .venv-site/.installed ## the documentation as a web site in build/site, to be read from the disk too
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict
 
-format: .venv/.development
+format: .venv/.development ## format the code and mend what the linter can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-clean:
+clean: ## remove environments and build outputs
 	rm -rf .venv .venv-wheel .venv-integrations .venv-desktop .venv-site build dist
 
 .venv/bin/python:

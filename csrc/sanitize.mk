@@ -1,9 +1,7 @@
 # The kernels under sanitizers, and on an emulated ARM CPU. Included by the Makefile.
-#   make sanitize      the self-tests and the extension's tests under ASan with UBSan, then under TSan
-#   make test-aarch64  the self-tests, cross-compiled, under qemu-user (Debian: cmake g++-aarch64-linux-gnu qemu-user)
 .PHONY: sanitize test-aarch64 sanitize-address sanitize-thread
 
-sanitize: sanitize-address sanitize-thread
+sanitize: sanitize-address sanitize-thread ## self-tests and the extension's tests under ASan and UBSan, then under TSan
 
 # Python itself is not instrumented: the sanitizer's library is loaded before it, and its leak check, which would report
 # the interpreter's own memory, stays off.
@@ -38,8 +36,8 @@ CROSS_TOOLS := cmake aarch64-linux-gnu-g++ qemu-aarch64
 CROSS_MISSING := $(foreach tool,$(CROSS_TOOLS),$(if $(shell command -v $(tool)),,$(tool)))
 
 # Once with everything that the emulator knows, once on a core without the dot product. qemu-user does not survive the
-# fork of a process with threads.
-test-aarch64:
+# fork of a process with threads. Debian: cmake g++-aarch64-linux-gnu qemu-user.
+test-aarch64: ## the self-tests, cross-compiled, on an emulated ARM CPU
 ifneq ($(strip $(CROSS_MISSING)),)
 	@echo "test-aarch64: skipped, not installed: $(CROSS_MISSING)"
 else
