@@ -8,6 +8,7 @@ from export.directory.layout import find_transformer_config
 from export.directory.output import ExportError
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
+from gte_sdk.model_files.hub_errors import explain_failure
 from gte_sdk.model_files.published import CONFIG_JSON, read_json, read_module_types
 from training.encoders.encoder import AnyEncoder
 from training.encoders.encoder_files import load_encoder, resolve_directory
@@ -61,4 +62,4 @@ def _fetch_card(name: str, commit: str) -> None:
     except EntryNotFoundError:
         return
     except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
-        raise HubError(f"{name}: {CARD} could not be fetched from the Hub: {error}; check the network") from error
+        raise HubError(f"{CARD} of {name} {explain_failure(error, name)}") from error

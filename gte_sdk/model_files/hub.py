@@ -26,7 +26,7 @@ from gte_sdk.model_files.directory import (
     external_data_names,
     sha256_of_file,
 )
-from gte_sdk.model_files.hub_errors import Wanted, explained, is_unreachable, no_graph
+from gte_sdk.model_files.hub_errors import Wanted, is_unreachable, no_graph, to_hub_error
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
@@ -98,7 +98,7 @@ def fetch_model(model: str, variant: str, revision: str | None, offline: bool | 
                 stacklevel=4,
             )
             return snapshot
-        raise explained(wanted, error) from error
+        raise to_hub_error(wanted, error) from error
     return _downloaded_snapshot(wanted, info)
 
 
@@ -194,7 +194,7 @@ def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
     except HubError:
         raise
     except Exception as error:  # HTTP, connection, time-out and disk errors share no base
-        raise explained(wanted, error) from error
+        raise to_hub_error(wanted, error) from error
     config = _cached(wanted.model, CONFIG_JSON, commit).path
     assert config is not None
     return config.parent

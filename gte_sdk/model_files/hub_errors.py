@@ -75,10 +75,19 @@ def is_unreachable(error: BaseException) -> bool:
     return not isinstance(error, HFValidationError)
 
 
-def explained(wanted: Wanted, error: BaseException) -> HubError:
-    """The HubError that says what `error`, raised by huggingface_hub, means."""
+def to_hub_error(wanted: Wanted, error: BaseException) -> HubError:
+    """The HubError that says what `error`, raised by huggingface_hub, means for a model."""
+    return HubError(f"{wanted} {explain_failure(error, wanted.model)}")
+
+
+def explain_failure(error: BaseException, repository: str) -> str:
+    """What `error`, raised by huggingface_hub, means: the rest of a sentence that begins with what was wanted.
+
+    `repository` is owner/name; for a data set it is datasets/owner/name, as in its address.
+    """
     from huggingface_hub import constants
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
@@ -89,7 +98,7 @@ def explained(wanted: Wanted, error: BaseException) -> HubError:
 
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
-    page = f"{constants.ENDPOINT}/{wanted.model}"
+    page = f"{constants.ENDPOINT}/{repository}"
     status = _status(error)
     if isinstance(error, GatedRepoError):
         what = f"is gated; accept its terms at {page} and set HF_TOKEN to a token of that account"
@@ -97,6 +106,8 @@ def explained(wanted: Wanted, error: BaseException) -> HubError:
         what = f"is not on {constants.ENDPOINT}, or is private; check the name, or set HF_TOKEN if it is private"
     elif isinstance(error, RevisionNotFoundError):
         what = f"has no such branch, tag or commit; {page}/commits/main lists the commits"
+    elif isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        what = f"names a file that the repository does not have; {page}/tree/main lists its files"
     elif isinstance(error, HFValidationError):
         what = f"is no valid Hub name: {_first_line(error)}"
     elif isinstance(error, OfflineModeIsEnabled):
@@ -121,7 +132,7 @@ def explained(wanted: Wanted, error: BaseException) -> HubError:
             f"could not be fetched from {constants.ENDPOINT}: {_first_line(error)}; "
             "check network, HTTPS_PROXY and HF_ENDPOINT"
         )
-    return HubError(f"{wanted} {what}")
+    return what
 
 
 def _status(error: BaseException) -> int | None:

@@ -66,7 +66,7 @@ def test_a_name_that_the_hub_does_not_have(bert_checkpoint: Path, tmp_path: Path
         result = export_from_hub(endpoint, tmp_path / "cache", tmp_path / "model", "somebody/else")
     assert result.returncode == 1
     (message,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert "somebody/else could not be fetched from the Hub" in message
+    assert message.startswith(f"Error: encoder somebody/else is not on {endpoint}, or is private; check the name")
     assert not (tmp_path / "model").exists()
 
 
@@ -74,7 +74,8 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     result = export_from_hub("http://127.0.0.1:9", tmp_path / "cache", tmp_path / "model")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert f"{NAME} could not be fetched from the Hub" in result.stderr
+    assert f"Error: encoder {NAME} could not be fetched from http://127.0.0.1:9: " in result.stderr
+    assert "check network, HTTPS_PROXY and HF_ENDPOINT" in result.stderr
     assert not (tmp_path / "model").exists()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gte_sdk.model_files.hub_errors import explain_failure
 from training.data.docstrings import write_docstring_pairs
 from training.data.pairs import DEFAULT_CACHE, PairsError, Source, open_source
 
@@ -108,8 +109,7 @@ def _fetch_from_hub(pattern: str) -> Path:
     try:
         return Path(hf_hub_download(repository, at["file"], repo_type="dataset", revision=at["revision"]))
     except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
-        reason = " ".join(str(error).split())
-        raise PairsError(f"source {pattern!r} could not be fetched from the Hub: {reason}") from error
+        raise PairsError(f"source {pattern!r} {explain_failure(error, f'datasets/{repository}')}") from error
 
 
 def _parse_hub_file(pattern: str) -> re.Match[str]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from gte_sdk.errors import HubError, ModelFormatError
 from gte_sdk.model_files.directory import SPECIAL_TOKENS_JSON, TOKENIZER_JSON, read_matryoshka_dims
+from gte_sdk.model_files.hub_errors import explain_failure
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
@@ -72,8 +73,7 @@ def resolve_directory(directory_or_hub_name: str | Path) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_READ_PATTERNS))
     except Exception as error:  # HTTP, connection, time-out, disk and validation errors share no base
-        reason = " ".join(str(error).split())
-        raise HubError(f"encoder {name} could not be fetched from the Hub: {reason}") from error
+        raise HubError(f"encoder {name} {explain_failure(error, name)}") from error
 
 
 def load_encoder(
