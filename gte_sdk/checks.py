@@ -33,10 +33,31 @@ def check_seconds(name: str, value: float | None) -> float | None:
 
 
 def check_iterable(texts: Iterable[str]) -> Iterable[str]:
-    """Refuses what iterates but is no ordered collection of texts; embed() gives rows in the order of its input."""
+    """`texts` if it is an ordered collection: the rows of the vectors have its order. Raises InputTypeError.
+
+    A table is refused too, because it iterates over the names of its columns.
+    """
+    kind = type(texts).__name__
     if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or not isinstance(texts, Iterable):
-        raise InputTypeError(f"texts is a {type(texts).__name__}: {texts!r:.80}; give a str or a list of str")
+        raise InputTypeError(f"texts is a {kind}: {texts!r:.80}; give a str or a list of str")
+    if (dimensions := getattr(texts, "ndim", 1)) != 1 or hasattr(texts, "columns"):
+        raise InputTypeError(
+            f"texts is a {kind}" + (f" of {dimensions} dimensions" if dimensions != 1 else "") + "; give one column of "
+            "texts, such as frame['text']"
+        )
     return texts
+
+
+def check_collection(texts: Iterable[str]) -> Iterable[str]:
+    """As `check_iterable`, and refuses a single str, whose items would be its characters."""
+    if isinstance(texts, str):
+        raise InputTypeError(f"texts is a str, {texts[:40]!r}; give a list of str, such as [text]")
+    return check_iterable(texts)
+
+
+def check_list(texts: Iterable[str]) -> list[str]:
+    """The texts of a collection as a list, if each of them is a str. Raises InputTypeError."""
+    return check_texts(list(check_collection(texts)), 0)
 
 
 def check_texts(texts: list[str], first_index: int) -> list[str]:

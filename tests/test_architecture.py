@@ -24,7 +24,7 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/runtime/onnxruntime_devices.py": {"onnxruntime"},
     "gte_sdk/model_files/hub.py": {"huggingface_hub"},
     "gte_sdk/model_files/hub_errors.py": {"huggingface_hub"},
-    "gte_sdk/progress.py": {"tqdm"},
+    "gte_sdk/embedding/progress.py": {"tqdm"},
     "gte_sdk/cli": {"click", "tqdm"},
     "gte_sdk/integrations/chroma.py": {"chromadb"},
     "gte_sdk/integrations/haystack.py": {"haystack"},
@@ -111,15 +111,7 @@ CODE = {".py", ".pyi", ".cpp", ".hpp", ".js", ".mjs", ".css", ".html", ".mk"}
 
 # What the refactoring still has to move. This set only shrinks.
 LEFT = {
-    "gte_sdk: the table has no row for progress",
-    "gte_sdk/progress.py progress imports errors",
-    "gte_sdk/embedding/embedder.py embedding imports progress",
-    "gte_sdk/cli/embed_ray.py cli imports integrations",
-    "gte_sdk/model_files/directory.py model_files imports embedding",
-    "gte_sdk/runtime/opening.py runtime imports embedding",
-    "gte_sdk/tables/parts.py tables imports cli",
     "csrc/encoder/forward_pass.hpp  lines, at most 400",
-    "tests/sdk/embedding/test_embedder.py  lines, at most 400",
     "tests/server/test_refusals.py  lines, at most 400",
     "gte_sdk  entries, at most 18",
     "training  entries, at most 13",

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from gte_sdk.cli.model_options import embed_batch, model_options
+from gte_sdk.cli.model_options import model_options
 from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.threads import available_threads
 
 _WORDS = """

@@ -19,7 +19,7 @@ from gte_sdk.cli.model_options import model_options
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import DeviceError, GteError
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.runtime.golden import read_golden
+from gte_sdk.runtime.engine import GoldenResult
 from gte_sdk.runtime.onnxruntime_devices import (
     count_nodes,
     import_onnxruntime,
@@ -157,21 +157,21 @@ def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:
 
 def _what_ran(embedder: Embedder) -> dict[str, Any]:
     """The instruction set of the native engine, or how many nodes of the graph each provider of onnxruntime ran."""
-    opened, description = embedder._engine, embedder._model_dir
-    found = {"instruction_set": opened.instruction_set, "threads": opened.threads, "golden_vectors": _golden(embedder)}
-    if opened.name == "native":
+    report = embedder.report()
+    found = {
+        "instruction_set": report.instruction_set, "threads": report.threads, "golden_vectors": _golden(report.golden),
+    }  # fmt: skip
+    if report.engine == "native":
         return {**found, "nodes_by_provider": "none: the native engine runs the whole graph"}
-    graph = description.path / opened.graph_name
-    source = str(graph) if isinstance(graph, Path) else graph.read_bytes()
+    source = str(report.graph) if isinstance(report.graph, Path) else report.graph.read_bytes()
     inputs = pad_batch(embedder.tokenize(_TEXTS[:1]).ids)._asdict()
-    return {**found, "nodes_by_provider": count_nodes(source, opened.device, inputs)}
+    return {**found, "nodes_by_provider": count_nodes(source, report.device, inputs)}
 
 
-def _golden(embedder: Embedder) -> str:
-    golden = read_golden(embedder._model_dir)
-    if golden is None or embedder.variant not in golden.vectors:
+def _golden(result: GoldenResult | None) -> str:
+    if result is None:
         return "none in this model directory"
-    return f"held: {len(golden.texts)} texts, made by {golden.vectors[embedder.variant].made_by}"
+    return f"held: {result.text_count} texts, made by {result.made_by}"
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ import click
 
 from gte_sdk.atomic_file import check_target, is_stream, replace_whole
 from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
-from gte_sdk.cli.model_options import embed_batch, model_options
+from gte_sdk.cli.model_options import model_options
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.terminal import counted, kept_before, say_kept, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind
+from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, embed_batch
 from gte_sdk.errors import InputError
 from gte_sdk.tables.journal import VectorJournal
 from gte_sdk.tables.text_batches import ON_NULL, OnNull, TableOptions, TextTable, rows_of
@@ -181,16 +181,16 @@ def _embed_table(
     counts = Counts()
     for batch in table.batches:
         kept = journal.take(batch.texts) if journal else None
-        vectors_ND, was_cut = kept or embed_batch(embedder, batch.texts, kind)
+        embedded = kept or embed_batch(embedder, batch.texts, kind)
         if kept is None and journal:
-            journal.append(batch.texts, vectors_ND, was_cut)
-        write(batch, vectors_ND)
+            journal.append(batch.texts, embedded.vectors, embedded.was_cut)
+        write(batch, embedded.vectors)
         counts = Counts(
             rows=counts.rows + len(batch.texts),
             embedded=counts.embedded + (0 if kept else len(batch.texts)),
             skipped=counts.skipped + batch.skipped,
             empty=counts.empty + batch.texts.count(""),
-            first_cut=counts.first_cut or (rows_of(batch) if was_cut else ""),
+            first_cut=counts.first_cut or (rows_of(batch) if embedded.was_cut else ""),
         )
         bar.update(len(batch.texts) + batch.skipped)
     return counts

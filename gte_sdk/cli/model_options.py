@@ -1,25 +1,13 @@
-"""What the commands that run a model share: its options, opening it, and embedding one batch after the other."""
+"""The options of every command that runs a model."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
-from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
-from gte_sdk.embedding.text_kinds import TextKind, embed_function
-from gte_sdk.errors import TruncationWarning
+from gte_sdk.embedding.embedder import DEFAULT_MODEL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Embedded(NamedTuple):
-    vectors: NDArray[np.float32]
-    """(n, dim), rows of unit length."""
-    was_cut: bool
-    """Whether a text was longer than the model reads."""
 
 
 def model_options(command: Command) -> Command:
@@ -38,17 +26,3 @@ def model_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def embed_batch(embedder: Embedder, texts: Sequence[str], kind: TextKind) -> Embedded:
-    """The vectors of some texts with the model's prompt for their kind; a cut text is reported, not warned about."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TruncationWarning)
-        vectors_ND = embed_function(embedder, kind)(texts)
-    was_cut = False
-    for warning in caught:
-        if issubclass(warning.category, TruncationWarning):
-            was_cut = True
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return Embedded(vectors_ND, was_cut)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from gte_sdk.cli.answers import Hit, print_json, print_passage
 from gte_sdk.cli.index import keep_current
-from gte_sdk.cli.model_options import embed_batch, model_options
+from gte_sdk.cli.model_options import model_options
 from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.passages.searching import PassageSearch
 from gte_sdk.passages.splitting import Passage, split_passages, text_to_embed
 from gte_sdk.passages.store import PassageStore, is_passage_store
@@ -153,7 +154,7 @@ def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch:
         if watch:
             with files_bar(quiet) as progress:
                 update_index(store, embedder, notices, progress)
-        query_vector, _ = embed_batch(embedder, [text], "query")
+        query_vector = embed_batch(embedder, [text], "query").vectors
         found = passage_search.find(query_vector[0], count)
         if not found and not watch:
             raise click.ClickException(f"{store.path} holds no passages")
@@ -173,7 +174,7 @@ def _search_in_memory(embedder: Embedder, passages: list[Passage], count: int, q
     vectors_ND = _embed_passages(embedder, passages, quiet)
 
     def find(text: str) -> list[Hit]:
-        query_vector, _ = embed_batch(embedder, [text], "query")
+        query_vector = embed_batch(embedder, [text], "query").vectors
         scores, indices = top_k_cosine(query_vector, vectors_ND, min(count, len(passages)))
         pairs = zip(scores[0].tolist(), indices[0].tolist(), strict=True)
         return [Hit(score, passages[index]) for score, index in pairs]
@@ -215,8 +216,9 @@ def _embed_passages(embedder: Embedder, passages: list[Passage], quiet: bool) ->
     with terminal_bar("embedding", len(passages), "passages", quiet) as bar:
         for start in range(0, len(passages), BATCH_PASSAGES):
             batch = by_length[start : start + BATCH_PASSAGES]
-            vectors_ND[batch], was_cut = embed_batch(embedder, [texts[index] for index in batch], "document")
-            any_cut = any_cut or was_cut
+            embedded = embed_batch(embedder, [texts[index] for index in batch], "document")
+            vectors_ND[batch] = embedded.vectors
+            any_cut |= embedded.was_cut
             bar.update(len(batch))
     if not quiet:
         click.echo(f"gte: embedded in {time.perf_counter() - started:.1f} s", err=True)

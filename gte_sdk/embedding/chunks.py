@@ -40,13 +40,19 @@ def split_text(tokenizer: Tokenizer, text: str, room: int, overlap: int) -> tupl
 
 
 def late_vectors(
-    spans: Sequence[tokens.Span], ids: Sequence[int], tokenizer: Tokenizer, room: int, token_states: TokenStates
+    spans: Sequence[tokens.Span],
+    ids: Sequence[int],
+    around: tokens.SpecialTokens,
+    room: int,
+    token_states: TokenStates | None,
 ) -> NDArray[np.float32]:
     """(n, hidden) unit rows: the mean state of each span's tokens, where the model read `room` tokens of text at once.
 
     A text that is longer is read in runs of whole spans, as many as fit; the special tokens of a run count for no span.
     """
-    before, after = tokens.special_tokens_around(tokenizer)
+    if token_states is None:
+        raise InputError("late=True needs a model that averages the states of a text's tokens, and this one does not")
+    before, after = around
     runs = list(_runs(spans, room))
     inputs = [[*before, *ids[run[0].first : run[-1].last], *after] for run in runs]
     means = [

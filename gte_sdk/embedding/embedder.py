@@ -15,18 +15,28 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.checks import check_count, check_iterable, check_out, check_seconds, check_texts, check_token_ids
+from gte_sdk.checks import (
+    check_collection,
+    check_count,
+    check_iterable,
+    check_list,
+    check_out,
+    check_seconds,
+    check_texts,
+    check_token_ids,
+)
 from gte_sdk.embedding.chunks import Chunk, late_vectors, split_text
+from gte_sdk.embedding.progress import progress_bar
+from gte_sdk.embedding.report import EmbedderReport
 from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
 from gte_sdk.embedding.vector_types import DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, checked_file, fingerprint_of_files, read_model_dir
 from gte_sdk.model_files.locate import locate_model
-from gte_sdk.progress import progress_bar
-from gte_sdk.runtime import tokens
 from gte_sdk.runtime.engine import Engine, EngineSettings, cut_engine, cut_rows, refuse_closed
 from gte_sdk.runtime.opening import open_engine
-from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
+from gte_sdk.runtime.text_tokenizer import TextTokenizer
+from gte_sdk.runtime.tokens import SpecialTokens, TokenizedTexts, load_tokenizer
 from gte_sdk.threads import available_threads
 
 if TYPE_CHECKING:
@@ -39,8 +49,6 @@ DEFAULT_MODEL = "gte-mini"
 DEFAULT_MAX_BATCH_TOKENS = 2048
 # Texts that are tokenized and sorted together. Larger windows need less padding, but a few thousand texts are enough.
 WINDOW_TEXTS = 2048
-# With at least this many texts it pays to use the C++ tokenizer, which takes 10 ms to create.
-WORD_PIECES_TEXTS = 16
 
 
 class Embedder:
@@ -91,13 +99,12 @@ class Embedder:
         max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens)
         settings = EngineSettings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
         self._truncation = truncation
-        self._model_dir = read_model_dir(locate_model(model, variant, revision, offline))
-        self._tokenizer = tokens.load_tokenizer(checked_file(self._model_dir, TOKENIZER_JSON))
-        self._special_tokens = self._tokenizer.num_special_tokens_to_add(False)
-        self._max_tokens = self._check_token_limit(max_tokens, self._model_dir.max_tokens)
-        opened = open_engine(self._model_dir, device, variant, engine, settings, self._tokenizer)
+        self._description = read_model_dir(locate_model(model, variant, revision, offline))
+        self._tokenizer = TextTokenizer(load_tokenizer(checked_file(self._description, TOKENIZER_JSON)))
+        self._max_tokens = self._tokenizer.check_limit(max_tokens, self._description.max_tokens)
+        opened = open_engine(self._description, device, variant, engine, settings, self._tokenizer.tokenizer)
         self._engine: Engine = (
-            opened if dim is None else cut_engine(opened, self._model_dir.matryoshka_dims, check_count("dim", dim))
+            opened if dim is None else cut_engine(opened, self._description.matryoshka_dims, check_count("dim", dim))
         )
         self._micro_batchers: WeakKeyDictionary[AbstractEventLoop, MicroBatcher] = WeakKeyDictionary()
 
@@ -112,7 +119,7 @@ class Embedder:
 
         Only models trained for it (Matryoshka) have more than one.
         """
-        return (self.dim, *(dim for dim in self._model_dir.matryoshka_dims if dim < self.dim))
+        return (self.dim, *(dim for dim in self._description.matryoshka_dims if dim < self.dim))
 
     @property
     def max_tokens(self) -> int:
@@ -137,7 +144,7 @@ class Embedder:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the vector space. All variants of one export have the same fingerprint."""
-        return fingerprint_of_files(self._model_dir, self._engine.graph_name)
+        return fingerprint_of_files(self._description, self._engine.graph_name)
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -145,7 +152,32 @@ class Embedder:
 
         Empty for models trained without prompts, such as GTE.
         """
-        return dict(self._model_dir.prompts)
+        return dict(self._description.prompts)
+
+    def prompt_for(self, kind: str) -> str:
+        """The text to put before texts of this kind ("query", "document", ...).
+
+        Empty for "plain", and if the model has no prompt for the kind.
+        """
+        return "" if kind == "plain" else self._description.prompts.get(kind, "")
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """The ids that stand before and after the tokens of every text, such as those of [CLS] and [SEP]."""
+        return self._tokenizer.special_tokens
+
+    def report(self) -> EmbedderReport:
+        """What really runs: engine, device, variant, instruction set, threads, graph and golden vectors."""
+        engine = self._engine
+        return EmbedderReport(
+            engine=engine.name,
+            device=engine.device,
+            variant=engine.variant,
+            instruction_set=engine.instruction_set,
+            threads=engine.threads,
+            graph=self._description.path / engine.graph_name,
+            golden=engine.golden,
+        )
 
     @overload
     def embed(self, texts: str | Iterable[str], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]: ...
@@ -171,13 +203,16 @@ class Embedder:
         """
         return self._embed(texts, "", dtype=dtype, out=out)
 
-    async def aembed(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
-        """Embeds texts as `embed` does, outside the event loop. Callers that wait at the same time share a batch."""
+    async def aembed(self, texts: str | Iterable[str], *, prompt: str = "") -> NDArray[np.float32]:
+        """Embeds texts as `embed` does, outside the event loop. Callers that wait at the same time share a batch.
+
+        prompt: put before each text, such as `prompt_for("query")`.
+        """
         checked = [texts] if isinstance(texts, str) else check_texts(list(check_iterable(texts)), 0)
         vectors_ND = np.empty((len(checked), self.dim), np.float32)
         for start in range(0, len(checked), WINDOW_TEXTS):
             end = start + WINDOW_TEXTS
-            vectors_ND[start:end] = await self._aembed_window(checked[start:end], start)
+            vectors_ND[start:end] = await self._aembed_window(checked[start:end], prompt, start)
         return vectors_ND[0] if isinstance(texts, str) else vectors_ND
 
     def close(self) -> None:
@@ -203,7 +238,7 @@ class Embedder:
         self, texts: str | Iterable[str], *, dtype: str = "float32", out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """Embeds texts as `embed` does, with the model's query prompt if it has one."""
-        return self._embed(texts, self._model_dir.prompts.get("query", ""), dtype=dtype, out=out)
+        return self._embed(texts, self.prompt_for("query"), dtype=dtype, out=out)
 
     @overload
     def embed_documents(
@@ -217,21 +252,22 @@ class Embedder:
         self, texts: str | Iterable[str], *, dtype: str = "float32", out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """Embeds texts as `embed` does, with the model's document prompt if it has one."""
-        return self._embed(texts, self._model_dir.prompts.get("document", ""), dtype=dtype, out=out)
+        return self._embed(texts, self.prompt_for("document"), dtype=dtype, out=out)
 
     def embed_iter(self, texts: Iterable[str], *, prompt: str = "") -> Iterator[NDArray[np.float32]]:
         """Yields one (dim,) unit vector for each text, in order. Reads at most 2,048 texts ahead."""
-        check_iterable(texts)
+        return self._embed_windows(iter(check_collection(texts)), prompt)
+
+    def _embed_windows(self, remaining: Iterator[str], prompt: str) -> Iterator[NDArray[np.float32]]:
         start = 0
-        remaining = iter(texts)
         while window := list(islice(remaining, WINDOW_TEXTS)):
             check_texts(window, start)
             yield from self._embed_window(window, prompt, start)
             start += len(window)
 
-    def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> tokens.TokenizedTexts:
+    def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> TokenizedTexts:
         """Returns the token ids of each text, including special tokens, and how many tokens were left out."""
-        return self._tokenize(check_texts(list(texts), 0), prompt)
+        return self._tokenize(check_list(texts), prompt)
 
     def embed_tokens(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Embeds n texts, given as the token ids from `tokenize`. Returns the rows that `embed` returns: (n, dim).
@@ -243,7 +279,7 @@ class Embedder:
     @property
     def vocabulary_size(self) -> int:
         """The number of tokens that the tokenizer knows. Ids run from 0 to one less."""
-        size: int = self._tokenizer.get_vocab_size()
+        size: int = self._tokenizer.tokenizer.get_vocab_size()
         return size
 
     def embed_chunks(
@@ -257,18 +293,15 @@ class Embedder:
             vector is the mean of its own token states, which have seen the surrounding chunks. Raises InputError for
             a model without token states to average: one with another pooling, or a token table, which has no context.
         """
-        room = self._check_token_limit(max_tokens, self._max_tokens) - self._special_tokens
-        text, spans, ids = split_text(self._tokenizer, text, room, overlap)
+        room = self._tokenizer.check_limit(max_tokens, self._max_tokens) - self._tokenizer.special_token_count
+        text, spans, ids = split_text(self._tokenizer.tokenizer, text, room, overlap)
         pieces = [text[span.start : span.end] for span in spans]
-        if not late or not spans:
-            vectors_ND = self._embed(pieces, "")
-        elif (token_states := self._engine.token_states) is None:
-            raise InputError(
-                "late=True needs a model that averages the states of a text's tokens, and this one does not"
-            )
+        if late and spans:
+            reads = self._max_tokens - self._tokenizer.special_token_count
+            whole_ND = late_vectors(spans, ids, self.special_tokens, reads, self._engine.token_states)
+            vectors_ND = cut_rows(whole_ND, self.dim)
         else:
-            room = self._max_tokens - self._special_tokens
-            vectors_ND = cut_rows(late_vectors(spans, ids, self._tokenizer, room, token_states), self.dim)
+            vectors_ND = self._embed(pieces, "")
         return [
             Chunk(span.start, span.end, piece, vector_D)
             for span, piece, vector_D in zip(spans, pieces, vectors_ND, strict=True)
@@ -295,22 +328,22 @@ class Embedder:
         if not normalize_embeddings:
             raise InputError("normalize_embeddings=False; the vectors of gte_sdk always have unit length")
         if prompt is None:
-            if prompt_name is not None and prompt_name not in self._model_dir.prompts:
-                raise InputError(f"prompt_name={prompt_name!r}; the model has {sorted(self._model_dir.prompts)}")
-            prompt = self._model_dir.prompts[prompt_name] if prompt_name is not None else ""
+            if prompt_name is not None and prompt_name not in self._description.prompts:
+                raise InputError(f"prompt_name={prompt_name!r}; the model has {sorted(self._description.prompts)}")
+            prompt = self._description.prompts[prompt_name] if prompt_name is not None else ""
         if batch_size is not None:
             check_count("batch_size", batch_size)
         return self._embed(sentences, prompt, batch_size, show_progress_bar, precision)
 
     def encode_query(self, sentences: str | Iterable[str], *, show_progress_bar: bool = False) -> NDArray[np.float32]:
         """Embeds queries as `embed_query` does, under sentence-transformers' name."""
-        return self._embed(sentences, self._model_dir.prompts.get("query", ""), None, show_progress_bar)
+        return self._embed(sentences, self.prompt_for("query"), None, show_progress_bar)
 
     def encode_document(
         self, sentences: str | Iterable[str], *, show_progress_bar: bool = False
     ) -> NDArray[np.float32]:
         """Embeds documents as `embed_documents` does, under sentence-transformers' name."""
-        return self._embed(sentences, self._model_dir.prompts.get("document", ""), None, show_progress_bar)
+        return self._embed(sentences, self.prompt_for("document"), None, show_progress_bar)
 
     def _embed(
         self,
@@ -321,7 +354,7 @@ class Embedder:
         dtype: str = "float32",
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        limits = self._model_dir.int8_limits
+        limits = self._description.int8_limits
         check_dtype(dtype, self.dim, limits)
         if isinstance(texts, str):
             if out is not None:
@@ -346,13 +379,13 @@ class Embedder:
         report_truncation(left_out, first_index, self._max_tokens, self._truncation)
         return self._engine.run(ids, max_rows)
 
-    async def _aembed_window(self, texts: Sequence[str], first_index: int) -> NDArray[np.float32]:
+    async def _aembed_window(self, texts: Sequence[str], prompt: str, first_index: int) -> NDArray[np.float32]:
         import asyncio  # takes longer than numpy to import
 
         from gte_sdk.embedding.micro_batches import INLINE_CHARACTERS, MicroBatcher, run_here_or_in_thread
 
         is_short = sum(map(len, texts)) <= INLINE_CHARACTERS
-        ids, left_out = await run_here_or_in_thread(is_short, lambda: self.tokenize(texts))
+        ids, left_out = await run_here_or_in_thread(is_short, lambda: self._tokenize(texts, prompt))
         report_truncation(left_out, first_index, self._max_tokens, self._truncation)
         loop = asyncio.get_running_loop()
         batcher = self._micro_batchers.get(loop)
@@ -360,15 +393,5 @@ class Embedder:
             batcher = self._micro_batchers[loop] = MicroBatcher(lambda ids: self._engine.run(ids, None), self.dim)
         return await batcher.submit(ids)
 
-    def _tokenize(self, texts: Sequence[str], prompt: str) -> tokens.TokenizedTexts:
-        word_pieces = self._word_pieces if len(texts) >= WORD_PIECES_TEXTS else None
-        return tokens.tokenize(self._tokenizer, texts, self._max_tokens, prompt, word_pieces, self._engine.threads)
-
-    @cached_property
-    def _word_pieces(self) -> WordPieces | None:
-        return word_pieces_of(self._tokenizer, tokens.special_tokens_around(self._tokenizer))
-
-    def _check_token_limit(self, value: int | None, most: int) -> int:
-        if value is None:
-            return most
-        return check_count("max_tokens", value, least=self._special_tokens + 1, most=most)
+    def _tokenize(self, texts: Sequence[str], prompt: str) -> TokenizedTexts:
+        return self._tokenizer.tokenize(texts, self._max_tokens, prompt, self._engine.threads)

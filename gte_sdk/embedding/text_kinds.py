@@ -1,7 +1,7 @@
 """The kinds of text that a model may tell apart by its prompts, and the function that embeds one kind."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,18 @@ EmbedTexts = Callable[[Sequence[str]], NDArray[np.float32]]
 """n texts to (n, dim) unit rows."""
 
 
+class Embedded(NamedTuple):
+    vectors: NDArray[np.float32]
+    """(n, dim), rows of unit length."""
+    left_out: list[int]
+    """How many tokens of each text were cut off."""
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether a text has more tokens than the model reads."""
+        return any(self.left_out)
+
+
 def check_kind(kind: str) -> None:
     """Raises InputError for a kind that is none."""
     if kind not in TEXT_KINDS:
@@ -24,3 +36,12 @@ def check_kind(kind: str) -> None:
 def embed_function(embedder: Embedder, kind: TextKind) -> EmbedTexts:
     """The method that puts the model's prompt for `kind` before each text; "plain" is none."""
     return {"plain": embedder.embed, "query": embedder.embed_query, "document": embedder.embed_documents}[kind]
+
+
+def embed_batch(embedder: Embedder, texts: Sequence[str], kind: TextKind) -> Embedded:
+    """The vectors of some texts, with the model's prompt for their kind, and what was cut off.
+
+    Whatever the embedder's `truncation`, this neither warns nor raises.
+    """
+    tokenized = embedder.tokenize(texts, prompt=embedder.prompt_for(kind))
+    return Embedded(embedder.embed_tokens(tokenized.ids), tokenized.left_out)

@@ -9,6 +9,7 @@ Importing this module registers it with Chroma: a program that opens a stored co
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from gte_sdk.checks import check_list
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.errors import InputError, ModelMismatchError
 from gte_sdk.integrations.lazy_model import LazyModel, ModelSettings
@@ -45,11 +46,11 @@ class GteEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def __call__(self, input: Documents) -> Embeddings:
         """One float32 vector of unit length a document, in the same order."""
-        return list(self._model.open().embed_documents(input))
+        return list(self._model.open().embed_documents(check_list(input)))
 
     def embed_query(self, input: Documents) -> Embeddings:
         """As a call, with the model's query prompt where it has one."""
-        return list(self._model.open().embed_query(input))
+        return list(self._model.open().embed_query(check_list(input)))
 
     @property
     def embedder(self) -> Embedder:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_sdk.checks import check_collection
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options
 from gte_sdk.model_files.locate import storable_name
@@ -65,7 +66,7 @@ class GteEmbeddingFunction(ModelFields, TextEmbeddingFunction):
 
     def generate_embeddings(self, texts: Any) -> list[NDArray[np.float32] | None]:
         """One vector a text, None for None."""
-        present = [text for text in texts if text is not None]
+        present = [text for text in check_collection(texts) if text is not None]
         vectors = iter(self.embedder.embed_documents(present))
         return [None if text is None else next(vectors) for text in texts]
 

@@ -7,6 +7,7 @@
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from gte_sdk.checks import check_list
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel
 
@@ -57,7 +58,7 @@ class GteEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """One vector of `dim` numbers a text, in the same order."""
-        vectors: list[list[float]] = self._model.open().embed_documents(texts).tolist()
+        vectors: list[list[float]] = self._model.open().embed_documents(check_list(texts)).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:

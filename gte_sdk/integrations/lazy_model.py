@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.checks import check_iterable, check_texts
+from gte_sdk.checks import check_list
 from gte_sdk.embedding.embedder import DEFAULT_MAX_BATCH_TOKENS, Embedder
 from gte_sdk.errors import ModelMismatchError
 from gte_sdk.model_files.locate import storable_name
@@ -96,9 +96,7 @@ class LazyModel:
 
     async def _embed_with_prompt(self, texts: Iterable[str], kind: str) -> NDArray[np.float32]:
         embedder = self.open()
-        prompt = embedder.prompts.get(kind, "")
-        checked = check_texts(list(check_iterable(texts)), 0)
-        return await embedder.aembed([prompt + text for text in checked])
+        return await embedder.aembed(check_list(texts), prompt=embedder.prompt_for(kind))
 
     def __getstate__(self) -> tuple[ModelSettings, str | None]:
         return self.settings, self._fingerprint

@@ -6,6 +6,7 @@
 
 from typing import Any
 
+from gte_sdk.checks import check_list
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, WINDOW_TEXTS, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options
 
@@ -63,7 +64,7 @@ class GteEmbedding(ModelFields, BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
+        vectors: list[list[float]] = self.embedder.embed_documents(check_list(texts)).tolist()
         return vectors
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:

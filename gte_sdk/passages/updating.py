@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gte_sdk import __version__
 from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.errors import InputError
 from gte_sdk.passages.splitting import split_passages, text_to_embed
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore
@@ -69,7 +70,6 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
     was_cut = False
     if to_read or len(present) < len(known):
         store.set_meta({"complete": "false"})
-    prompt = embedder.prompts.get("document", "")
     done = 0
     progress(0, len(to_read))
     for group in _groups(files.read(to_read, present)):
@@ -79,11 +79,10 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
         by_length = sorted(texts, key=lambda text_hash: -len(texts[text_hash]))
         for start in range(0, len(by_length), BATCH_PASSAGES):
             batch = by_length[start : start + BATCH_PASSAGES]
-            # In two steps because a cut is told by its count: to catch a warning is not safe beside other threads.
-            tokenized = embedder.tokenize([texts[text_hash] for text_hash in batch], prompt=prompt)
-            store.add_vectors(batch, embedder.embed_tokens(tokenized.ids))
+            rows = embed_batch(embedder, [texts[text_hash] for text_hash in batch], "document")
+            store.add_vectors(batch, rows.vectors)
             embedded += len(batch)
-            was_cut = was_cut or any(tokenized.left_out)
+            was_cut |= rows.was_cut
             share = (start + len(batch)) / len(by_length)
             progress(done + int((files.read_count - done) * share), len(to_read))
         store.put_files(group)

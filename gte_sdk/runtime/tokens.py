@@ -29,6 +29,13 @@ class TokenizedTexts(NamedTuple):
     """How many tokens of each text were cut off (0 if the text fits)."""
 
 
+class SpecialTokens(NamedTuple):
+    """The ids that stand around the tokens of every text, such as those of [CLS] and [SEP]."""
+
+    before: list[int]
+    after: list[int]
+
+
 class TokenBatch(NamedTuple):
     input_ids: NDArray[np.int64]
     """(n, t), padded on the right."""
@@ -179,13 +186,15 @@ def chunk_spans(tokenizer: Tokenizer, text: str, room: int, overlap: int) -> tup
     return spans, ids
 
 
-def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after those of a text."""
+def special_tokens_around(tokenizer: Tokenizer) -> SpecialTokens:
+    """The special tokens that the tokenizer puts around the tokens of a text."""
     encoding = tokenizer.encode("a")
     ids, special = encoding.ids, encoding.special_tokens_mask
+    if 0 not in special:  # the tokenizer has no token for "a"
+        return SpecialTokens(ids, [])
     first = special.index(0)
     last = len(special) - special[::-1].index(0)
-    return ids[:first], ids[last:]
+    return SpecialTokens(ids[:first], ids[last:])
 
 
 def encodable(text: str) -> str:

@@ -21,7 +21,7 @@ class EmbeddingsRequest(NamedTuple):
     token_ids: list[list[int]]
     """The inputs as ids, empty where they are texts."""
     kind: str
-    """Which of the model's prompts to use: "" (none), "query" or "document"."""
+    """Which of the model's prompts to use: "query", "document", or "plain" for none."""
     as_base64: bool
     dim: int
 
@@ -65,7 +65,7 @@ def parse_embeddings(body: bytes, settings: Settings, dims: Sequence[int]) -> Em
     user = content.get("user")
     if not isinstance(user, str | None):
         raise invalid(f"user is {_described(user)}; give a text or leave it out", "user")
-    return EmbeddingsRequest(texts, token_ids, kind or "", encoding == "base64", dimensions or dims[0])
+    return EmbeddingsRequest(texts, token_ids, kind or "plain", encoding == "base64", dimensions or dims[0])
 
 
 def parse_rerank(body: bytes, settings: Settings) -> RerankRequest:

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +36,6 @@ _INLINE_VECTORS = 8
 _WATCH_AFTER_SECONDS = 0.5
 
 
-class Frame(NamedTuple):
-    """The special tokens that the model puts around a text."""
-
-    before: list[int]
-    after: list[int]
-
-
 class Service:
     """One model behind one queue."""
 
@@ -50,7 +43,7 @@ class Service:
         self._embedder = embedder
         self._settings = settings
         self._metrics = metrics
-        self._frame = special_frame(embedder)
+        self._special_tokens = embedder.special_tokens
         self._vocabulary_size = embedder.vocabulary_size
         self._batcher = MicroBatcher(embedder.embed_tokens, embedder.dim, settings.micro_batching, metrics.count_batch)
 
@@ -119,11 +112,11 @@ class Service:
             self._metrics.held_bytes -= held
 
     def _tokenized(self, texts: list[str], kind: str) -> TokenizedTexts:
-        return self._embedder.tokenize(texts, prompt=self._embedder.prompts.get(kind, "") if kind else "")
+        return self._embedder.tokenize(texts, prompt=self._embedder.prompt_for(kind))
 
     def _framed(self, rows: list[list[int]]) -> TokenizedTexts:
         """Ids of the model's own tokenizer with the special tokens around them, cut like texts."""
-        before, after = self._frame
+        before, after = self._special_tokens
         room = self._embedder.max_tokens - len(before) - len(after)
         ids, left_out = [], []
         for index, row in enumerate(rows):
@@ -186,13 +179,6 @@ async def _answered_or_gone(answer: "asyncio.Future[NDArray[np.float32]]", reque
         gone.cancel()
     if not answer.done():
         raise Refusal(499, "the client closed the connection", code="client_gone")
-
-
-def special_frame(embedder: Embedder) -> Frame:
-    """What stands before and after the tokens of every text, found by comparing an empty text with one of a letter."""
-    empty, letter = embedder.tokenize(["", "a"]).ids
-    split = next((n for n, (a, b) in enumerate(zip(empty, letter, strict=False)) if a != b), len(empty))
-    return Frame(empty[:split], empty[split:])
 
 
 def float_rows(vectors_ND: NDArray[np.float32]) -> list[str]:

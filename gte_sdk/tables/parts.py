@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gte_sdk.atomic_file import leftovers, replace_whole
-from gte_sdk.cli.model_options import embed_batch
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.embedding.text_kinds import TextKind
+from gte_sdk.embedding.text_kinds import TextKind, embed_batch
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import sha256_of_file
 from gte_sdk.tables.parquet_texts import import_parquet, read_parquet_texts
@@ -157,9 +156,9 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
         open_writer(file, "parquet", work.dim, work.vector_column, metadata) as write,
     ):
         for batch in read_parquet_texts(source_file, str(source), TableOptions(work.column), rows).batches:
-            vectors_ND, batch_was_cut = embed_batch(embedder, batch.texts, work.kind)
-            was_cut |= batch_was_cut
-            write(batch, vectors_ND)
+            embedded = embed_batch(embedder, batch.texts, work.kind)
+            was_cut |= embedded.was_cut
+            write(batch, embedded.vectors)
     return was_cut
 
 

@@ -44,6 +44,13 @@ def test_async_vectors_are_the_same(embeddings: GteEmbeddings) -> None:
     assert answer == embeddings.embed_query(ANSWER)
 
 
+def test_one_str_is_no_list_of_documents(embeddings: GteEmbeddings) -> None:
+    with pytest.raises(InputTypeError, match="texts is a str, 'document'; give a list of str"):
+        embeddings.embed_documents("document")  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="texts is a str, 'document'; give a list of str"):
+        asyncio.run(embeddings.aembed_documents("document"))  # type: ignore[arg-type]
+
+
 def test_queries_and_documents_get_the_models_prompts(prompted: Path) -> None:
     embeddings, model = GteEmbeddings(prompted), Embedder(prompted)
     as_query, as_document = model.embed_query("red"), model.embed_documents(["red"])

@@ -99,13 +99,13 @@ def test_a_search_of_the_index_embeds_the_question_only(
 ) -> None:
     update(folder, "-o", tmp_path / "i", "--model", model)
     embedded: list[int] = []
-    embed = Embedder._embed_window
+    embed_tokens = Embedder.embed_tokens
 
-    def counted(self: Embedder, texts: list[str], *rest: Any) -> Any:
-        embedded.append(len(texts))
-        return embed(self, texts, *rest)
+    def counted(self: Embedder, ids: list[list[int]]) -> Any:
+        embedded.append(len(ids))
+        return embed_tokens(self, ids)
 
-    monkeypatch.setattr(Embedder, "_embed_window", counted)
+    monkeypatch.setattr(Embedder, "embed_tokens", counted)
     answers("blue", tmp_path / "i")
     assert embedded == [1]
 

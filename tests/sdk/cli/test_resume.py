@@ -45,15 +45,15 @@ def interrupted(model: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> C
     def run(target: str = ".npy", batches: int = 2, *arguments: str) -> Path:
         """The output of a run that ended with Ctrl-C after so many batches, which is not there."""
         output = source.with_name(f"out{target}")
-        embed_texts, calls = Embedder.embed, iter(range(batches))
+        embed_tokens, calls = Embedder.embed_tokens, iter(range(batches))
 
-        def counted(self: Embedder, texts: list[str]) -> object:
+        def counted(self: Embedder, ids: list[list[int]]) -> object:
             if next(calls, None) is None:
                 raise KeyboardInterrupt
-            return embed_texts(self, texts)
+            return embed_tokens(self, ids)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Embedder, "embed", counted)
+            patch.setattr(Embedder, "embed_tokens", counted)
             result = embed(model, source, "-o", output, *arguments)
         assert result.exit_code != 0
         kept = f"gte: {batches * 512:,} texts are kept in {output}.unfinished; the same command with --resume goes on"
@@ -83,13 +83,13 @@ def test_only_what_is_missing_is_embedded(
 ) -> None:
     output = interrupted(".npy", 3)
     counts: list[int] = []
-    embed_texts = Embedder.embed
+    embed_tokens = Embedder.embed_tokens
 
-    def counted(self: Embedder, texts: list[str]) -> object:
-        counts.append(len(texts))
-        return embed_texts(self, texts)
+    def counted(self: Embedder, ids: list[list[int]]) -> object:
+        counts.append(len(ids))
+        return embed_tokens(self, ids)
 
-    monkeypatch.setattr(Embedder, "embed", counted)
+    monkeypatch.setattr(Embedder, "embed_tokens", counted)
     assert embed(model, source, "-o", output, "--resume").exit_code == 0
     assert counts == [ROWS - 3 * 512]
 

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gte_sdk
 from gte_sdk import (
-    DeviceError,
     Embedder,
     InputError,
     InputTypeError,
@@ -21,11 +19,10 @@ from gte_sdk import (
     TruncationWarning,
 )
 from gte_sdk.embedding import embedder
-from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
 from gte_sdk.runtime import tokens
 
 from ..run_python import run_python
-from ..tiny_models import DIM, TABLE, WORDS, tiny_vector, write_tiny_model
+from ..tiny_models import DIM, WORDS, tiny_vector, write_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -169,41 +166,6 @@ def test_odd_text_is_one_finite_unit_row(gte_mini: Embedder, text: str) -> None:
     assert_unit_rows(rows)
 
 
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ([None], "text 0 is a NoneType: None; give a str"),
-        (["a", b"x"], "text 1 is a bytes: b'x'; give a str"),
-        (["a", "b", 1], "text 2 is a int: 1; give a str"),
-        ([["a"]], "text 0 is a list"),
-        ([float("nan")], "text 0 is a float: nan"),
-        (None, "texts is a NoneType"),
-        (7, "texts is a int: 7"),
-        (b"bytes", "texts is a bytes"),
-        ({"a": 1}, "texts is a dict"),
-        ({"a"}, "texts is a set"),
-    ],
-)
-def test_what_is_no_text_is_refused_by_its_index(gte_mini: Embedder, texts: Any, message: str) -> None:
-    for call in (
-        gte_mini.embed,
-        gte_mini.embed_query,
-        gte_mini.embed_documents,
-        lambda t: list(gte_mini.embed_iter(t)),
-    ):
-        with pytest.raises(InputTypeError) as caught:
-            call(texts)
-        assert message in str(caught.value)
-    assert issubclass(InputTypeError, TypeError)
-    assert issubclass(InputTypeError, ValueError)
-
-
-def test_bad_text_late_in_a_stream_names_its_place(tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedder, "WINDOW_TEXTS", 4)
-    with pytest.raises(InputTypeError, match="text 9 is a NoneType"):
-        list(tiny.embed_iter(["red"] * 9 + [None]))  # type: ignore[list-item]
-
-
 # --- truncation
 
 
@@ -274,118 +236,6 @@ def test_vectors_are_not_cut_where_the_model_was_not_trained_for_it(tmp_path: Pa
         Embedder(write_tiny_model(tmp_path / "wrong", matryoshka_dims=[9]))
 
 
-# --- opening a model
-
-
-def test_properties(gte_mini: Embedder) -> None:
-    assert (gte_mini.dim, gte_mini.device, gte_mini.variant) == (384, "cpu", "int8")
-    assert gte_mini.max_tokens == read_model_dir(bundled_model_path("gte-mini")).max_tokens
-    assert gte_mini.fingerprint.startswith("sha256:")
-    assert gte_mini.fingerprint == Embedder("gte-mini").fingerprint
-
-
-def test_the_fingerprint_is_computed_once_and_is_of_what_was_opened(tmp_path: Path) -> None:
-    opened = Embedder(write_tiny_model(tmp_path))
-    fingerprint = opened.fingerprint
-    write_tiny_model(tmp_path, table=-TABLE)
-    assert opened.fingerprint == fingerprint
-    assert Embedder(tmp_path).fingerprint != fingerprint
-
-
-def test_a_foreign_directory_prefers_the_unquantized_graph(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, graph_name="onnx/model_quantized.onnx")
-    assert Embedder(tmp_path).variant == "int8"
-    write_tiny_model(tmp_path)
-    assert Embedder(tmp_path).variant == "fp32"
-    assert Embedder(tmp_path, variant="int8").variant == "int8"
-    with pytest.raises(InputError, match=r"variant='fp16'; .* holds \['fp32', 'int8'\]"):
-        Embedder(tmp_path, variant="fp16")
-
-
-def test_half_precision_on_a_processor_is_said_to_be_slow(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, graph_name="onnx/model_fp16.onnx")
-    with pytest.warns(UserWarning, match=r"variant='fp16' on 'cpu': .*variant='fp32' is faster") as seen:
-        model = Embedder(tmp_path)
-    assert seen[0].filename == __file__
-    assert (model.variant, model.device) == ("fp16", "cpu")
-
-
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelFormatError, match=r"model='gte-maxi' is neither a bundled model \(.*gte-mini"):
-        Embedder("gte-maxi")
-    with pytest.raises(ModelFormatError, match="nor a directory"):
-        Embedder(tmp_path / "absent")
-    with pytest.raises(ModelFormatError, match=r"config\.json is missing"):
-        Embedder(tmp_path)
-
-
-def test_a_directory_without_a_graph(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, graph_name="onnx/other.onnx")
-    with pytest.raises(ModelFormatError, match="holds no ONNX graph under the names that are known"):
-        Embedder(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x09"])
-def test_a_damaged_graph(tmp_path: Path, content: bytes) -> None:
-    write_tiny_model(tmp_path)
-    (tmp_path / "onnx" / "model.onnx").write_bytes(content)
-    with pytest.raises(ModelFormatError, match=r"model\.onnx"):
-        Embedder(tmp_path)
-
-
-def test_a_graph_with_other_inputs_or_outputs(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, inputs=("pixels",))
-    with pytest.raises(ModelFormatError, match=r"has the inputs \['pixels'\] where"):
-        Embedder(tmp_path)
-    write_tiny_model(tmp_path, output="logits")
-    with pytest.raises(ModelFormatError, match=r"has the outputs \['logits'\]; it needs sentence_embedding"):
-        Embedder(tmp_path)
-
-
-def test_a_pooling_that_is_not_supported(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, pooling="max")
-    with pytest.raises(ModelFormatError, match="asks for pooling"):
-        Embedder(tmp_path)
-
-
-def test_a_vocabulary_larger_than_the_table(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, table=np.ones((4, DIM), dtype=np.float32))
-    with pytest.raises(ModelFormatError, match="failed on token ids up to 4"):
-        Embedder(tmp_path).embed("red")
-
-
-def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    directory = write_tiny_model(tmp_path)
-    assert Embedder(directory, device="cpu").device == "cpu"
-    with pytest.raises(InputError, match="device='tpu'; one of"):
-        Embedder(directory, device="tpu")
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert Embedder(directory).device == "cpu"
-        with pytest.raises(DeviceError, match=r"device='cuda' needs CUDAExecutionProvider.*onnxruntime-gpu"):
-            Embedder(directory, device="cuda")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"threads": 0}, "threads=0; it must be at least 1"),
-        ({"threads": 1.5}, "threads=1.5 is a float"),
-        ({"threads": True}, "threads=True is a bool"),
-        ({"threads": np.int64(0)}, "threads=0; it must be at least 1"),
-        ({"threads": np.float32(2)}, "threads=np.float32(2.0) is a float32"),
-        ({"max_batch_tokens": 0}, "max_batch_tokens=0"),
-    ],
-)
-def test_bad_settings(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        Embedder("gte-mini", **arguments)
-    assert message in str(caught.value)
-
-
-def test_numpys_integers_are_counts() -> None:
-    assert Embedder("gte-mini", threads=np.int64(2))._engine.threads == 2
-
-
 def test_overlap_has_to_leave_room(tiny: Embedder) -> None:
     with pytest.raises(InputError, match="overlap=3; it must be at least 0 and below the 3 tokens"):
         tiny.embed_chunks("red green", max_tokens=5, overlap=3)
@@ -450,5 +300,5 @@ def test_an_idle_embedder_uses_no_processor(gte_mini: Embedder) -> None:
 
 def test_tokenizer_settings_of_the_file_are_not_followed(tiny: Embedder) -> None:
     # The file asks for 4 tokens and padding to 20 (see tiny_tokenizer).
-    tokenized = tokens.tokenize(tiny._tokenizer, ["red green blue fast"], 32)
+    tokenized = tokens.tokenize(tiny._tokenizer.tokenizer, ["red green blue fast"], 32)
     assert len(tokenized.ids[0]) == 6

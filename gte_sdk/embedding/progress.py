@@ -1,4 +1,4 @@
-"""The bar of `show_progress_bar=True`, where tqdm is installed."""
+"""The bar of `show_progress_bar=True`, if tqdm is installed."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from gte_sdk.errors import InputError
 
 
 def progress_bar(windows: Iterable[int], window_texts: int) -> Iterable[int]:
-    """The windows, drawn as they are taken. Raises InputError with the extra to install where tqdm is missing."""
+    """The windows, drawn as they are taken. Raises InputError with the extra to install if tqdm is missing."""
     try:
         from tqdm import tqdm
     except ImportError as error:
