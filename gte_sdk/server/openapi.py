@@ -1,4 +1,4 @@
-"""The OpenAPI document of the server: what requests.py accepts and service.py answers, for people and generators."""
+"""The server's OpenAPI document: what requests.py accepts and service.py answers, for people and code generators."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,39 +16,37 @@ _REFUSALS = {
     408: "The body did not arrive in time.",
     413: "The body has too many bytes.",
     415: "The content type is not application/json.",
-    422: "A field is missing, unknown, of the wrong type, empty, or out of its range.",
-    429: "The queue is full; try again after the seconds that Retry-After names.",
+    422: "A field is missing, unknown, of the wrong type, empty, or out of range.",
+    429: "The queue is full; try again after Retry-After seconds.",
     503: "Too many connections are open; try again later.",
 }
 
 
 def openapi_document(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
-    """OpenAPI 3.1 for this server: its model's names, its limits, its key."""
+    """Returns the OpenAPI 3.1 document of this server, with its model's names, its limits and its key."""
     refusals = {str(status): _error(text) for status, text in _REFUSALS.items()}
     guarded = {"403": _error("The Host header does not name this machine.")}
     if settings.api_key is not None:
         guarded = {"401": _error("The API key is missing or wrong.")}
-    embeddings = _post(
-        "Vectors of texts", "createEmbedding", "EmbeddingsRequest", "Embeddings", {**refusals, **guarded}
-    )
-    rerank = "Documents by the cosine of their vectors to the query's"
+    embeddings = _post("Embed texts", "createEmbedding", "EmbeddingsRequest", "Embeddings", {**refusals, **guarded})
+    rerank = "Rank documents by the cosine of their vectors and the query's"
     text = {"text/plain": {"schema": {"type": "string"}}}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "gte serve",
             "version": gte_sdk.__version__,
-            "description": "Text embeddings by OpenAI's interface. Every error has the shape of OpenAI's.",
+            "description": "Text embeddings with the OpenAI API. Every error has OpenAI's format.",
         },
         "paths": {
             "/v1/embeddings": {"post": embeddings},
             "/rerank": {"post": _post(rerank, "rerank", "RerankRequest", "Ranking", {**refusals, **guarded})},
             "/v1/rerank": {"post": _post(rerank, "rerankV1", "RerankRequest", "Ranking", {**refusals, **guarded})},
-            "/v1/models": {"get": _get("The models that are served", "listModels", _json_of("Models"), guarded)},
+            "/v1/models": {"get": _get("List the models", "listModels", _json_of("Models"), guarded)},
             "/v1/models/{model}": {
                 "get": {
                     **_get(
-                        "One model", "retrieveModel", _json_of("Model"),
+                        "Describe one model", "retrieveModel", _json_of("Model"),
                         {**guarded, "404": _error("The model is not served here.")},
                     ),
                     "parameters": [{"name": "model", "in": "path", "required": True, "schema": _TEXT}],
@@ -85,7 +83,7 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
             {
                 "model": model,
                 "input": {
-                    "description": "A text, texts, or ids of the model's own tokenizer for one text or several.",
+                    "description": "One or more texts, as text or as token ids of the model's own tokenizer.",
                     "anyOf": [
                         _TEXT,
                         {"type": "array", "items": _TEXT, **many},
@@ -99,10 +97,13 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
                     "enum": [*ENCODING_FORMATS, "", None],
                     "description": "base64 is little-endian float32.",
                 },
-                "dimensions": {"enum": [*dims, None], "description": "The widths that the model was trained for."},
+                "dimensions": {
+                    "enum": [*dims, None],
+                    "description": "The numbers of dimensions that the model was trained for.",
+                },
                 "input_type": {
                     "enum": [*INPUT_TYPES, "", None],
-                    "description": "Which of the model's prompts to put before.",
+                    "description": "Which of the model's prompts to put before each text.",
                 },
                 "user": {"type": ["string", "null"], "description": "Ignored."},
             },
@@ -139,7 +140,7 @@ def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) ->
 
 
 def _request(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    """An object that is sent: a field that is not known may be there as null."""
+    """An object in a request: unknown fields are allowed if they are null."""
     return {**_object(required, optional), "additionalProperties": {"type": "null"}}
 
 

@@ -1,4 +1,4 @@
-// The page at /: texts to vectors by /v1/embeddings, search by cosine, and a map of the two main directions.
+// The page at /: embeds texts with /v1/embeddings, searches them by cosine, and maps their two main directions.
 "use strict";
 
 const EXAMPLES = [
@@ -52,7 +52,7 @@ function principalAxes(rows) {
   const centred = rows.map((row) => Float64Array.from(row, (value, d) => value - mean[d]));
   const axes = [];
   for (let axis = 0; axis < 2; axis++) {
-    let direction = Float64Array.from({ length: dim }, (_, d) => Math.sin((d + 1) * (axis + 1))); // any start that is fixed
+    let direction = Float64Array.from({ length: dim }, (_, d) => Math.sin((d + 1) * (axis + 1))); // any fixed start
     for (let step = 0; step < 60; step++) {
       const next = new Float64Array(dim);
       for (const row of centred) {
@@ -119,7 +119,7 @@ function say(message, failed = false) {
 async function embedTexts(event) {
   event?.preventDefault();
   const given = element("texts").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (given.length === 0) return say("there is no text", true);
+  if (given.length === 0) return say("enter at least one text", true);
   if (given.length > MAX_TEXTS) return say(`${given.length} texts; the page shows at most ${MAX_TEXTS}`, true);
   element("embed").disabled = true;
   say(`embedding ${given.length} texts …`);
@@ -174,7 +174,7 @@ async function describeModel() {
   const { data } = await ask("v1/models");
   const [model] = data;
   modelName = model.id;
-  element("model").textContent = `${model.id}: ${model.dimensions} dimensions, reads ${model.max_tokens} tokens of a text`;
+  element("model").textContent = `${model.id}: ${model.dimensions} dimensions, up to ${model.max_tokens} tokens per text`;
 }
 
 element("texts").value = EXAMPLES.join("\n");
