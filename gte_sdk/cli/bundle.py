@@ -7,26 +7,14 @@ import click
 import numpy as np
 
 from gte_sdk.atomic_file import check_target, replace_whole
-from gte_sdk.cli.terminal import counted
+from gte_sdk.cli.terminal import plural
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.errors import InputError, ModelFormatError
-from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, write_bundle
-from gte_sdk.model_files.directory import (
-    GRAPH_FILES,
-    GTE_JSON,
-    TOKENIZER_JSON,
-    FileRecord,
-    ModelDir,
-    available_variants,
-    checked_file,
-    read_model_dir,
-)
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.bundle import write_bundle
+from gte_sdk.model_files.contents import files_to_bundle, verified_files
+from gte_sdk.model_files.directory import GRAPH_FILES, available_variants, read_model_dir
 from gte_sdk.model_files.locate import locate_model
-from gte_sdk.model_files.published import CONFIG_JSON, hub_name_of
-
-# What a directory of the Hub holds beside the weights of other frameworks.
-_MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")
-_LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+from gte_sdk.model_files.published import hub_name_of
 
 
 @click.command()
@@ -56,12 +44,12 @@ def bundle(
     check_target(output, overwrite)
     source = locate_model(model, variants[0] if variants else "auto", revision, None)
     description = read_model_dir(source)
-    files = _files_to_bundle(description, variants)
+    files = files_to_bundle(description, variants)
     with replace_whole(output, overwrite) as file:
         write_bundle(file, files, hub_name_of(source))
         size = file.tell()
     if not quiet:
-        click.echo(f"gte: {click.format_filename(output)}: {counted(len(files), 'file')}, {size:,} bytes", err=True)
+        click.echo(f"gte: {click.format_filename(output)}: {plural(len(files), 'file')}, {size:,} bytes", err=True)
 
 
 @click.command()
@@ -80,7 +68,7 @@ def verify(model: str, as_json: bool, quiet: bool) -> None:
       gte verify exports/my-model && cp -r exports/my-model /srv/models
     """
     description = read_model_dir(locate_model(model, "auto", None, True))
-    names = _verify_files(description)
+    names = verified_files(description)
     embedder = Embedder(model, offline=True)
     length = float(np.linalg.norm(embedder.embed("A text of the self test.")))
     if not abs(length - 1) <= 1e-4:  # NaN too
@@ -92,55 +80,4 @@ def verify(model: str, as_json: bool, quiet: bool) -> None:
         }  # fmt: skip
         click.echo(json.dumps(result))
     if not quiet:
-        click.echo(f"gte: {description.path}: {counted(len(names), 'file')} whole; it embeds", err=True)
-
-
-def _files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[str, Path]:
-    """The files by their names inside; those that are recorded in gte.json are checked."""
-    folder = description.path
-    if not isinstance(folder, Path):
-        raise InputError(f"{folder} is already a bundle; copy it")
-    graphs = available_variants(description)
-    if missing := [variant for variant in variants if variant not in graphs]:
-        raise InputError(f"--variant {missing[0]}: {folder} holds {sorted(graphs)}")
-    if not graphs:
-        raise ModelFormatError(f"{folder} holds no ONNX graph; export the checkpoint with: python export/to_onnx.py")
-    left_out = {
-        name for variant, names in GRAPH_FILES.items() if variants and variant not in variants for name in names
-    }
-    if description.files:
-        names = [name for name in description.files if name not in left_out]
-        files: dict[str, Path] = {}
-        for name in names:
-            path = checked_file(description, name)
-            assert isinstance(path, Path)
-            files[name] = path
-        return {**files, GTE_JSON: folder / GTE_JSON}
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name in left_out or not path.is_file() or name.startswith(".") or "/." in name:
-            continue
-        if path.name.endswith((".onnx_data", ".onnx.data")):
-            raise InputError(f"{path}: a graph with data outside its file cannot be bundled; export it as one file")
-        if path.suffix in _MODEL_SUFFIXES or path.name.startswith(_LEGAL_NAMES):
-            files[name] = path
-    if missing_files := [name for name in (CONFIG_JSON, TOKENIZER_JSON) if name not in files]:
-        raise ModelFormatError(f"{folder / missing_files[0]} is missing; export or download the model again")
-    return files
-
-
-def _verify_files(description: ModelDir) -> list[str]:
-    """The names of the files that have their recorded hashes; raises ModelFormatError for the first that has not."""
-    folder = description.path
-    if isinstance(folder, BundlePath):
-        for name, member in folder.members.items():
-            (folder / name).read_bytes()
-            if name in description.files and description.files[name] != FileRecord(member.sha256, member.bytes):
-                raise ModelFormatError(f"{folder}/{name} is not the file that {GTE_JSON} records; bundle it again")
-        return [name for name in folder.members if name != LIST_NAME]
-    if not description.files:
-        raise ModelFormatError(f"{folder} has no {GTE_JSON} with hashes to compare with; export it, or bundle it")
-    for name in description.files:
-        checked_file(description, name)
-    return list(description.files)
+        click.echo(f"gte: {description.path}: {plural(len(names), 'file')} whole; it embeds", err=True)

@@ -13,7 +13,7 @@ from gte_sdk.atomic_file import check_target, is_stream, replace_whole
 from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
 from gte_sdk.cli.model_options import model_options
 from gte_sdk.cli.remedies import message_with_flag
-from gte_sdk.cli.terminal import counted, kept_before, say_kept, terminal_bar
+from gte_sdk.cli.terminal import kept_before, plural, say_kept, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, embed_batch
 from gte_sdk.errors import InputError
@@ -201,11 +201,11 @@ def _summarize(counts: Counts, embedder: Embedder, seconds: float) -> None:
         limit = f"the {embedder.max_tokens} tokens that the model reads"
         click.echo(f"gte: texts longer than {limit} were cut, the first of them in {counts.first_cut}", err=True)
     if counts.empty:
-        click.echo(f"gte: {counted(counts.empty, 'empty text')} embedded", err=True)
+        click.echo(f"gte: {plural(counts.empty, 'empty text')} embedded", err=True)
     if counts.skipped:
-        click.echo(f"gte: {counted(counts.skipped, 'row')} without a text skipped", err=True)
+        click.echo(f"gte: {plural(counts.skipped, 'row')} without a text skipped", err=True)
     rate = f"{counts.embedded / seconds:,.0f} texts/s"
-    texts = f"{counted(counts.rows, 'text')}{kept_before(counts.rows - counts.embedded)}"
+    texts = f"{plural(counts.rows, 'text')}{kept_before(counts.rows - counts.embedded)}"
     click.echo(f"gte: {texts}, {embedder.dim} dimensions, {seconds:.1f} s ({rate})", err=True)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import click
 
 from gte_sdk.cli.remedies import message_with_flag
-from gte_sdk.cli.terminal import counted, kept_before, say_kept, terminal_bar
+from gte_sdk.cli.terminal import kept_before, plural, say_kept, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import GteError, InputError
@@ -91,8 +91,8 @@ def embed_on_ray(
                 say_kept(sum(part.row_count for part in parts if is_done(folder, part)), folder.parent)
     if not quiet:
         seconds = time.perf_counter() - started
-        texts = f"{counted(row_count, 'text')} in {counted(len(parts), 'file')}{kept_before(row_count - missing_rows)}"
-        click.echo(f"gte: {texts}, {work.dim} dimensions, {counted(workers, 'worker')}, {seconds:.1f} s", err=True)
+        texts = f"{plural(row_count, 'text')} in {plural(len(parts), 'file')}{kept_before(row_count - missing_rows)}"
+        click.echo(f"gte: {texts}, {work.dim} dimensions, {plural(workers, 'worker')}, {seconds:.1f} s", err=True)
 
 
 class PartWriter:
@@ -182,7 +182,7 @@ def _worker_count(ray: Any, options: RayOptions) -> int:
     room = min(cpus // options.threads, gpus) if options.device == "cuda" else cpus // options.threads
     if room == 0:
         raise InputError(
-            f"the Ray cluster has {counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}; a worker needs "
+            f"the Ray cluster has {plural(cpus, 'CPU')} and {plural(gpus, 'GPU')}; a worker needs "
             f"{options.threads} and {_resources(options)['num_gpus']} of them (--threads, --device)"
         )
     return options.workers or room

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gte_sdk.cli.model_options import model_options
-from gte_sdk.cli.terminal import Notices, counted, files_bar
+from gte_sdk.cli.terminal import Notices, files_bar, plural
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.directory import bundled_models
@@ -158,10 +158,10 @@ def _update(
         click.echo(json.dumps(summary))
     if not quiet:
         click.echo(
-            f"gte: {_described(changes)}; {counted(changes.embedded, 'passage')} embedded, {seconds:.1f} s", err=True
+            f"gte: {_described(changes)}; {plural(changes.embedded, 'passage')} embedded, {seconds:.1f} s", err=True
         )
         click.echo(
-            f"gte: {store.path} has {counted(passage_count, 'passage')} of {counted(file_count, 'file')}", err=True
+            f"gte: {store.path} has {plural(passage_count, 'passage')} of {plural(file_count, 'file')}", err=True
         )
         if changes.was_cut:
             limit = f"the {embedder.max_tokens} tokens that the model reads"

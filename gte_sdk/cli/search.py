@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gte_sdk.cli.answers import Hit, print_json, print_passage
 from gte_sdk.cli.index import keep_current
 from gte_sdk.cli.model_options import model_options
-from gte_sdk.cli.terminal import Notices, counted, files_bar, printable, terminal_bar
+from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.passages.searching import PassageSearch
@@ -199,10 +199,10 @@ def _read_passages(
             ", ..." if len(paths) > 3 else ""
         )
         skipped = f"; {notices.count} skipped" if notices.count else ""
-        found = f"{counted(file_count, 'file')} without any text" if file_count else "no text files"
+        found = f"{plural(file_count, 'file')} without any text" if file_count else "no text files"
         raise click.ClickException(f"{found} in {where}{skipped}")
     if not quiet:
-        click.echo(f"gte: {counted(len(passages), 'passage')} of {counted(file_count, 'file')}", err=True)
+        click.echo(f"gte: {plural(len(passages), 'passage')} of {plural(file_count, 'file')}", err=True)
     return passages
 
 

@@ -56,13 +56,13 @@ def files_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def say_kept(text_count: int, path: Path) -> None:
     """What a `gte embed` that ended early leaves behind, and how to go on."""
-    kept = f"{counted(text_count, 'text')} are kept in {click.format_filename(path)}"
+    kept = f"{plural(text_count, 'text')} are kept in {click.format_filename(path)}"
     click.echo(f"gte: {kept}; the same command with --resume goes on from there", err=True)
 
 

@@ -29,7 +29,7 @@ from gte_sdk.embedding.chunks import Chunk, late_vectors, split_text
 from gte_sdk.embedding.progress import progress_bar
 from gte_sdk.embedding.report import EmbedderReport
 from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
-from gte_sdk.embedding.vector_types import DTYPES, check_dtype, convert_rows, row_width
+from gte_sdk.embedding.vector_types import VECTOR_DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, checked_file, fingerprint_of_files, read_model_dir
 from gte_sdk.model_files.locate import locate_model
@@ -362,7 +362,8 @@ class Embedder:
             vector_D: NDArray[Any] = convert_rows(self._embed_window([texts], prompt, 0, max_rows), dtype, limits)[0]
             return vector_D
         shape = (len(checked := check_texts(list(check_iterable(texts)), 0)), row_width(dtype, self.dim))
-        vectors_ND = np.empty(shape, DTYPES[dtype]) if out is None else check_out(out, *shape, DTYPES[dtype])
+        numpy_dtype = VECTOR_DTYPES[dtype]
+        vectors_ND = np.empty(shape, numpy_dtype) if out is None else check_out(out, *shape, numpy_dtype)
         windows: Iterable[int] = range(0, len(checked), WINDOW_TEXTS)
         if show_progress_bar:
             windows = progress_bar(windows, WINDOW_TEXTS)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gte_sdk.errors import InputError
 
-DTYPES: Mapping[str, Any] = {
+VECTOR_DTYPES: Mapping[str, Any] = {
     "float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8, "binary": np.uint8,
 }  # fmt: skip
 _STEPS = 127
@@ -21,8 +21,8 @@ _STEPS = 127
 
 def check_dtype(dtype: str, dim: int, int8_limits: Mapping[int, float]) -> str:
     """`dtype` if vectors of that width can be given as one. Raises InputError with what can be."""
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype!r}; one of {tuple(DTYPES)} is supported")
+    if dtype not in VECTOR_DTYPES:
+        raise InputError(f"dtype={dtype!r}; one of {tuple(VECTOR_DTYPES)} is supported")
     if dtype in ("int8", "uint8") and dim not in int8_limits:
         raise InputError(
             f"dtype={dtype!r}: this model's directory records no range for vectors of {dim} numbers; write it with "

@@ -37,7 +37,7 @@ class Loaded(Generic[Runner]):
         self._parents_runners: list[Runner] = []
         self._timer: threading.Timer | None = None
         self._start_alone()
-        _what_forks_look_after().add(self)
+        _reset_in_forked_children(self)
         with self.use():
             pass
 
@@ -107,6 +107,10 @@ class Loaded(Generic[Runner]):
             self._runner = None
 
 
+# What a forked child has to reset.
+_everything_loaded: "weakref.WeakSet[Loaded[Any]]" = weakref.WeakSet()
+
+
 def _return_free_memory() -> None:
     """glibc keeps freed blocks of up to 32 MB for itself once the first of that size was freed."""
     if sys.platform == "linux":
@@ -122,18 +126,20 @@ def _drop_if_idle(loaded: "weakref.ref[Loaded[Runner]]") -> None:
         alive._drop_if_idle()
 
 
-@lru_cache(maxsize=1)
-def _what_forks_look_after() -> "weakref.WeakSet[Loaded[Any]]":
-    """All that is loaded. A lock that another thread held at the fork would never be released in the child."""
-    everything: weakref.WeakSet[Loaded[Any]] = weakref.WeakSet()
+def _reset_in_forked_children(loaded: Loaded[Any]) -> None:
+    """A lock that another thread holds at the fork would never be released in the child."""
+    _everything_loaded.add(loaded)
+    _register_at_fork()
 
+
+@lru_cache(maxsize=1)
+def _register_at_fork() -> None:
     def start_alone() -> None:
         _load_or_fork.release()
-        for loaded in everything:
+        for loaded in _everything_loaded:
             loaded._start_alone()
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=_load_or_fork.acquire, after_in_parent=_load_or_fork.release, after_in_child=start_alone
         )
-    return everything

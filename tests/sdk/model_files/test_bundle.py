@@ -143,7 +143,7 @@ def test_one_variant(own: Path, tmp_path: Path) -> None:
     assert run("verify", tmp_path / "one.gte").exit_code == 0
     result = run("bundle", own, tmp_path / "no.gte", "--variant", "int8")
     assert (result.exit_code, (tmp_path / "no.gte").exists()) == (1, False)
-    assert "--variant int8: " in result.stderr
+    assert "variant='int8'; " in result.stderr
 
 
 def test_it_is_cut_off_anywhere(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""What a model consists of: the files that a bundle takes, and the check of all files against their hashes."""
+
+from pathlib import Path
+
+from gte_sdk.errors import InputError, ModelFormatError
+from gte_sdk.model_files.bundle import LIST_NAME, BundlePath
+from gte_sdk.model_files.directory import (
+    GRAPH_FILES,
+    GTE_JSON,
+    TOKENIZER_JSON,
+    FileRecord,
+    ModelDir,
+    available_variants,
+    checked_file,
+)
+from gte_sdk.model_files.published import CONFIG_JSON
+
+# What a directory of the Hub holds beside the weights of other frameworks.
+_MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")
+_LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+
+
+def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a model directory that belong into a bundle, by their names inside.
+
+    variants: the graphs to take; all if empty. Files that gte.json records are compared with their hashes.
+    Raises InputError for a bundle or an unknown variant, ModelFormatError for a file that is missing or changed.
+    """
+    folder = description.path
+    if not isinstance(folder, Path):
+        raise InputError(f"{folder} is already a bundle; copy it")
+    graphs = available_variants(description)
+    if missing := [variant for variant in variants if variant not in graphs]:
+        raise InputError(f"variant={missing[0]!r}; {folder} holds {sorted(graphs)}")
+    if not graphs:
+        raise ModelFormatError(f"{folder} holds no ONNX graph; export the checkpoint with: python export/to_onnx.py")
+    left_out = {
+        name for variant, names in GRAPH_FILES.items() if variants and variant not in variants for name in names
+    }
+    if description.files:
+        names = [name for name in description.files if name not in left_out]
+        files: dict[str, Path] = {}
+        for name in names:
+            path = checked_file(description, name)
+            assert isinstance(path, Path)
+            files[name] = path
+        return {**files, GTE_JSON: folder / GTE_JSON}
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name in left_out or not path.is_file() or name.startswith(".") or "/." in name:
+            continue
+        if path.name.endswith((".onnx_data", ".onnx.data")):
+            raise InputError(f"{path}: a graph with data outside its file cannot be bundled; export it as one file")
+        if path.suffix in _MODEL_SUFFIXES or path.name.startswith(_LEGAL_NAMES):
+            files[name] = path
+    if missing_files := [name for name in (CONFIG_JSON, TOKENIZER_JSON) if name not in files]:
+        raise ModelFormatError(f"{folder / missing_files[0]} is missing; export or download the model again")
+    return files
+
+
+def verified_files(description: ModelDir) -> list[str]:
+    """Compares every file with its recorded hash and returns their names.
+
+    Raises ModelFormatError for the first that differs, and for a directory without hashes.
+    """
+    folder = description.path
+    if isinstance(folder, BundlePath):
+        for name, member in folder.members.items():
+            (folder / name).read_bytes()
+            if name in description.files and description.files[name] != FileRecord(member.sha256, member.bytes):
+                raise ModelFormatError(f"{folder}/{name} is not the file that {GTE_JSON} records; bundle it again")
+        return [name for name in folder.members if name != LIST_NAME]
+    if not description.files:
+        raise ModelFormatError(f"{folder} has no {GTE_JSON} with hashes to compare with; export it, or bundle it")
+    for name in description.files:
+        checked_file(description, name)
+    return list(description.files)
