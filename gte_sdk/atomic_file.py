@@ -63,15 +63,21 @@ def replace_whole(path: Path, overwrite: bool = True, *, keep_leftovers: bool = 
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
-            check_target(path, overwrite)
             if sys.platform != "win32":  # before the lock ends
-                temporary.replace(target)
+                _rename(temporary, target, overwrite)
         if sys.platform == "win32":  # which cannot rename an open file
-            temporary.replace(target)
-        else:
-            _sync_folder(target.parent)
+            _rename(temporary, target, overwrite)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_whole(source: Path, path: Path) -> None:
+    """Gives a finished file the name, owner and permissions of `path` in the same folder, which may exist."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and sys.platform != "win32":
+        with source.open("rb") as file:
+            _take_permissions(file, target)
+    _rename(source, target, overwrite=True)
 
 
 def check_target(path: Path, overwrite: bool = True) -> None:
@@ -133,10 +139,7 @@ def _open_temporary(target: Path) -> IO[bytes]:
             if sys.platform == "win32":
                 return file
             if target.exists():
-                status = target.stat()
-                with contextlib.suppress(PermissionError):  # only root gives files away
-                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+                _take_permissions(file, target)
             with contextlib.suppress(OSError):  # a file system without locks: its leftovers stay
                 fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink:  # else it was taken for a leftover before it was locked
@@ -146,6 +149,29 @@ def _open_temporary(target: Path) -> IO[bytes]:
             Path(file.name).unlink(missing_ok=True)
             raise
         file.close()
+
+
+def _take_permissions(file: IO[bytes], target: Path) -> None:
+    assert sys.platform != "win32"
+    status = target.stat()
+    with contextlib.suppress(PermissionError):  # only root gives files away
+        os.fchown(file.fileno(), status.st_uid, status.st_gid)
+    os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+
+
+def _rename(source: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        source.replace(target)
+    else:
+        try:
+            os.link(source, target)  # which fails if somebody else took the name meanwhile
+        except FileExistsError:
+            raise InputError(f"{target} exists", remedy="overwrite") from None
+        except OSError:  # a file system without hard links
+            check_target(target, overwrite)
+            source.replace(target)
+    if sys.platform != "win32":
+        _sync_folder(target.parent)
 
 
 def _open_stream(path: Path) -> IO[bytes]:

@@ -5,11 +5,11 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
 from gte_sdk.cli.terminal import printable
+from gte_sdk.passages.searching import Found
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.text_files import kind_of
 
@@ -21,26 +21,20 @@ _WRAPPED_LENGTH = 60
 _NO_PROSE = ("#", "|", "+", "-", "*", ">", "=", "~", ":", "..", "```")
 
 
-class Hit(NamedTuple):
-    score: float
-    """Cosine of question and passage."""
-    passage: Passage
-
-
-def print_json(question: str, rank: int, hit: Hit) -> None:
-    passage = hit.passage
+def print_json(question: str, rank: int, found: Found) -> None:
+    passage = found.passage
     answer = {
-        "question": question, "rank": rank, "score": round(hit.score, 6),
+        "question": question, "rank": rank, "score": round(found.score, 6),
         "path": passage.path, "line": passage.line, "context": passage.context, "text": passage.text,
     }  # fmt: skip
     click.echo(json.dumps(answer, ensure_ascii=False).encode("utf-8"))
 
 
-def print_passage(hit: Hit, line_count: int) -> None:
-    passage = hit.passage
+def print_passage(found: Found, line_count: int) -> None:
+    passage = found.passage
     place = click.style(f"{printable(passage.path)}:{passage.line}", fg="magenta")
     context = f"  {click.style(printable(passage.context), fg='cyan')}" if passage.context else ""
-    click.echo(f"{place}  {hit.score:.3f}{context}")
+    click.echo(f"{place}  {found.score:.3f}{context}")
     for line in _excerpt(passage, line_count):
         click.echo(f"    {line}")
     if line_count:
@@ -52,7 +46,7 @@ def _excerpt(passage: Passage, line_count: int) -> list[str]:
     width = max(20, min(_TEXT_WIDTH, shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns) - 5)
     rows: list[str] = []
     for line in _unwrapped(passage):
-        shown = printable(line)
+        shown = printable(line[: width * (line_count + 1)])  # a minified file is one line of megabytes
         indent = shown[: len(shown) - len(shown.lstrip())][: width // 2]
         rows += textwrap.wrap(shown.strip(), width, initial_indent=indent, subsequent_indent=indent)
         if len(rows) > line_count:

@@ -1,19 +1,24 @@
 """`gte index`: keeps the passages and vectors of folders in a passage index, which `gte search` answers from."""
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+from gte_sdk.atomic_file import beside, move_whole
 from gte_sdk.cli.model_options import model_options
 from gte_sdk.cli.terminal import Notices, files_bar, plural
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.errors import InputError, ModelFormatError
+from gte_sdk.errors import HubError, IndexFormatError, InputError
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.passages.store import PassageStore, Settings, is_passage_store
+from gte_sdk.passages.database import is_passage_store
+from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.update_lock import exclusive
 from gte_sdk.passages.updating import Changes, update_index
 
 # Checking the files of a large folder takes a while. A watch spends at most this share of its time on it.
@@ -81,7 +86,8 @@ def index(
         globs, excludes = globs or previous.globs, excludes or previous.excludes
     if previous is not None and not model_is_given:
         model = previous.model
-    embedder = Embedder(model, device=device, threads=threads)
+    named_by = output if previous is not None and not model_is_given else None
+    embedder = open_embedder(model, device, threads, named_by)
     settings = Settings(
         model=str(Path(model).resolve()) if Path(model).exists() and model not in bundled_models() else model,
         fingerprint=embedder.fingerprint,
@@ -90,25 +96,49 @@ def index(
         globs=globs,
         excludes=excludes,
     )
-    target = output.with_name(f"{output.name}.rebuild") if rebuild else output
-    if rebuild and target.exists():
-        _drop_unless_same(target, settings)
+    notices = Notices(quiet)
+    target = beside(Path(os.path.realpath(output)), ".rebuild") if rebuild else output
     try:
-        with PassageStore(target, settings) as store:
-            store.check_fingerprint(embedder.fingerprint)
-            if store.settings[3:] != settings[3:]:
-                store.set_sources(settings.paths, globs, excludes)
-            _update(store, embedder, as_json, quiet)
-        if rebuild:
-            target.replace(output)
+        with _lock_of_rebuild(output, rebuild, notices):
+            if rebuild and target.exists():
+                _drop_unless_same(target, settings)
+            with PassageStore(target, settings) as store:
+                store.check_fingerprint(embedder.fingerprint)
+                if store.settings[3:] != settings[3:]:
+                    store.set_sources(settings.paths, globs, excludes)
+                _update(store, embedder, as_json, quiet, notices)
+            notices.close()
+            if rebuild:
+                move_whole(target, output)
         if watch:
             with PassageStore(output) as store:
-                notices = Notices(quiet)
-                keep_current(lambda: _update(store, embedder, as_json, quiet, notices), interval)
+                keep_current(lambda: _update(store, embedder, as_json, quiet, notices, watching=True), interval)
     except KeyboardInterrupt:
         if not quiet:
             click.echo(f"gte: {target}: finished work is saved; run the same command again to continue", err=True)
         raise
+
+
+def open_embedder(model: str, device: str, threads: int | None, named_by: Path | None) -> Embedder:
+    """Opens a model. The one that an index names, which may come from anywhere, is opened but never downloaded."""
+    try:
+        return Embedder(model, device=device, threads=threads, offline=True if named_by else None)
+    except HubError as error:
+        if named_by is None:
+            raise
+        raise click.ClickException(
+            f"{named_by} is of the model {model}, which is not on this machine; give --model {model} to download it"
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock_of_rebuild(output: Path, rebuild: bool, notices: Notices) -> Iterator[None]:
+    """Keeps other updates of the old index waiting until the new one has its name."""
+    if not rebuild:
+        yield
+        return
+    with exclusive(output, lambda: notices(f"{output}: another process updates it; waiting")):
+        yield
 
 
 def keep_current(look: Callable[[], object], interval: float) -> None:
@@ -127,7 +157,7 @@ def _settings_of(path: Path, must_be_whole: bool = True) -> Settings | None:
     try:
         with PassageStore(path) as store:
             return store.settings
-    except ModelFormatError:
+    except IndexFormatError:
         if must_be_whole:
             raise
         return None
@@ -141,15 +171,12 @@ def _drop_unless_same(path: Path, settings: Settings) -> None:
 
 
 def _update(
-    store: PassageStore, embedder: Embedder, as_json: bool, quiet: bool, watching: Notices | None = None
+    store: PassageStore, embedder: Embedder, as_json: bool, quiet: bool, notices: Notices, watching: bool = False
 ) -> None:
-    notices = watching or Notices(quiet)
     started = time.perf_counter()
     with files_bar(quiet) as progress:
         changes = update_index(store, embedder, notices, progress)
-    if watching is None:
-        notices.close()
-    elif not changes.any():
+    if watching and not changes.any():
         return
     seconds = time.perf_counter() - started
     file_count, passage_count = store.counts()
@@ -163,9 +190,13 @@ def _update(
         click.echo(
             f"gte: {store.path} has {plural(passage_count, 'passage')} of {plural(file_count, 'file')}", err=True
         )
-        if changes.was_cut:
-            limit = f"the {embedder.max_tokens} tokens that the model reads"
-            click.echo(f"gte: some passages are longer than {limit}; their ends are not searched", err=True)
+        say_cut(changes.was_cut, embedder)
+
+
+def say_cut(was_cut: bool, embedder: Embedder) -> None:
+    if was_cut:
+        limit = f"the {embedder.max_tokens} tokens that the model reads"
+        click.echo(f"gte: some passages are longer than {limit}; their ends are not searched", err=True)
 
 
 def _described(changes: Changes) -> str:

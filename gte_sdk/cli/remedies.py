@@ -19,6 +19,8 @@ REMEDIES = {
     "encoding": "give its --encoding, such as --encoding cp1252",
     "encoding utf-16": "give --encoding utf-16",
     "on null": "give --on-null skip or --on-null empty",
+    "make index": "make a passage index with: gte index FOLDER --output FILE",
+    "rebuild": "make it again with: gte index --rebuild",
     "output format": "give --format",
     "format npy": "use --format npy",
     "format jsonl": "--format jsonl keeps rows as they are",

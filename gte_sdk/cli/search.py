@@ -3,32 +3,27 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import click
-import numpy as np
 from click.core import ParameterSource
-from numpy.typing import NDArray
 
-from gte_sdk.cli.answers import Hit, print_json, print_passage
-from gte_sdk.cli.index import keep_current
+from gte_sdk.cli.answers import print_json, print_passage
+from gte_sdk.cli.index import keep_current, open_embedder, say_cut
 from gte_sdk.cli.model_options import model_options
-from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, terminal_bar
+from gte_sdk.cli.terminal import Notices, files_bar, plural, printable
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
-from gte_sdk.passages.searching import PassageSearch
-from gte_sdk.passages.splitting import Passage, split_passages, text_to_embed
-from gte_sdk.passages.store import PassageStore, is_passage_store
-from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
-from gte_sdk.passages.updating import BATCH_PASSAGES, update_index
-from gte_sdk.search.top_k import top_k_cosine
+from gte_sdk.passages.database import is_passage_store
+from gte_sdk.passages.searching import Found, PassageSearch
+from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.updating import update_index
 
 FROM_STANDARD_INPUT = "-"
 # A watch looks for changed files this often, in seconds.
 _WATCH_INTERVAL = 2.0
 
-Find = Callable[[str], list[Hit]]
+Find = Callable[[str], list[Found]]
 
 
 @click.command()
@@ -90,29 +85,31 @@ def search(
     if question != FROM_STANDARD_INPUT and not question.strip():
         raise click.UsageError("the QUESTION is empty")
 
-    def answer(text: str, hits: list[Hit]) -> None:
+    def answer(text: str, found: list[Found]) -> None:
         if question == FROM_STANDARD_INPUT and not as_json and not sys.stdin.isatty():
             click.echo(f"{click.style(printable(text), bold=True)}\n")
-        for rank, hit in enumerate(hits, 1):
+        for rank, passage in enumerate(found, 1):
             if as_json:
-                print_json(text, rank, hit)
+                print_json(text, rank, passage)
             else:
-                print_passage(hit, lines)
+                print_passage(passage, lines)
 
     if not any(is_passage_store(path) for path in paths):
         if watch:
             raise click.UsageError("--watch needs an index; make one with: gte index")
-        passages = _read_passages(paths, globs, excludes, quiet)
         embedder = Embedder(model, device=device, threads=threads)
-        find = _search_in_memory(embedder, passages, count, quiet)
-        _answer_all(question, find, answer)
+        settings = Settings(model, embedder.fingerprint, embedder.dim, tuple(map(str, paths)), globs, excludes)
+        with PassageStore(None, settings) as store:
+            _read_files(store, embedder, quiet)
+            _answer_all(question, _search_in_store(embedder, store, count, False, quiet), answer)
         return
     if len(paths) > 1 or globs or excludes:
         raise click.UsageError("an index is searched alone, and with the --glob and --exclude that it was made with")
     with PassageStore(paths[0]) as store:
         if context.get_parameter_source("model") is ParameterSource.DEFAULT:
-            model = store.settings.model
-        embedder = Embedder(model, device=device, threads=threads)
+            embedder = open_embedder(store.settings.model, device, threads, named_by=store.path)
+        else:
+            embedder = Embedder(model, device=device, threads=threads)
         store.check_fingerprint(embedder.fingerprint)
         if not quiet and not watch and store.meta("complete") != "true":
             click.echo(f"gte: {store.path} is not finished; to finish it: gte index --output {store.path}", err=True)
@@ -122,7 +119,7 @@ def search(
         _answer_all(question, find, answer)
 
 
-def _answer_all(question: str, find: Find, answer: Callable[[str, list[Hit]], None]) -> None:
+def _answer_all(question: str, find: Find, answer: Callable[[str, list[Found]], None]) -> None:
     questions = _questions_from_standard_input() if question == FROM_STANDARD_INPUT else iter([question])
     any_question = False
     for text in questions:
@@ -132,16 +129,16 @@ def _answer_all(question: str, find: Find, answer: Callable[[str, list[Hit]], No
         raise click.ClickException("there was no question on standard input")
 
 
-def _answer_changes(question: str, find: Find, answer: Callable[[str, list[Hit]], None]) -> None:
-    last: list[Hit] | None = None
+def _answer_changes(question: str, find: Find, answer: Callable[[str, list[Found]], None]) -> None:
+    last: list[Found] | None = None
 
     def look() -> None:
         nonlocal last
-        hits = find(question)
-        if hits != last:
-            answer(question, hits)
+        found = find(question)
+        if found != last:
+            answer(question, found)
             sys.stdout.flush()
-        last = hits
+        last = found
 
     keep_current(look, _WATCH_INTERVAL)
 
@@ -150,7 +147,7 @@ def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch:
     passage_search = PassageSearch(store)
     notices = Notices(quiet)
 
-    def find(text: str) -> list[Hit]:
+    def find(text: str) -> list[Found]:
         if watch:
             with files_bar(quiet) as progress:
                 update_index(store, embedder, notices, progress)
@@ -158,7 +155,7 @@ def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch:
         found = passage_search.find(query_vector[0], count)
         if not found and not watch:
             raise click.ClickException(f"{store.path} holds no passages")
-        return [Hit(score, passage._replace(path=_shown_path(passage.path))) for score, passage in found]
+        return [Found(score, passage._replace(path=_shown_path(passage.path))) for score, passage in found]
 
     return find
 
@@ -170,62 +167,25 @@ def _shown_path(name: str) -> str:
     return click.format_filename(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _search_in_memory(embedder: Embedder, passages: list[Passage], count: int, quiet: bool) -> Find:
-    vectors_ND = _embed_passages(embedder, passages, quiet)
-
-    def find(text: str) -> list[Hit]:
-        query_vector = embed_batch(embedder, [text], "query").vectors
-        scores, indices = top_k_cosine(query_vector, vectors_ND, min(count, len(passages)))
-        pairs = zip(scores[0].tolist(), indices[0].tolist(), strict=True)
-        return [Hit(score, passages[index]) for score, index in pairs]
-
-    return find
-
-
-def _read_passages(
-    paths: tuple[Path, ...], globs: tuple[str, ...], excludes: tuple[str, ...], quiet: bool
-) -> list[Passage]:
+def _read_files(store: PassageStore, embedder: Embedder, quiet: bool) -> None:
+    """Fills an index in memory, so that files are read, split and embedded as `gte index` does it."""
     notices = Notices(quiet)
-    passages: list[Passage] = []
-    file_count = 0
-    for path in find_text_files(paths, globs=globs, excludes=excludes, notice=notices):
-        text = read_text(path, notices)
-        if text is not None:
-            file_count += 1
-            passages += split_passages(click.format_filename(path), text, kind_of(path) or "text")
+    started = time.perf_counter()
+    with files_bar(quiet) as progress:
+        changes = update_index(store, embedder, notices, progress)
     notices.close()
-    if not passages:
-        where = ", ".join(click.format_filename(path) for path in islice(paths, 3)) + (
-            ", ..." if len(paths) > 3 else ""
-        )
+    file_count, passage_count = store.counts()
+    file_count -= changes.without_text
+    if not passage_count:
+        paths = store.settings.paths
+        where = ", ".join([*map(click.format_filename, paths[:3]), *(["..."] if len(paths) > 3 else [])])
         skipped = f"; {notices.count} skipped" if notices.count else ""
         found = f"{plural(file_count, 'file')} without any text" if file_count else "no text files"
         raise click.ClickException(f"{found} in {where}{skipped}")
     if not quiet:
-        click.echo(f"gte: {plural(len(passages), 'passage')} of {plural(file_count, 'file')}", err=True)
-    return passages
-
-
-def _embed_passages(embedder: Embedder, passages: list[Passage], quiet: bool) -> NDArray[np.float32]:
-    texts = [text_to_embed(passage) for passage in passages]
-    # Passages of like length share a batch, so that little of it is padding; the longest show first if memory suffices.
-    by_length = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-    vectors_ND = np.empty((len(passages), embedder.dim), dtype=np.float32)
-    any_cut = False
-    started = time.perf_counter()
-    with terminal_bar("embedding", len(passages), "passages", quiet) as bar:
-        for start in range(0, len(passages), BATCH_PASSAGES):
-            batch = by_length[start : start + BATCH_PASSAGES]
-            embedded = embed_batch(embedder, [texts[index] for index in batch], "document")
-            vectors_ND[batch] = embedded.vectors
-            any_cut |= embedded.was_cut
-            bar.update(len(batch))
-    if not quiet:
+        click.echo(f"gte: {plural(passage_count, 'passage')} of {plural(file_count, 'file')}", err=True)
         click.echo(f"gte: embedded in {time.perf_counter() - started:.1f} s", err=True)
-        if any_cut:
-            limit = f"the {embedder.max_tokens} tokens that the model reads"
-            click.echo(f"gte: some passages are longer than {limit}; their ends are not searched", err=True)
-    return vectors_ND
+        say_cut(changes.was_cut, embedder)
 
 
 def _questions_from_standard_input() -> Iterator[str]:

@@ -47,10 +47,12 @@ def terminal_bar(description: str, total: int | None, unit: str, quiet: bool) ->
 @contextlib.contextmanager
 def files_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """The bar of an update of an index, as gte_sdk.passages.updating calls it."""
-    with terminal_bar("indexing", None, "files", quiet) as bar:
+    with terminal_bar("embedding", None, "files", quiet) as bar:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
+            if bar.total != total:
+                bar.total = total
+                bar.refresh()
             bar.update(done - bar.n)
 
         yield progress

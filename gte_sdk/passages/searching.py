@@ -28,6 +28,7 @@ class PassageSearch:
 
         What it answers is one state of the index, the newest.
         """
+        self._store.follow()
         with self._store.unchanged():
             if self._snapshot is None or self._snapshot.version != self._store.version():
                 self._snapshot = self._store.snapshot()
@@ -37,7 +38,7 @@ class PassageSearch:
             # Each vector has at least one passage, so the best `count` passages are among the best `count` vectors.
             scores, rows = top_k_cosine(query_D, vectors_ND, min(count, len(vector_ids)))
             best_ids = [vector_ids[row] for row in rows[0].tolist()]
-            passages = self._store.passages_of(best_ids)
+            passages = self._store.passages_of(best_ids, count)
         found = [
             Found(score, part) for score, id in zip(scores[0].tolist(), best_ids, strict=True) for part in passages[id]
         ]

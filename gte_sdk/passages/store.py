@@ -9,39 +9,22 @@ vectors into memory (docs/command-line.md has the schema).
 import contextlib
 import json
 import os
-import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.errors import GteError, InputError, ModelFormatError, ModelMismatchError
+from gte_sdk._kernels import MAX_DIM
+from gte_sdk.errors import IndexFormatError, InputError, ModelMismatchError
+from gte_sdk.passages.database import create_database, open_database, open_in_memory, reporting
 from gte_sdk.passages.splitting import Passage
-from gte_sdk.search.index_file import MAGIC as VECTOR_INDEX_MAGIC
+from gte_sdk.passages.update_lock import exclusive
 
-APPLICATION_ID = 0x47544531
-"""The bytes "GTE1" at offset 68 of the file, where `file` and this module look."""
-FORMAT_VERSION = 1
-_SQLITE_MAGIC = b"SQLite format 3\0"
-# An update holds its lock for one batch; whoever waits longer than this waits for something that hangs.
-_LOCK_SECONDS = 30
 # Fewer than the parameters that SQLite allowed in a statement before 3.32 (999).
 _PARAMETERS = 500
-
-_SCHEMA = """
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 BLOB NOT NULL);
-    CREATE TABLE vectors (id INTEGER PRIMARY KEY, text_sha256 BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
-    CREATE TABLE passages (
-        id INTEGER PRIMARY KEY, file_id INTEGER NOT NULL REFERENCES files ON DELETE CASCADE,
-        line INTEGER NOT NULL, context TEXT NOT NULL, text TEXT NOT NULL, vector_id INTEGER NOT NULL REFERENCES vectors
-    );
-    CREATE INDEX passages_of_file ON passages (file_id);
-    CREATE INDEX passages_of_vector ON passages (vector_id);
-"""
 
 
 class Settings(NamedTuple):
@@ -74,50 +57,37 @@ class Snapshot(NamedTuple):
     vector_ids: list[int]
     vectors: NDArray[np.float32]
     """(n, dim), one row for each different text."""
-    version: tuple[int, int]
+    version: tuple[int, ...]
     """Differs from PassageStore.version() as soon as anybody changed the index."""
 
 
-def is_passage_store(path: Path) -> bool:
-    """Whether a file is an index of passages. Raises InputError for an index file of vectors alone."""
-    if not path.is_file():  # to open a pipe would wait for its writer
-        return False
-    try:
-        with path.open("rb") as file:
-            head = file.read(100)
-    except OSError:
-        return False
-    if head.startswith(VECTOR_INDEX_MAGIC):
-        raise InputError(f"{path} holds vectors without their texts (gte_sdk.Index); make an index with: gte index")
-    return head.startswith(_SQLITE_MAGIC) and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
-
-
 class PassageStore:
-    """One open index; use it as a context manager. Any number of processes may read it while one updates it.
+    """One open passage index; use it as a context manager. Any number of processes may read while one updates it.
 
-    Raises ModelFormatError for a file that is damaged or of another format, GteError where SQLite cannot go on.
+    Raises IndexFormatError for a file that is damaged or of another format, GteError where SQLite cannot go on.
     """
 
-    def __init__(self, path: Path, new: Settings | None = None) -> None:
-        """Opens the index at `path`; where `new` is given and there is none yet, makes an empty one."""
-        self.path = path
-        if not path.exists():
-            if new is None:
-                raise InputError(f"{path} does not exist; make an index with: gte index FOLDER --output {path}")
-            _create(path, new)
-        if not is_passage_store(path):
-            raise InputError(f"{path} is not an index of passages; name another file")
-        with _reporting(path):
-            self._connection = sqlite3.connect(path, timeout=_LOCK_SECONDS, isolation_level=None)
-            self._connection.execute("PRAGMA foreign_keys = ON")
+    def __init__(self, path: Path | None, new: Settings | None = None) -> None:
+        """Opens the index at `path`. `new`: make an empty one with these settings if there is none; without a path, in
+        memory.
+        """
+        self.path = path or Path(":memory:")
+        self._file: tuple[int, int] | None = None
+        """Device and inode; None in memory."""
+        if path is None:
+            assert new is not None
+            self._connection = open_in_memory(new._asdict())
+        else:
+            if not path.exists():
+                if new is None:
+                    raise InputError(f"{path} does not exist", remedy="make index")
+                try:
+                    create_database(path, new._asdict())
+                except InputError:
+                    if not path.exists():  # else another process made it a moment ago
+                        raise
+            self._connection = self._open()
         try:
-            with _reporting(path):
-                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version != FORMAT_VERSION:
-                raise ModelFormatError(
-                    f"{path} has format version {version}; this gte-sdk reads {FORMAT_VERSION}: upgrade it, or make "
-                    "the index again with --rebuild"
-                )
             self.settings = self._read_settings()
         except BaseException:
             self._connection.close()
@@ -129,12 +99,35 @@ class PassageStore:
     def __exit__(self, *exception: object) -> None:
         self._connection.close()
 
+    @contextlib.contextmanager
+    def locked(self, say_waiting: Callable[[], None]) -> Iterator[None]:
+        """Keeps other updates waiting for the block, which sees the file that has the index's name now."""
+        if self._file is None:
+            yield
+            return
+        with exclusive(self.path, say_waiting):
+            self.follow()
+            yield
+
+    def follow(self) -> None:
+        """Opens the index again if another file has taken its name, as a rebuild ends."""
+        if self._file is None:
+            return
+        if not self.path.exists():
+            raise InputError(f"{self.path} does not exist any more", remedy="make index")
+        if self._file != _identity(self.path):
+            opened = self._open()
+            self._connection.close()
+            self._connection = opened
+            self.settings = self._read_settings()
+
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises ModelMismatchError, with both fingerprints, for another model than that of the index."""
         if fingerprint != self.settings.fingerprint:
             raise ModelMismatchError(
                 f"{self.path} holds vectors of {self.settings.fingerprint} (model {self.settings.model}), the model in "
-                f"use is {fingerprint}; use the same model, or make the index again: gte index --rebuild"
+                f"use is {fingerprint}; use the same model",
+                remedy="rebuild",
             )
 
     # --- what an update reads and writes
@@ -144,7 +137,7 @@ class PassageStore:
         self.set_meta({"paths": json.dumps(paths), "globs": json.dumps(globs), "excludes": json.dumps(excludes)})
 
     def meta(self, key: str) -> str | None:
-        with _reporting(self.path):
+        with reporting(self.path):
             row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -153,15 +146,14 @@ class PassageStore:
             self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     def files(self) -> dict[str, FileState]:
-        with _reporting(self.path):
-            rows = self._connection.execute("SELECT path, stamp, sha256 FROM files").fetchall()
+        rows = self._rows("SELECT path, stamp, sha256 FROM files", (bytes, str, bytes))
         return {os.fsdecode(path): FileState(stamp, sha256) for path, stamp, sha256 in rows}
 
     def embedded_texts(self, text_hashes: Iterable[bytes]) -> set[bytes]:
         """Those of the hashes whose vectors are here."""
         wanted = list(text_hashes)
         found: set[bytes] = set()
-        with _reporting(self.path):
+        with reporting(self.path):
             for start in range(0, len(wanted), _PARAMETERS):
                 part = wanted[start : start + _PARAMETERS]
                 marks = ", ".join("?" * len(part))
@@ -206,14 +198,15 @@ class PassageStore:
     def counts(self) -> tuple[int, int]:
         """The number of files and of passages."""
         query = "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM passages)"
-        with _reporting(self.path):
+        with reporting(self.path):
             file_count, passage_count = self._connection.execute(query).fetchone()
         return file_count, passage_count
 
-    def version(self) -> tuple[int, int]:
-        with _reporting(self.path):
+    def version(self) -> tuple[int, ...]:
+        """Differs as soon as anybody changed the index, or another file took its name."""
+        with reporting(self.path):
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return version, self._connection.total_changes
+        return (*(self._file or ()), version, self._connection.total_changes)
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -222,40 +215,68 @@ class PassageStore:
             yield
 
     def snapshot(self) -> Snapshot:
+        version = self.version()
         query = "SELECT id, vector FROM vectors WHERE id IN (SELECT vector_id FROM passages) ORDER BY id"
-        with _reporting(self.path):
-            version = self.version()
-            rows = self._connection.execute(query).fetchall()
+        rows = self._rows(query, (int, bytes))
         dim = self.settings.dim
         if any(len(vector) != 4 * dim for _, vector in rows):
-            raise ModelFormatError(f"{self.path} is damaged: a vector has not {dim} numbers; make it again: --rebuild")
+            raise self._damaged(f"a vector has not {dim} numbers")
         vectors_ND = np.frombuffer(b"".join(vector for _, vector in rows), "<f4").reshape(-1, dim)
+        if not np.isfinite(vectors_ND).all():
+            raise self._damaged("a vector holds NaN or an infinity")
         return Snapshot([id for id, _ in rows], vectors_ND.astype(np.float32, copy=False), version)
 
-    def passages_of(self, vector_ids: Collection[int]) -> dict[int, list[Passage]]:
-        """The passages that have each of these vectors, by path and line."""
-        found: dict[int, list[Passage]] = {id: [] for id in vector_ids}
-        with _reporting(self.path):
-            for id in vector_ids:
-                rows = self._connection.execute(
-                    "SELECT path, line, context, text FROM passages JOIN files ON files.id = file_id "
-                    "WHERE vector_id = ? ORDER BY path, line",
-                    (id,),
-                )
-                found[id] += [Passage(os.fsdecode(path), *rest) for path, *rest in rows]
-        return found
+    def passages_of(self, vector_ids: Collection[int], count: int) -> dict[int, list[Passage]]:
+        """The first `count` passages that have each of these vectors, by path and line."""
+        query = (
+            "SELECT path, line, context, text FROM passages JOIN files ON files.id = file_id "
+            "WHERE vector_id = ? ORDER BY path, line LIMIT ?"
+        )
+        found = {id: self._rows(query, (bytes, int, str, str), (id, count), count) for id in vector_ids}
+        return {id: [Passage(os.fsdecode(path), *rest) for path, *rest in rows] for id, rows in found.items()}
+
+    def _rows(self, query: str, types: tuple[type, ...], parameters: tuple[int, ...] = (), times: int = 1) -> list[Any]:
+        """The rows of a query, whose values must have these types.
+
+        Together they have no more bytes than the file, or so many times as many where values repeat. Pages that lead
+        in circles would give rows without end.
+        """
+        rows = []
+        with reporting(self.path):
+            sizes = [self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
+            room = sizes[0] * sizes[1] * times
+            for row in self._connection.execute(query, parameters):
+                if any(type(value) is not wanted for value, wanted in zip(row, types, strict=True)):
+                    raise self._damaged("a value is of another type than its column")
+                room -= sum(len(value) if isinstance(value, bytes | str) else 1 for value in row)
+                if room < 0:
+                    raise self._damaged("it holds more than its size allows")
+                rows.append(row)
+        return rows
+
+    def _damaged(self, reason: str) -> IndexFormatError:
+        return IndexFormatError(f"{self.path} is damaged: {reason}", remedy="rebuild")
+
+    def _open(self) -> sqlite3.Connection:
+        self._file = _identity(self.path)
+        return open_database(self.path)
 
     def _read_settings(self) -> Settings:
         try:
             values = {name: json.loads(self.meta(name) or "null") for name in Settings._fields}
-            lists = {name: tuple(values[name]) for name in ("paths", "globs", "excludes")}
-            return Settings(str(values["model"]), str(values["fingerprint"]), int(values["dim"]), **lists)
-        except (ValueError, TypeError) as error:
-            raise ModelFormatError(f"{self.path} is damaged: its settings are not readable: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"its settings are not readable: {error}") from error
+        lists = [values[name] for name in ("paths", "globs", "excludes")]
+        are_texts = all(isinstance(text, str) for text in (values["model"], values["fingerprint"]))
+        are_lists = all(isinstance(value, list) and all(isinstance(text, str) for text in value) for value in lists)
+        dim = values["dim"]
+        if not are_texts or not are_lists or type(dim) is not int or not 1 <= dim <= MAX_DIM:
+            raise self._damaged("its settings are of other types than an index has")
+        return Settings(values["model"], values["fingerprint"], dim, *map(tuple, lists))
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
-        with _reporting(self.path):
+        with reporting(self.path):
             self._connection.execute(f"BEGIN {kind}")
             try:
                 yield
@@ -266,29 +287,6 @@ class PassageStore:
                 raise
 
 
-def _create(path: Path, new: Settings) -> None:
-    """Makes an empty index; `path` appears whole, so that a kill leaves no file that is none yet."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with _reporting(path), contextlib.closing(sqlite3.connect(temporary)) as connection:
-            connection.execute("PRAGMA page_size = 8192")
-            connection.execute("PRAGMA auto_vacuum = FULL")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            connection.executescript(_SCHEMA)
-            values = [(key, json.dumps(value)) for key, value in new._asdict().items()]
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", values)
-            connection.commit()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _reporting(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:  # locked for long, disk full, read-only
-        raise GteError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise ModelFormatError(f"{path} is damaged: {error}; make it again: gte index --rebuild") from error
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino

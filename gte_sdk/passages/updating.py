@@ -19,6 +19,7 @@ from gte_sdk.errors import InputError
 from gte_sdk.passages.splitting import split_passages, text_to_embed
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore
 from gte_sdk.passages.text_files import Notice, decode_text, find_text_files, kind_of
+from gte_sdk.passages.update_lock import lock_path_of
 
 Progress = Callable[[int, int], None]
 """Takes how many of the files to read are done, and how many there are."""
@@ -37,6 +38,8 @@ class Changes(NamedTuple):
     changed: int
     removed: int
     unchanged: int
+    without_text: int
+    """Files among them that are binary or in another encoding than UTF-8."""
     embedded: int
     """Passages that the model read; others were there already under the same text."""
     was_cut: bool
@@ -53,12 +56,19 @@ class _Found(NamedTuple):
 
 
 def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progress: Progress) -> Changes:
-    """Makes the index what its folders are now; `notice` gets one line for each file that cannot be read.
+    """Makes the index what its folders are now. `notice` gets a line for each file that is left out, in every update.
 
-    `progress` is called before and after each batch (a fraction of a second); what it raises ends the update with all
-    batches so far saved, and the next update goes on there. Raises InputError where a folder of the index is gone as a
-    whole, and leaves what is known of it.
+    `progress` is called before and after each batch (a fraction of a second). What it raises ends the update with all
+    batches so far saved, and the next update goes on there. Another update of the same index is waited for. Raises
+    InputError where a folder of the index is gone as a whole, and leaves what is known of it; ModelMismatchError for
+    another model than that of the index.
     """
+    with store.locked(lambda: notice(f"{store.path}: another process updates it; waiting")):
+        store.check_fingerprint(embedder.fingerprint)
+        return _update(store, embedder, notice, progress)
+
+
+def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: Progress) -> Changes:
     for name in store.settings.paths:
         if not Path(name).exists():
             raise InputError(f"{name}, which {store.path} is an index of, is not there; name the folders to index")
@@ -68,11 +78,11 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
     files = _ReadFiles(known, split_again, notice)
     added = changed = embedded = 0
     was_cut = False
-    if to_read or len(present) < len(known):
-        store.set_meta({"complete": "false"})
     done = 0
     progress(0, len(to_read))
     for group in _groups(files.read(to_read, present)):
+        if store.meta("complete") != "false":
+            store.set_meta({"complete": "false"})
         texts = {text_hash: text_to_embed(part) for file in group for part, text_hash in file.passages}
         for text_hash in store.embedded_texts(texts):
             del texts[text_hash]
@@ -96,17 +106,20 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
     if files.new_stamps:
         store.set_stamps(files.new_stamps)
     gone = known.keys() - present
-    store.remove_files(gone)
+    if gone:
+        store.set_meta({"complete": "false"})
+        store.remove_files(gone)
     if store.meta("complete") != "true" or split_again:
         store.remove_unused_vectors()
         store.set_meta({"complete": "true", "split_by": __version__})
-    return Changes(added, changed, len(gone), len(present) - added - changed, embedded, was_cut)
+    return Changes(added, changed, len(gone), len(present) - added - changed, files.without_text, embedded, was_cut)
 
 
 def _scan(store: PassageStore, notice: Notice, known: dict[str, FileState]) -> tuple[set[str], list[_Found]]:
     """The files that are there, and those of them that have to be read."""
     _, _, _, paths, globs, excludes = store.settings
-    own = {f"{store.path.resolve()}{ending}" for ending in ("", "-journal", ".rebuild")}
+    own = {f"{store.path.resolve()}{ending}" for ending in ("", "-journal", "-wal", "-shm", ".rebuild")}
+    own.add(str(lock_path_of(store.path)))
     present: set[str] = set()
     to_read = []
     for path in find_text_files(map(Path, paths), globs=globs, excludes=excludes, notice=notice):
@@ -132,6 +145,7 @@ class _ReadFiles:
     def __init__(self, known: dict[str, FileState], split_again: bool, notice: Notice) -> None:
         self.read_count = 0
         self.new_stamps: dict[str, str] = {}
+        self.without_text = 0
         self._known = known
         self._split_again = split_again
         self._notice = notice
@@ -146,14 +160,17 @@ class _ReadFiles:
                 self._notice(f"{path}: {error.strerror or error}; skipped")
                 present.discard(name)
                 continue
+            text = decode_text(path, content, self._notice)
+            if text is None:
+                self.without_text += 1
+                stamp = ""  # so that the next update reads it again, and says again that it is left out
             state = FileState(stamp, hashlib.sha256(content).digest())
             before = self._known.get(name)
             if before and before.sha256 == state.sha256 and not self._split_again:
                 if before.stamp != stamp:
                     self.new_stamps[name] = stamp
                 continue
-            text = decode_text(path, content, self._notice) or ""
-            passages = split_passages(_shown(name), text, kind_of(path) or "text")
+            passages = split_passages(_shown(name), text or "", kind_of(path) or "text")
             yield FilePassages(
                 name, state, [(part, hashlib.sha256(text_to_embed(part).encode()).digest()) for part in passages]
             )

@@ -1,0 +1,146 @@
+"""The SQLite file of a passage index: made whole, and opened without trust in what it says.
+
+A file may come from anywhere. Its schema must be ours to the letter: a view in the place of a table could run for ever,
+a trigger could run at all. SQLite then executes no code that a file brings, and a signal ends every statement.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gte_sdk.atomic_file import replace_whole
+from gte_sdk.errors import GteError, IndexFormatError, InputError
+from gte_sdk.search.index_file import MAGIC as VECTOR_INDEX_MAGIC
+
+APPLICATION_ID = 0x47544531
+"""The bytes "GTE1" at offset 68 of the file, where `file` and this module look."""
+FORMAT_VERSION = 1
+_SQLITE_MAGIC = b"SQLite format 3\0"
+# An update holds SQLite's lock for one batch; whoever waits longer than this waits for something that hangs.
+_LOCK_SECONDS = 30
+# SQLite's journal has the name of the database and this; file systems take names of 255 bytes.
+_MAX_NAME_BYTES = 255 - len("-journal")
+# Virtual machine instructions, well below a tenth of a second, after which Python handles signals.
+_INSTRUCTIONS = 100_000
+# What can be wrong around a file; everything else is wrong in it.
+_NOT_DAMAGE = ("locked", "busy", "readonly", "full", "unable to open", "disk I/O")
+
+_SCHEMA = """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+    CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 BLOB NOT NULL);
+    CREATE TABLE vectors (id INTEGER PRIMARY KEY, text_sha256 BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
+    CREATE TABLE passages (
+        id INTEGER PRIMARY KEY, file_id INTEGER NOT NULL REFERENCES files ON DELETE CASCADE,
+        line INTEGER NOT NULL, context TEXT NOT NULL, text TEXT NOT NULL, vector_id INTEGER NOT NULL REFERENCES vectors
+    );
+    CREATE INDEX passages_of_file ON passages (file_id);
+    CREATE INDEX passages_of_vector ON passages (vector_id);
+"""
+
+
+def is_passage_store(path: Path) -> bool:
+    """Whether a file is a passage index. Raises InputError for a vector index, which has no texts."""
+    if not path.is_file():  # to open a pipe would wait for its writer
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError:
+        return False
+    if head.startswith(VECTOR_INDEX_MAGIC):
+        raise InputError(f"{path} holds vectors without their texts (gte_sdk.Index)", remedy="make index")
+    return head.startswith(_SQLITE_MAGIC) and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def create_database(path: Path, values: Mapping[str, Any]) -> None:
+    """Makes an empty passage index with these settings; `path` appears whole. InputError if it exists."""
+    if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
+        raise InputError(f"{path}: a name of an index has at most {_MAX_NAME_BYTES} bytes")
+    # SQLite wants a file of its own while it writes: locks of two kinds on one file may exclude each other.
+    with tempfile.TemporaryDirectory() as folder, replace_whole(path, overwrite=False) as file:
+        made = Path(folder, "index")
+        with reporting(path), contextlib.closing(sqlite3.connect(made)) as connection:
+            _fill(connection, values)
+        file.write(made.read_bytes())
+
+
+def open_in_memory(values: Mapping[str, Any]) -> sqlite3.Connection:
+    """A passage index that ends with its connection."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    _fill(connection, values)
+    return _prepared(connection)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Opens a passage index. Raises IndexFormatError for another schema or version, InputError for another file."""
+    if not is_passage_store(path):
+        raise InputError(f"{path} is not a passage index; name another file")
+    with reporting(path):
+        uri = f"{path.absolute().as_uri()}?mode=rw"  # never makes a file
+        connection = sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)
+    try:
+        with reporting(path):
+            _prepared(connection)
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version != FORMAT_VERSION:
+                raise IndexFormatError(
+                    f"{path} has format version {version}; this gte-sdk reads {FORMAT_VERSION}: upgrade it",
+                    remedy="rebuild",
+                )
+            if _schema_of(connection) != _own_schema():
+                raise IndexFormatError(f"{path} is damaged: its tables are not those of an index", remedy="rebuild")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """Turns SQLite's errors into ours."""
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        if str(error) == "interrupted":  # a signal's exception, which SQLite keeps to itself
+            raise KeyboardInterrupt from error
+        if isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in _NOT_DAMAGE):
+            raise GteError(f"{path}: {error}") from error
+        raise IndexFormatError(f"{path} is damaged: {error}", remedy="rebuild") from error
+
+
+def _fill(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:
+    connection.execute("PRAGMA page_size = 8192")
+    connection.execute("PRAGMA auto_vacuum = FULL")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+    connection.executescript(_SCHEMA)
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()]
+    )
+    connection.commit()
+
+
+def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.set_progress_handler(lambda: 0, _INSTRUCTIONS)  # Python runs signal handlers as it enters a function
+    return connection
+
+
+def _schema_of(connection: sqlite3.Connection) -> set[tuple[Any, ...]]:
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+    return {(*names, " ".join(sql.split()) if isinstance(sql, str) else sql) for *names, sql in rows}
+
+
+@functools.cache
+def _own_schema() -> set[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return _schema_of(connection)

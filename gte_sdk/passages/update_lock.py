@@ -1,0 +1,74 @@
+"""One update of a passage index at a time: a lock in a file beside it, which ends with its process."""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from gte_sdk.atomic_file import beside
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+
+def lock_path_of(path: Path) -> Path:
+    """The file that is locked; it is there while an index is updated."""
+    return beside(Path(os.path.realpath(path)), ".lock", prefix=".")
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, say_waiting: Callable[[], None]) -> Iterator[None]:
+    """Runs the block while no other process, and no other thread, runs one for the same index.
+
+    `say_waiting` is called once if another one has to end first. In a folder that cannot be written to there is no
+    lock, and nothing to update either.
+    """
+    lock_path = lock_path_of(path)
+    while True:
+        try:
+            file = lock_path.open("ab")
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            yield
+            return
+        with file:
+            if not _lock(file, wait=False):
+                say_waiting()
+                _lock(file, wait=True)
+            if not _is_named(file, lock_path):  # whoever held it has removed it
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    lock_path.unlink()
+            return
+
+
+def _lock(file: IO[bytes], wait: bool) -> bool:
+    if sys.platform == "win32":
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+                return True
+            except OSError:  # LK_LOCK gives up after ten seconds
+                if not wait:
+                    return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_named(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
