@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gte_sdk import _kernels
 from gte_sdk.checks import check_count, check_finite, checked_matrix, checked_queries, not_finite
 from gte_sdk.errors import InputError, InputTypeError, ModelMismatchError
-from gte_sdk.search.index_file import DTYPES, IndexContent, read_index, write_index
+from gte_sdk.search.index_file import ROW_TYPES, IndexContent, read_index, write_index
 from gte_sdk.search.index_ids import MAX_ID, Id, Ids, checked_ids, checked_ids_of_rows, plain_id
 from gte_sdk.search.index_rows import (
     IndexRows,
@@ -58,8 +58,8 @@ class Index:
     def __init__(
         self, dim: int, dtype: str = "float32", fingerprint: str | None = None, *, keep_floats: bool = False
     ) -> None:
-        if dtype not in DTYPES:
-            raise InputError(f"dtype={dtype!r}; give one of {', '.join(DTYPES)}")
+        if dtype not in ROW_TYPES:
+            raise InputError(f"dtype={dtype!r}; give one of {', '.join(ROW_TYPES)}")
         if keep_floats and dtype not in ("int8", "binary"):
             raise InputError(f"keep_floats=True with dtype={dtype!r}; it is for int8 and binary")
         self.dim = check_count("dim", dim, most=_kernels.MAX_DIM)

@@ -21,7 +21,7 @@ from gte_sdk.threads import available_threads
 
 MAGIC = b"\x89GTEIX\r\n"
 VERSION = 1
-DTYPES = ("float32", "float16", "int8", "binary")
+ROW_TYPES = ("float32", "float16", "int8", "binary")
 SECTIONS = ("rows", "scales", "ids", "id_text", "floats", "fingerprint", "checksums")
 HEADER_BYTES = 4096
 BLOCK_BYTES = 1 << 20
@@ -91,7 +91,7 @@ def _write(file: IO[bytes], content: IndexContent, live: NDArray[np.uint32] | No
         MAGIC,
         VERSION,
         content.dim,
-        DTYPES.index(content.dtype),
+        ROW_TYPES.index(content.dtype),
         int(ids.dtype == object),
         len(ids),
         content.next_id,
@@ -164,14 +164,14 @@ class _Reader:
             self.refuse("the header is damaged (checksum); restore a copy or build the index again")
         if size != len(self.data):
             self.refuse(f"{len(self.data)} bytes, but the header says {size}: the file is truncated or was appended to")
-        kinds_known = dtype_code < len(DTYPES) and id_kind < 2
+        kinds_known = dtype_code < len(ROW_TYPES) and id_kind < 2
         layout_known = block_bytes == BLOCK_BYTES and section_count == len(SECTIONS)
         if not kinds_known or not layout_known or not 1 <= dim <= _kernels.MAX_DIM or row_count > _kernels.MAX_ROWS:
             self.refuse("the header has values that format version 1 does not know")
         self.find_sections(header)
         if verify:
             self.check_blocks()
-        dtype = DTYPES[dtype_code]
+        dtype = ROW_TYPES[dtype_code]
         scaled = dtype in ("int8", "binary")
         rows = self.table("rows", row_count, stored_row_bytes(dim, dtype))
         scales = self.table("scales", row_count if scaled else 0, 4).view("<f4").reshape(-1)
