@@ -103,8 +103,11 @@ MAY_INCLUDE: dict[str, set[str]] = {
     "search": {"search/kernels", "machine"},
     "bindings": {"search", "search/kernels", "encoder", "tokenizer", "machine"},
 }
-# cli and integrations grow with what they offer: one file a command, one public path an adapter.
-ENTRIES: dict[str, int | None] = {"gte_sdk": 18, "csrc": 8, "gte_sdk/cli": None, "gte_sdk/integrations": None}
+# cli and integrations grow with what they offer: one file a command, one public path an adapter. training has seven
+# commands, each a `python -m training.NAME` that pages and model cards name.
+ENTRIES: dict[str, int | None] = {
+    "gte_sdk": 18, "csrc": 8, "training": 15, "gte_sdk/cli": None, "gte_sdk/integrations": None,
+}  # fmt: skip
 ENTRIES_OTHERWISE = 13
 LINES = 400
 CODE = {".py", ".pyi", ".cpp", ".hpp", ".js", ".mjs", ".css", ".html", ".mk"}
@@ -114,7 +117,6 @@ LEFT = {
     "csrc/encoder/forward_pass.hpp  lines, at most 400",
     "tests/server/test_refusals.py  lines, at most 400",
     "gte_sdk  entries, at most 18",
-    "training  entries, at most 13",
 }
 PUBLIC_NAMES = [
     "Chunk",
