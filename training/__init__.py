@@ -1,4 +1,4 @@
 """GTE's multi-stage contrastive recipe in PyTorch: pairs -> mixture -> encoder -> loss -> checkpoint.
 
-Runs from a checkout with the `train` extra; the main path is training/train.py, read top to bottom.
+It runs from a checkout with the `train` extra. Start reading at training/train.py, from top to bottom.
 """

@@ -1,8 +1,8 @@
-"""The paper's ablations in miniature: every recipe of recipes/ablation with several seeds, and a table of the outcome.
+"""The paper's ablations in miniature: trains every recipe of recipes/ablation with several seeds and prints a table.
 
     python -m training.ablate --output DIR --data DIR --evaluation DIR [--seeds 3] [--only NAME ...] [--table]
 
-Runs that are finished are not repeated, so this can be stopped and continued.
+Finished runs are not repeated, so you can stop the command and start it again.
 """
 
 import argparse
@@ -19,14 +19,16 @@ TASKS = ("sts", "retrieval", "code_search", "reranking", "pair_classification")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.ablate", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--evaluation", type=Path, required=True)
-    parser.add_argument("--tokenizer", help="a directory instead of the recipe's Hub name")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="names of recipes in recipes/ablation")
-    parser.add_argument("--table", action="store_true", help="only print the table of what is finished")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="directory for the runs, one folder each")
+    parser.add_argument("--data", type=Path, required=True, help="directory of the training pairs")
+    parser.add_argument("--evaluation", type=Path, required=True, help="directory of the evaluation sets")
+    parser.add_argument("--tokenizer", help="tokenizer directory to use instead of the recipe's")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, counted from 0 (default: %(default)s)")
+    parser.add_argument("--only", nargs="*", help="recipes to run (default: all of recipes/ablation)")
+    parser.add_argument("--table", action="store_true", help="train nothing, print the table of the finished runs")
     options = parser.parse_args(arguments)
 
     names = options.only or sorted(path.stem for path in (RECIPES / "ablation").glob("*.toml"))
@@ -38,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 command += ["--output", str(run), "--data", str(options.data), "--evaluation", str(options.evaluation)]
                 command += ["--tokenizer", options.tokenizer] if options.tokenizer else []
                 subprocess.run(command, check=True)
-    print(table(options.output, names))
+    print(format_table(options.output, names))
 
 
-def table(output: Path, names: Sequence[str]) -> str:
-    """A Markdown table: mean and standard deviation over seeds, in points, of the last stage of every finished run."""
+def format_table(output: Path, names: Sequence[str]) -> str:
+    """A Markdown table of the last stage of every finished run: mean and standard deviation over seeds, in points."""
     lines = [
         f"| setting | seeds | mean of task types | {' | '.join(TASKS)} |",
         f"|---|---|---|{'---|' * len(TASKS)}",
@@ -51,12 +53,12 @@ def table(output: Path, names: Sequence[str]) -> str:
         runs = sorted(output.glob(f"{name}.*/metrics.json"))
         summaries = [list(json.loads(path.read_text(encoding="utf-8")).values())[-1]["summary"] for path in runs]
         if summaries:
-            cells = [_cell([summary[key] for summary in summaries]) for key in ("mean_of_task_types", *TASKS)]
+            cells = [_format_cell([summary[key] for summary in summaries]) for key in ("mean_of_task_types", *TASKS)]
             lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float]) -> str:
+def _format_cell(values: Sequence[float]) -> str:
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
 

@@ -1,7 +1,7 @@
-"""The weighted mean of the weights of checkpoints of one architecture, such as a start and what training made of it.
+"""Averages the weights of checkpoints of one architecture, such as a model before and after fine-tuning.
 
-Between a model and its fine-tuned self the mean keeps what the first could do and most of what the second learned
-(WiSE-FT, arXiv 2109.01903); between runs it is a model soup (arXiv 2203.05482).
+The mean of a model and its fine-tuned version keeps what the first could do and most of what the second learned
+(WiSE-FT, arXiv 2109.01903). The mean of several runs is a model soup (arXiv 2203.05482).
 
     python -m training.average runs/mini/model sentence-transformers/all-MiniLM-L6-v2 --weights 0.5 0.5 --output DIR
 """
@@ -18,9 +18,9 @@ from training.encoders.encoder_files import load_encoder, resolve_directory, wri
 
 
 def average(encoders: Sequence[AnyEncoder], weights: Sequence[float]) -> AnyEncoder:
-    """The first encoder, with the weighted mean of all their parameters in place of its own.
+    """Replaces the first encoder's parameters by the weighted mean of all encoders' parameters, and returns it.
 
-    `weights` are scaled to a sum of 1. Raises ValueError where parameters differ in name or shape.
+    `weights` are scaled to a sum of 1. Raises ValueError if parameters differ in name or shape.
     """
     if len(encoders) != len(weights) or not encoders or min(weights) < 0 or sum(weights) <= 0:
         raise ValueError(f"weights={list(weights)}; give one, of at least 0, for each of the {len(encoders)} models")
@@ -43,15 +43,19 @@ def average(encoders: Sequence[AnyEncoder], weights: Sequence[float]) -> AnyEnco
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.average", description=__doc__)
-    parser.add_argument("models", nargs="+", help="checkpoint directories or Hub names; the first names the rest")
-    parser.add_argument("--weights", type=float, nargs="+", required=True, help="one for each model")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.average", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models", nargs="+", help="checkpoint directories or Hub names; the first also gives the tokenizer"
+    )
+    parser.add_argument("--weights", type=float, nargs="+", required=True, help="one number for each model")
     parser.add_argument("--output", type=Path, required=True, help="the directory to write")
     options = parser.parse_args(arguments)
     if len(options.weights) != len(options.models) or min(options.weights) < 0 or sum(options.weights) <= 0:
         parser.error(f"--weights takes one number, of at least 0, for each of the {len(options.models)} models")
     if options.output.exists():
-        parser.error(f"{options.output} exists; it is kept: name another --output")
+        parser.error(f"{options.output} exists; choose another --output")
     directory = resolve_directory(options.models[0])
     encoders = [load_encoder(model) for model in options.models]
     write_encoder(average(encoders, options.weights), directory, options.output)

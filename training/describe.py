@@ -1,10 +1,10 @@
-"""What a model card says of finished runs, as Markdown for `export/to_onnx.py --note`: training, data, scores, use.
+"""Writes the Markdown note of a model card about finished runs: use, training, scores and data.
 
-    python -m training.describe RUN... --manifest DIR/manifest.csv --scores own.json --baseline start.json \
+    python -m training.describe RUN... --manifest DIR/manifest.csv --scores own.json --baseline start.json \\
         --hardware "2 cores of ..." > note.md
 
-Each run went on from the one before it. Everything comes from what the runs recorded (recipe.toml, run.json, log.csv)
-and from reports of training.evaluate.
+`export/to_onnx.py --note` takes the note. Each run started from the result of the one before it. The facts come from
+the runs' files (recipe.toml, run.json, log.csv) and from reports of training.evaluate.
 """
 
 import argparse
@@ -30,8 +30,11 @@ def describe(
     hardware: str,
     use: str,
 ) -> str:
-    """The note. `manifest` has rows with category, name, licence and source; `scores` and `baseline` are reports of
-    training.evaluate."""
+    """The note as Markdown.
+
+    `manifest` has rows with category, name, licence and source; `scores` and `baseline` are reports of
+    training.evaluate.
+    """
     recorded = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs]
     trainings: list[str] = []
     for run, record in zip(runs, recorded, strict=True):
@@ -87,12 +90,12 @@ def _describe_training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequenc
 
 
 def name_start(recipe: Recipe) -> str:
-    """What the recipe of this name starts from: --encoder may have named a local copy of it."""
+    """The start that the recipe's own file names, because --encoder may have named a local copy of it."""
     return load_recipe(recipe.name).encoder.start or "random weights"
 
 
 def _describe_scores(scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """A row a set: the model as shipped beside what it started from."""
+    """A row for each set: the shipped model beside the baseline."""
     lines = [
         "## Scores",
         "",
@@ -122,7 +125,7 @@ def _describe_data(sources: Sequence[Mapping[str, Any]], manifest: Sequence[Mapp
 
 
 def _origin_of_docstrings(name: str) -> tuple[str, str]:
-    """The licence and the version of the package, as installed here, that a source of docstrings was made of."""
+    """Licence and version of the installed package that a source of docstrings was made from."""
     if name == DOCSTRINGS_NAME:
         return "PSF-2.0", f"the standard library of Python {platform.python_version()}"
     distributions = metadata.packages_distributions().get(name.removeprefix(f"{DOCSTRINGS_NAME}_"), [])
@@ -137,15 +140,19 @@ def _origin_of_docstrings(name: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.describe", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="the --output of training.train")
-    parser.add_argument("--manifest", type=Path, required=True, help="CSV with category, name, licence and source")
-    parser.add_argument("--scores", type=Path, required=True, help="training.evaluate's report of the model as shipped")
-    parser.add_argument("--baseline", type=Path, required=True, help="and of what it is compared with")
-    parser.add_argument("--hardware", required=True, help="what it was trained on, in words")
-    parser.add_argument(
-        "--use", required=True, help="what the model is for and what it is not for, in a sentence or two"
+    parser = argparse.ArgumentParser(
+        prog="python -m training.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="output directory of training.train")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="CSV file with the columns category, name, licence and source"
+    )
+    parser.add_argument("--scores", type=Path, required=True, help="report of training.evaluate for the shipped model")
+    parser.add_argument(
+        "--baseline", type=Path, required=True, help="report of training.evaluate for the model to compare with"
+    )
+    parser.add_argument("--hardware", required=True, help="the hardware of the training, in words")
+    parser.add_argument("--use", required=True, help="what the model is and is not for, in a sentence or two")
     options = parser.parse_args(arguments)
     with options.manifest.open(encoding="utf-8", newline="") as file:
         manifest = list(csv.DictReader(file))

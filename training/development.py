@@ -1,6 +1,6 @@
-"""Sources of pairs as sets to measure on: what a recipe leaves out of training decides between two runs.
+"""Turns sources of pairs that a recipe leaves out into development sets.
 
-Weights, lengths and learning rates are chosen on these, so that the evaluation sets are only ever looked at once.
+Choose weights, lengths and learning rates on development sets, so that you look at the evaluation sets only once.
 
     python -m training.development 'stage1/shell__cheat*' --data DATA --output DIR
     python -m training.evaluate MODEL '*/*' --root DIR
@@ -19,10 +19,10 @@ from training.runs.command_line import run_command
 
 
 def write_ranking_set(source: Source, directory: Path, query_count: int, document_count: int, seed: int) -> None:
-    """Writes a ranking set of at most `query_count` queries of the source, drawn by `seed`.
+    """Writes a ranking set of at most `query_count` queries of the source, drawn at random with `seed`.
 
-    They are to be found among at most `document_count` documents of the source, or all of their own if those are more.
-    A query that stands in several pairs has several relevant documents.
+    The corpus has at most `document_count` documents of the source, or all relevant ones if those are more. A query of
+    several pairs has several relevant documents.
     """
     order = np.random.default_rng(seed).permutation(len(source))
     pairs = [source[int(row)] for row in order]
@@ -49,22 +49,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.development", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sources", nargs="+", help="as in a recipe: patterns under --data, paths, hub:OWNER/NAME/FILE")
-    parser.add_argument("--data", type=Path, help="directory that patterns are relative to")
     parser.add_argument(
-        "--output", type=Path, required=True, help="a directory TASK/NAME is made in it for each source"
+        "sources", nargs="+", help="as in a recipe: patterns below --data, paths, or hub:OWNER/NAME/FILE"
     )
-    parser.add_argument("--task", choices=("retrieval", "code_search"), default="retrieval", help="says the score")
-    parser.add_argument("--queries", type=int, default=400, help="of a source, at most")
-    parser.add_argument("--documents", type=int, default=1600, help="of a source, at most, those of its queries apart")
+    parser.add_argument("--data", type=Path, help="directory that patterns are relative to")
+    parser.add_argument("--output", type=Path, required=True, help="directory for the sets, TASK/NAME for each source")
+    parser.add_argument(
+        "--task",
+        choices=("retrieval", "code_search"),
+        default="retrieval",
+        help="which score: nDCG@10 or mean reciprocal rank (default: %(default)s)",
+    )
+    parser.add_argument("--queries", type=int, default=400, help="most queries of a source (default: %(default)s)")
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=1600,
+        help="most documents of a source, if its queries have no more (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     if min(options.queries, options.documents) < 1:
-        parser.error(f"--queries {options.queries} --documents {options.documents}: both are at least 1")
+        parser.error(f"--queries {options.queries} --documents {options.documents}: both must be at least 1")
     for source in open_sources(options.sources, options.data):
         directory = options.output / options.task / source.name
         if directory.exists():
-            parser.error(f"{directory} exists; it is kept: name another --output")
+            parser.error(f"{directory} exists; choose another --output")
         write_ranking_set(source, directory, options.queries, options.documents, options.seed)
         print(directory)
 

@@ -1,7 +1,7 @@
-"""The MTEB protocols for a directory of evaluation sets, over any function from texts to vectors: one ruler for all.
+"""Scores a model on evaluation sets with MTEB's protocols.
 
-A set is a directory TASK/NAME with JSON lines; the task's folder says the protocol. Checkpoints, exported fp32 and int8
-models and rivals are all measured through here, and ranked with the kernel that ships.
+A set is a directory TASK/NAME with JSON lines; TASK names the protocol. Checkpoints, exported fp32 and int8 models and
+other libraries' models are all measured the same way, and ranked with the kernel that ships.
 
     python -m training.evaluate MODEL SETS... [--output scores.json]
 """
@@ -23,17 +23,19 @@ from training.runs.command_line import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("model", help="a checkpoint, a Hub name (run by torch in fp32), or an exported model directory")
-    parser.add_argument("sets", nargs="+", help="directories TASK/NAME, or of them; patterns under --root")
-    parser.add_argument("--root", type=Path, help="what the patterns are relative to")
-    parser.add_argument("--variant", choices=("fp32", "int8"), help="run the exported graph instead of torch")
-    parser.add_argument("--max-tokens", type=int, help="instead of the model's own limit")
-    parser.add_argument("--dim", type=int, help="cut the vectors to this many dimensions (Matryoshka)")
-    parser.add_argument("--output", type=Path, help="write the scores as JSON")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="checkpoint or Hub name (run by PyTorch in fp32), or exported model")
+    parser.add_argument("sets", nargs="+", help="directories TASK/NAME, folders of them, or patterns below --root")
+    parser.add_argument("--root", type=Path, help="directory that patterns are relative to")
+    parser.add_argument("--variant", choices=("fp32", "int8"), help="run this graph of an exported model")
+    parser.add_argument(
+        "--max-tokens", type=int, help="read at most this many tokens of a text (default: the model's limit)"
+    )
+    parser.add_argument("--dim", type=int, help="cut the vectors to this many dimensions (for a Matryoshka model)")
+    parser.add_argument("--output", type=Path, help="file to write the scores to, as JSON")
     options = parser.parse_args(arguments)
-    if options.variant and options.max_tokens:
-        parser.error("--max-tokens is for torch; an exported graph reads what gte.json says")
 
     sets = find_sets(options.sets, options.root)
     embed, embed_query = _open_embed_functions(options.model, options.variant, options.max_tokens)
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _open_embed_functions(model: str, variant: str | None, max_tokens: int | None) -> tuple[Embed, Embed]:
     exported = model in bundled_models() or (Path(model) / GTE_JSON).is_file()
     if variant or exported:
-        embedder = Embedder(model, variant=variant or "auto", truncation="ignore")
+        embedder = Embedder(model, variant=variant or "auto", max_tokens=max_tokens, truncation="ignore")
         return embedder.embed_documents, embedder.embed_query
     directory = resolve_directory(model)
     encoder, tokenizer = load_encoder(directory, max_tokens), load_tokenizer(directory / "tokenizer.json")

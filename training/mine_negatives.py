@@ -1,4 +1,4 @@
-"""Mines hard negatives once, for several runs: the sources again, each pair with negatives (training/data/mining.py).
+"""Mines hard negatives once, for several runs: writes each source again with negatives (see training/data/mining.py).
 
 python -m training.mine_negatives MODEL SOURCE... --output DIR
 """
@@ -19,17 +19,26 @@ from training.runs.command_line import run_command
 
 def main(arguments: Sequence[str] | None = None) -> None:
     defaults = Mining()
-    parser = argparse.ArgumentParser(prog="python -m training.mine_negatives", description=__doc__)
-    parser.add_argument("model", help="checkpoint directory or Hub name")
-    parser.add_argument("sources", nargs="+", help="as in a recipe: patterns under --data, paths, hub:OWNER/NAME/FILE")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.mine_negatives",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="checkpoint directory or Hub name of the encoder that mines")
+    parser.add_argument(
+        "sources", nargs="+", help="as in a recipe: patterns below --data, paths, or hub:OWNER/NAME/FILE"
+    )
     parser.add_argument("--data", type=Path, help="directory that patterns are relative to")
-    parser.add_argument("--output", type=Path, required=True, help="directory for one Parquet file a source")
-    parser.add_argument("--count", type=int, default=defaults.count)
-    parser.add_argument("--first-rank", type=int, default=defaults.first_rank)
-    parser.add_argument("--last-rank", type=int, default=defaults.last_rank)
-    parser.add_argument("--max-ratio", type=float, default=defaults.max_ratio)
-    parser.add_argument("--max-tokens", type=int, default=defaults.max_tokens)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="directory for a Parquet file of each source")
+    for name, kind, default, text in (
+        ("--count", int, defaults.count, "negatives of a pair"),
+        ("--first-rank", int, defaults.first_rank, "first rank of the window, 0 is the nearest document"),
+        ("--last-rank", int, defaults.last_rank, "last rank of the window"),
+        ("--max-ratio", float, defaults.max_ratio, "largest similarity, as a share of the positive's"),
+        ("--max-tokens", int, defaults.max_tokens, "most tokens of a text"),
+        ("--seed", int, 0, "of the draw"),
+    ):
+        parser.add_argument(name, type=kind, default=default, help=f"{text} (default: %(default)s)")
     options = parser.parse_args(arguments)
 
     mining = Mining(

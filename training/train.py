@@ -1,9 +1,10 @@
-"""A recipe run from its first pair to its last checkpoint; read `train` and `train_stage` from top to bottom.
+"""Runs a recipe from the first pair to the last checkpoint. Read `train` and `train_stage` from top to bottom.
 
     python -m training.train RECIPE --output DIR [--data DIR] [--evaluation DIR] [--seed N] [--stop-after STEPS]
 
-Killed at any moment, the same command continues from the last checkpoint with the same losses. Several GPUs or
-processes: `accelerate launch -m training.train ...`; each takes its share of every batch, negatives are shared.
+If a run is killed, the same command continues from the last checkpoint, with the losses it would have had. For several
+GPUs or processes, use `accelerate launch -m training.train ...`: each process takes its share of every batch, and all
+share their negatives.
 """
 
 import math
@@ -48,7 +49,7 @@ class TokenizedBatch(NamedTuple):
     batch: Batch
     """The whole batch, of all processes."""
     queries: list[str]
-    """This process's share, as are the rest."""
+    """This process's share of the batch, as are the fields below."""
     documents: list[str]
     token_ids: list[list[int]]
     """Of queries, then documents, then negatives."""
@@ -63,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | None, stop_after: int | None) -> None:
-    """Trains all stages, from where an earlier session of the same run stopped, for at most `stop_after` steps."""
+    """Trains all stages, from where an earlier session of the run stopped, for at most `stop_after` steps."""
     accelerator = open_accelerator(recipe, output)
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers draws one for each file
     claim_output(output, recipe, accelerator)
 
-    # Data. Texts that will be measured on are refused before anything is trained.
+    # The data, without pairs that contain an evaluation text.
     sets = find_evaluation_sets(recipe.evaluation, evaluation)
     forbidden = frozenset(read_evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
     stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
@@ -87,7 +88,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
         }
         directory = prepare_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
 
-    # The encoder as it is before the first step, its teachers, and then what an earlier session made of it.
+    # The encoder before the first step, its teachers, and then the weights that an earlier session left.
     tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed, recipe.hardware.attention)
     check_stages(stages, sources, encoder)
     encoder.matryoshka_dims = next(reversed(stages.values())).matryoshka
@@ -144,7 +145,7 @@ def train_stage(
     state: dict[str, Any] | None,
     metrics: dict[str, Any],
 ) -> bool:
-    """Trains a stage from its beginning or from `state`; False where the session's steps end before the stage does."""
+    """Trains a stage from its start or from `state`. Returns False if the session's steps end before the stage does."""
     recipe, accelerator, hardware, stage = run.recipe, run.accelerator, run.recipe.hardware, run.recipe.stages[name]
     if stage.mining:
         sources = mine_sources(run, name, stage.mining, sources)
@@ -157,7 +158,7 @@ def train_stage(
         negatives=stage.negatives,
         multiple=accelerator.num_processes,
     )
-    # Its parameters are on their device already; placing its state would read that of a sharded one, which is apart.
+    # The parameters are on their device already, and a sharded optimizer has no whole state that could be moved.
     made = make_optimizer(run.encoder, stage, hardware.optimizer_sharding)
     optimizer = accelerator.prepare(made, device_placement=[False])
     average = WeightAverage(step_count if stage.average_last == 0 else int(step_count * (1 - stage.average_last)))
@@ -238,7 +239,7 @@ def train_stage(
 
 
 def draw_batch(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
-    """The next batch. Every process draws the same one and tokenizes its own part of it."""
+    """Draws the next batch, the same in every process, and tokenizes this process's share of it."""
     batch = mixture.next_batch()
     share = len(batch.pairs) // run.accelerator.num_processes
     pairs = batch.pairs[run.accelerator.process_index * share :][:share]
@@ -251,7 +252,7 @@ def draw_batch(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
 def embed_with_teacher(
     teacher: Teacher | None, stage: Stage, tokenized: TokenizedBatch, accelerator: Accelerator
 ) -> Tensor | None:
-    """The teacher's vectors of what the stage distils of this batch; None for a batch that is not distilled."""
+    """The teacher's vectors of the texts that the stage distils; None if this batch is not distilled."""
     category = tokenized.batch.sources[0].partition("__")[0]
     if teacher is None or stage.distillation is None or category in stage.distillation.skip_categories:
         return None

@@ -168,3 +168,11 @@ def test_command_line_measures_a_checkpoint_and_writes_a_report(
     report = json.loads(output.read_text())
     assert report["scores"]["sts/tiny"] == pytest.approx(report["summary"]["mean_of_tasks"])
     assert f"{report['scores']['sts/tiny']:.2f}  sts/tiny" in capsys.readouterr().out
+
+
+def test_the_token_limit_holds_for_exported_models_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"a": f"one two {word}", "b": "one two three", "score": score} for score, word in enumerate(["x", "three"])]
+    write_set(tmp_path, "sts/tiny", test=rows)
+    for limit, score in (("8", "100.00"), ("4", "nan")):  # four tokens are [CLS] one two [SEP]: all cosines are 1
+        main(["gte-nano", "sts/tiny", "--root", str(tmp_path), "--max-tokens", limit])
+        assert f"{score}  sts/tiny" in capsys.readouterr().out

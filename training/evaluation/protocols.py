@@ -46,9 +46,9 @@ def sts(path: Path, embed: Embed, embed_query: Embed) -> float:
 def spearman(values: NDArray[np.floating[Any]], others: NDArray[np.floating[Any]]) -> float:
     """The correlation of the ranks of two (n,) arrays; equal values share the mean of their ranks.
 
-    Not a number where a value is none: it has no rank.
+    It is NaN if a value is NaN, or if all values of an array are equal.
     """
-    if np.isnan(values).any() or np.isnan(others).any():
+    if any(np.isnan(array).any() or np.ptp(array) == 0 for array in (values, others)):
         return float("nan")
     return float(np.corrcoef(_ranks(values), _ranks(others))[0, 1])
 
