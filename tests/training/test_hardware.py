@@ -91,8 +91,8 @@ def test_what_is_not_here_is_said_before_anything_is_loaded(data: Path, monkeypa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     hardware = "kept_tokens = 64"
     for key, message in (
-        ('precision = "fp16"', "precision = 'fp16' needs a GPU, and none is here"),
-        ('attention = "flash_attention_2"', "'flash_attention_2' needs a GPU, and none is here; set sdpa"),
+        ('precision = "fp16"', "precision = 'fp16' needs a GPU, but this machine has none"),
+        ('attention = "flash_attention_2"', "'flash_attention_2' needs a GPU, but this machine has none; set sdpa"),
     ):
         with pytest.raises(RecipeError, match=message):
             train(data / "nowhere", "run", recipe="../" + change(data, (hardware, f"{hardware}\n{key}")))
@@ -101,7 +101,7 @@ def test_what_is_not_here_is_said_before_anything_is_loaded(data: Path, monkeypa
     flash = Recipe("flash", EncoderRecipe(), {}, hardware=Hardware("bf16", "flash_attention_2"))
     with pytest.raises(RecipeError, match="pip install flash-attn, or set sdpa"):
         open_accelerator(flash, data)
-    with pytest.raises(RecipeError, match="needs a package that is not here: pip install tensorboard"):
+    with pytest.raises(RecipeError, match="needs a package that is not installed: pip install tensorboard"):
         open_accelerator(Recipe("board", EncoderRecipe(), {}, tensorboard=True), data)
     monkeypatch.setattr("training.runs.hardware.find_spec", lambda name: True)
     with pytest.raises(RecipeError, match=r"computes in 16 bits; set hardware\.precision = 'bf16'"):

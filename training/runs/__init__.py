@@ -1,1 +1,1 @@
-"""What a run is made of: start, objective, optimizer, stages, checkpoints, log."""
+"""The parts of a run: its start, objective, optimizer, stages, checkpoints and log."""

@@ -1,7 +1,8 @@
-"""Checkpoints: a directory a step, there whole or not at all, from which a killed run continues with the same losses.
+"""Checkpoints: a directory for each saved step, from which a killed run continues with the same losses.
 
-`model/` is the encoder as anyone loads it, `state.pt` is the rest: exact weights, optimizer, mixture, random states.
-Written beside and renamed, so the newest directory is always a good one; the two newest are kept.
+`model/` is the encoder in a form that anyone can load. `state.pt` is the rest: exact weights, optimizer, mixture,
+random states. A checkpoint is written beside its place and renamed, so the newest one is always whole. The two newest
+are kept.
 """
 
 import errno
@@ -27,15 +28,15 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that could not be written or read; the message says what is still good."""
+    """A checkpoint that cannot be written or read. The message names what is still good."""
 
 
 def save_checkpoint(
     run: Path, step: int, encoder: AnyEncoder, tokenizer_directory: Path, state: dict[str, Any]
 ) -> Path:
-    """Writes checkpoint `step` of the run and deletes all but the KEPT newest. `state` is tensors and plain values.
+    """Writes checkpoint `step` of the run and deletes all but the KEPT newest. `state` holds tensors and plain values.
 
-    Raises CheckpointError where the disk is full or not writable; earlier checkpoints stay.
+    Raises CheckpointError if the disk is full or not writable; earlier checkpoints stay.
     """
     directory = _directory(run, step)
     partial = directory.with_suffix(".partial")
@@ -58,7 +59,7 @@ def save_checkpoint(
 
 @contextmanager
 def explain_full_disk(run: Path) -> Iterator[None]:
-    """A disk that is full, wherever in the run that shows, is a CheckpointError that says what is still good."""
+    """Turns a full disk, wherever in the run it shows, into a CheckpointError that names what is still good."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -74,18 +75,18 @@ def _remedy(run: Path) -> str:
 
 
 def find_latest_checkpoint(run: Path) -> Path | None:
-    """The directory of the newest checkpoint, or None."""
+    """The directory of the newest checkpoint, or None if there is none."""
     checkpoints = _checkpoints(run)
     return checkpoints[-1] if checkpoints else None
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """The state that was saved, on the CPU. Only tensors and plain values are unpickled."""
+    """The saved state, on the CPU. Only tensors and plain values are unpickled."""
     try:
         state: dict[str, Any] = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(
-            f"{checkpoint / _STATE} is not readable ({error}); delete {checkpoint} to go one back"
+            f"{checkpoint / _STATE} cannot be read ({error}); delete {checkpoint} to continue from the one before"
         ) from error
     return state
 
@@ -99,7 +100,7 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def gather_random_states(accelerator: Accelerator) -> list[dict[str, Tensor]]:
-    """The random state of every process, in the order of their ranks. All processes must call it."""
+    """The random state of every process, by rank. All processes must call it."""
     state = {"cpu": torch.get_rng_state()}
     if accelerator.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(accelerator.device)
@@ -111,11 +112,11 @@ def gather_random_states(accelerator: Accelerator) -> list[dict[str, Tensor]]:
 
 
 def restore_random_state(states: list[dict[str, Tensor]], accelerator: Accelerator) -> None:
-    """Sets this process's random state. Raises CheckpointError where the run had another number of processes."""
+    """Sets this process's random state. Raises CheckpointError if the run had another number of processes."""
     if len(states) != accelerator.num_processes:
         raise CheckpointError(
-            f"the run was started with {len(states)} processes and continues with {accelerator.num_processes}; "
-            "use the same number, or the losses would not be the same"
+            f"the run was started with {len(states)} processes, not {accelerator.num_processes}; use the same number, "
+            "or the losses would differ"
         )
     state = states[accelerator.process_index]
     torch.set_rng_state(state["cpu"])

@@ -1,4 +1,4 @@
-"""The command line of a run: its options, the recipe that they name and change, and errors without a traceback."""
+"""The command line of training: its options, the recipe that they choose, and errors without a traceback."""
 
 import argparse
 import dataclasses
@@ -13,11 +13,11 @@ from training.runs.checkpoint import CheckpointError
 
 
 class TrainingError(RuntimeError):
-    """Training that cannot go on; the message says where it stood and what is still good."""
+    """Training that cannot continue. The message says at which step, and what is still good."""
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command; what its user can put right ends it with the message alone, without a traceback."""
+    """Runs a command. An error that its user can fix ends it with the message alone, without a traceback."""
     try:
         main()
     except (RecipeError, PairsError, SetError, TrainingError, CheckpointError, GteError) as error:
@@ -28,15 +28,15 @@ def parse_options(description: str | None, arguments: Sequence[str] | None) -> a
     parser = argparse.ArgumentParser(
         prog="python -m training.train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", help="a TOML file, or the name of one in training/recipes")
-    parser.add_argument("--output", type=Path, required=True, help="the run's directory; an existing run continues")
+    parser.add_argument("recipe", help="TOML file, or the name of one in training/recipes")
+    parser.add_argument("--output", type=Path, required=True, help="directory of the run; an existing run continues")
     parser.add_argument("--data", type=Path, help="directory that the recipe's sources are relative to")
     parser.add_argument("--evaluation", type=Path, help="directory that the recipe's evaluation sets are relative to")
-    parser.add_argument("--encoder", help="start from this directory or Hub name instead of the recipe's")
-    parser.add_argument("--teacher", help="distil this directory or Hub name instead of the recipe's teachers")
-    parser.add_argument("--tokenizer", help="the tokenizer of this directory or Hub name instead of the recipe's")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--stop-after", type=int, help="end this session after so many steps, with a checkpoint")
+    parser.add_argument("--encoder", help="directory or Hub name to start from instead of the recipe's")
+    parser.add_argument("--teacher", help="directory or Hub name of the teacher instead of the recipe's")
+    parser.add_argument("--tokenizer", help="directory or Hub name of the tokenizer instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="seed to use instead of the recipe's")
+    parser.add_argument("--stop-after", type=int, help="write a checkpoint and stop after this many steps")
     options = parser.parse_args(arguments)
     if options.stop_after is not None and options.stop_after < 1:
         parser.error(f"--stop-after {options.stop_after} must be at least 1")
@@ -44,7 +44,7 @@ def parse_options(description: str | None, arguments: Sequence[str] | None) -> a
 
 
 def choose_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe that the command line names, with what the command line changes in it."""
+    """The recipe that the command line names, with the changes that its options ask for."""
     recipe = load_recipe(options.recipe)
     changes = {"start": options.encoder, "tokenizer": options.tokenizer}
     encoder = dataclasses.replace(recipe.encoder, **{key: value for key, value in changes.items() if value is not None})

@@ -1,6 +1,6 @@
-"""The devices of a run, and its encoder on them: precision, attention, gradient checkpointing.
+"""The devices of a run and the encoder on them: precision, attention, gradient checkpointing.
 
-What this machine cannot do is an error here, before anything is loaded.
+A recipe that asks for what this machine cannot do fails here, before anything is loaded.
 """
 
 from importlib.util import find_spec
@@ -16,14 +16,14 @@ from training.recipe import Recipe, RecipeError
 
 
 def open_accelerator(recipe: Recipe, output: Path) -> Accelerator:
-    """The devices of all processes, with the recipe's precision. Raises RecipeError for what this machine has not."""
+    """The devices of all processes, with the recipe's precision. Raises RecipeError for what is missing here."""
     hardware = recipe.hardware
     if hardware.precision == "fp16" and not torch.cuda.is_available():
-        raise RecipeError("hardware.precision = 'fp16' needs a GPU, and none is here; set bf16 or fp32")
+        raise RecipeError("hardware.precision = 'fp16' needs a GPU, but this machine has none; set bf16 or fp32")
     if hardware.attention == "flash_attention_2":
         _check_flash_attention(hardware.precision)
     if recipe.tensorboard and find_spec("tensorboard") is None:
-        raise RecipeError("tensorboard = true needs a package that is not here: pip install tensorboard")
+        raise RecipeError("tensorboard = true needs a package that is not installed: pip install tensorboard")
     trackers = ["tensorboard"] if recipe.tensorboard else None
     mixed_precision = "no" if hardware.precision == "fp32" else hardware.precision
     accelerator = Accelerator(mixed_precision=mixed_precision, log_with=trackers, project_dir=output)
@@ -34,9 +34,9 @@ def open_accelerator(recipe: Recipe, output: Path) -> Accelerator:
 def _check_flash_attention(precision: str) -> None:
     asked = "hardware.attention = 'flash_attention_2'"
     if not torch.cuda.is_available():
-        raise RecipeError(f"{asked} needs a GPU, and none is here; set sdpa")
+        raise RecipeError(f"{asked} needs a GPU, but this machine has none; set sdpa")
     if find_spec("flash_attn") is None:
-        raise RecipeError(f"{asked} needs a package that is not here: pip install flash-attn, or set sdpa")
+        raise RecipeError(f"{asked} needs a package that is not installed: pip install flash-attn, or set sdpa")
     if precision == "fp32":
         raise RecipeError(f"{asked} computes in 16 bits; set hardware.precision = 'bf16', or attention = 'sdpa'")
 

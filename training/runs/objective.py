@@ -1,4 +1,4 @@
-"""What a stage minimises, put together from its recipe: contrastive loss, Matryoshka dimensions, distillation."""
+"""The loss of a stage, as its recipe describes it: contrastive loss, Matryoshka dimensions, distillation."""
 
 import copy
 import functools
@@ -25,15 +25,16 @@ from training.loss.losses import (
 from training.recipe import Distillation, Stage
 
 Teacher = Callable[[Sequence[str], int], Tensor]
-"""Texts and the most tokens of each to unit rows, without a graph."""
+"""Texts and their token limit to unit rows, without gradients."""
 
 
 def stage_loss(
     stage: Stage, counts: tuple[int, int, int], teacher_ND: Tensor | None, block_rows: int
 ) -> Callable[[Tensor], Tensor]:
-    """The loss as a function of all vectors of a batch: `counts` queries, documents and negatives, in this order.
+    """The loss as a function of a batch's vectors: those of the queries, documents and negatives, in this order.
 
-    `teacher_ND` are the teacher's vectors of the texts that `stage.distillation` names; None: none are distilled.
+    `counts` says how many there are of each. `teacher_ND` holds the teacher's vectors of the texts that
+    `stage.distillation` names, or is None if the batch is not distilled.
     """
     margin = stage.false_negative_margin if stage.false_negative_margin >= 0 else None
 
@@ -66,9 +67,9 @@ def stage_loss(
 def open_teacher(
     distillation: Distillation | None, start: AnyEncoder, tokenizer: Tokenizer, device: torch.device, chunk_tokens: int
 ) -> Teacher | None:
-    """The teacher a stage names: a frozen copy of `start`, a checkpoint with its own tokenizer, or an exported model.
+    """The stage's teacher: a frozen copy of `start`, a checkpoint with its own tokenizer, or an exported model.
 
-    An exported model runs in the runtime: its int8 graph teaches several times as fast on a CPU.
+    An exported model runs in gte_sdk, whose int8 graph is several times as fast on a CPU.
     """
     if distillation is None:
         return None
@@ -90,7 +91,7 @@ def open_teacher(
 def _exported_teacher(directory: Path, device: torch.device) -> Teacher:
     limit = read_model_dir(directory).max_tokens
 
-    @functools.cache  # a stage asks with one limit, so this opens the model once
+    @functools.cache  # a stage has one limit, so the model is opened once
     def opened(max_tokens: int) -> Embedder:
         return Embedder(directory, max_tokens=max_tokens, truncation="ignore")
 

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and decay, its state in several processes, and averaging of weights over the last steps."""
+"""AdamW with linear warm-up and decay, its state in several processes, and the mean of the last steps' weights."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from training.recipe import Stage
 
 
 def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.optim.Optimizer:
-    """AdamW over what the encoder trains; biases and norms are not decayed. `sharded` is ZeRO stage 1."""
+    """AdamW over the trained parameters, without weight decay on biases and norms. `sharded` is ZeRO stage 1."""
     parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": stage.weight_decay},
@@ -27,7 +27,7 @@ def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.opt
 
 
 def collect_optimizer_state(optimizer: Any) -> dict[str, Any]:
-    """The whole state in process 0, also of a sharded optimizer; elsewhere an empty one. All processes must call it."""
+    """The whole state in process 0, also of a sharded optimizer, and {} elsewhere. All processes must call it."""
     inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
     if hasattr(inner, "consolidate_state_dict"):
         inner.consolidate_state_dict(to=0)
@@ -38,7 +38,7 @@ def collect_optimizer_state(optimizer: Any) -> dict[str, Any]:
 
 
 def learning_rate_at(stage: Stage, step: int, step_count: int) -> float:
-    """Of step 0 <= step < step_count: up to learning_rate over the first fraction `warmup`, then down towards 0."""
+    """The rate of step 0 <= step < step_count: up to learning_rate over the fraction `warmup`, then down towards 0."""
     warmup_steps = math.ceil(stage.warmup * step_count)
     if step < warmup_steps:
         return stage.learning_rate * (step + 1) / warmup_steps
@@ -51,7 +51,7 @@ def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
 
 
 class WeightAverage:
-    """The running mean of the trained weights from `first_step` on; `apply` puts it in their place."""
+    """The running mean of the trained weights from `first_step` on. `apply` copies it into the encoder."""
 
     def __init__(self, first_step: int) -> None:
         self.first_step = first_step

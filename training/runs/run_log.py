@@ -25,17 +25,17 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-s
 class LogLine(NamedTuple):
     stage: str
     step: int
-    """Of the whole run, from 1."""
+    """Step of the whole run, from 1."""
     loss: float
     learning_rate: float
     tokens: int
-    """Without padding, of all processes."""
+    """Tokens of all processes, without padding."""
     seconds: float
     source: str
 
 
 def open_log(path: Path, after_step: int) -> list[LogLine]:
-    """The lines of an earlier session up to `after_step`; what was logged after its last checkpoint is dropped."""
+    """The lines of earlier sessions up to `after_step`. Lines after the last checkpoint are dropped."""
     lines = [line for line in read_log(path) if line.step <= after_step] if path.is_file() else []
     table = io.StringIO(newline="")
     csv.writer(table).writerows([LogLine._fields, *lines])
@@ -51,14 +51,14 @@ def append_log(path: Path, line: LogLine) -> None:
 
 def read_log(path: Path) -> list[LogLine]:
     whole_lines = [line for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-    return [  # without a last line that a full disk has cut
+    return [  # without a last line that a full disk cut off
         LogLine(stage, int(step), float(loss), float(rate), int(tokens), float(seconds), source)
         for stage, step, loss, rate, tokens, seconds, source in list(csv.reader(whole_lines))[1:]
     ]
 
 
 def plot_losses(lines: list[LogLine], path: Path) -> None:
-    """The loss over steps, a colour a stage, with its running mean."""
+    """Plots the loss of every step and its running mean, in a colour for each stage."""
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")
@@ -77,7 +77,7 @@ def plot_losses(lines: list[LogLine], path: Path) -> None:
 
 
 def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None:
-    """Copies the recipe, every value of it, into the output, where a run of another one is not written over."""
+    """Writes the recipe, with every value, into the output. Raises RecipeError if a run of another recipe is there."""
     path, text = output / "recipe.toml", dump_recipe(recipe)
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise RecipeError(f"{output} holds a run of another recipe or seed ({path} differs); choose another --output")
@@ -91,15 +91,15 @@ def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None
 def record_run(
     output: Path, accelerator: Accelerator, sources: Mapping[str, Sequence[Source]], state: dict[str, Any] | None
 ) -> None:
-    """Opens log.csv and writes run.json: data with hashes, and commit, versions, machine and command of each session.
+    """Opens log.csv and writes run.json: the data with hashes; commit, versions, machine and command of each session.
 
-    Raises PairsError where the data of a run that continues is not what it was.
+    Raises PairsError if the data of a run that continues has changed.
     """
     path = output / "run.json"
     data = {name: describe_sources(of_stage) for name, of_stage in sources.items()}
     earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"sessions": []}
     if state and earlier["data"] != data:
-        raise PairsError(f"the data is not what {path} records of this run; restore it, or begin in another --output")
+        raise PairsError(f"the data differs from what {path} records; restore it, or choose another --output")
     open_log(output / "log.csv", state["step"] if state else 0)
     session = {"from_step": state["step"] if state else 0, **describe_session(accelerator)}
     write_json(path, {"data": data, "sessions": [*earlier["sessions"], session]})
@@ -134,7 +134,7 @@ def _installed(package: str) -> bool:
 
 
 def _commit() -> str:
-    """The checkout's commit, with `+changes` where files differ from it; "unknown" outside of a checkout."""
+    """The checkout's commit, with `+changes` if files differ from it; "unknown" outside a checkout."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -34,11 +34,11 @@ class Run(NamedTuple):
     tokenizer: Tokenizer
     tokenizer_directory: Path
     last_step: int
-    """The step of the whole run with which this session ends."""
+    """The step of the whole run at which this session ends."""
 
 
 def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Source]], encoder: AnyEncoder) -> None:
-    """Raises RecipeError for what would stop a stage only after those before it were trained."""
+    """Raises RecipeError for what would otherwise stop a later stage only after the earlier ones were trained."""
     for name, stage in stages.items():
         if stage.max_tokens > encoder.max_tokens:
             raise RecipeError(
@@ -58,7 +58,7 @@ def find_evaluation_sets(evaluation: Evaluation, directory: Path | None) -> list
 
 
 def choose_sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]) -> set[str]:
-    """The names that `mining.sources` chooses. Raises RecipeError for a pattern that matches none."""
+    """The names of sources that `mining.sources` matches. Raises RecipeError for a pattern that matches none."""
     names = [source.name for source in sources]
     for pattern in mining.sources:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -69,7 +69,7 @@ def choose_sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]
 
 
 def mine_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]) -> list[Source]:
-    """The sources with hard negatives, mined by the encoder as it is now and kept under mined/ for a resumed run."""
+    """The sources with hard negatives, mined with the encoder as it is now. mined/ keeps them for a resumed run."""
     chosen = choose_sources_to_mine(stage, mining, sources)
     max_tokens = min(mining.max_tokens, run.encoder.max_tokens)
     directory = run.output / "mined" / stage
@@ -90,7 +90,7 @@ def mine_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]
 
 
 def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
-    """What metrics.json says of a finished stage; the evaluation runs in the first process."""
+    """The entry of a finished stage in metrics.json; {} in all processes but the first, which measures."""
     if not run.accelerator.is_main_process:
         return {}
     lines = [line for line in read_log(run.output / "log.csv") if line.stage == stage]
@@ -109,7 +109,7 @@ def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
 
 
 def save(run: Run, step: int, stage: str, in_stage: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Checkpoint `step` of the whole run. `in_stage` is empty after a finished stage. All processes must call it."""
+    """Writes checkpoint `step` of the run. `in_stage` is empty after a finished stage. All processes must call it."""
     random = gather_random_states(run.accelerator)
     state = {"step": step, "stage": stage, "metrics": metrics, "random": random, **in_stage}
     if run.accelerator.is_main_process:
@@ -119,7 +119,7 @@ def save(run: Run, step: int, stage: str, in_stage: dict[str, Any], metrics: dic
 
 
 def embed(run: Run, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
-    """Vectors by the encoder as it is now."""
+    """(n, d) unit rows, by the encoder as it is now."""
     budget, device = run.recipe.hardware.chunk_tokens, run.accelerator.device
     with run.accelerator.autocast():
         return embed_texts(run.encoder, run.tokenizer, texts, max_tokens, token_budget=budget, device=device)

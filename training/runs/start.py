@@ -1,6 +1,6 @@
-"""What a run starts from: the encoder and the tokenizer that a recipe names, loaded, or made from nothing.
+"""What a run starts from: the encoder and the tokenizer that a recipe names, loaded or made from scratch.
 
-Everything here depends on the recipe, its seed and the sources only, so a resumed run starts from the same weights.
+The result depends only on the recipe, its seed and the sources, so a resumed run starts from the same weights.
 """
 
 import json
@@ -29,7 +29,8 @@ from training.runs.tokenizer import extend_tokenizer, make_tokenizer
 
 
 def prepare_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
-    """The directory of the run's tokenizer. One that the recipe does not name, or changes, is made in `directory`."""
+    """The directory of the run's tokenizer. A tokenizer that the recipe does not name, or extends, is written to
+    `directory`."""
     named = resolve_directory(recipe.tokenizer or recipe.start) if recipe.tokenizer or recipe.start else None
     if named and not recipe.added_words and not recipe.split_case:
         return named
@@ -41,7 +42,7 @@ def prepare_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], director
             tokenizer = make_tokenizer(sources, recipe.architecture.vocabulary if recipe.architecture else 30522)
         directory.mkdir(parents=True, exist_ok=True)
         names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
-        # transformers 5 makes a BertTokenizer anew from its vocabulary, and what else tokenizer.json says is gone.
+        # transformers 5 rebuilds a BertTokenizer from its vocabulary and drops the rest of tokenizer.json.
         kind = "PreTrainedTokenizerFast" if named else "BertTokenizer"
         config = {"tokenizer_class": kind, "model_max_length": recipe.max_tokens, "mask_token": "[MASK]"}
         (directory / "tokenizer_config.json").write_text(json.dumps({**config, **names}, indent=2) + "\n")
@@ -51,8 +52,8 @@ def prepare_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], director
 
 
 def make_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int, attention: str = "sdpa") -> AnyEncoder:
-    """The encoder before the first step. `attention` is the one that it will train with."""
-    # transformers 4 cannot change it later. Of the others, which some backbones have not, prepare_model speaks.
+    """The encoder before the first step. `attention` is the implementation that it will train with."""
+    # transformers 4 cannot switch to eager later. prepare_model reports a kind that the backbone does not have.
     attention_at_start = "eager" if attention == "eager" and recipe.kind == "transformer" else None
     torch.manual_seed(seed)
     make = _load_start_encoder if recipe.start else _make_random_start
@@ -61,7 +62,7 @@ def make_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int, a
         for module in encoder.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
-            for name in ("dropout_prob", "attention_dropout"):  # a number where fused attention drops out itself
+            for name in ("dropout_prob", "attention_dropout"):  # numbers that fused attention reads
                 if isinstance(getattr(module, name, None), int | float):
                     setattr(module, name, recipe.dropout)
     if recipe.freeze_token_embeddings:
@@ -79,12 +80,12 @@ def token_embeddings(encoder: AnyEncoder) -> nn.Embedding:
 def distil_static_encoder(
     encoder: Encoder, own_tokenizer: Tokenizer, tokenizer: Tokenizer, dim: int, max_tokens: int
 ) -> StaticEncoder:
-    """A static encoder of `tokenizer` from what a transformer says of each token alone (model2vec's recipe).
+    """A static encoder of `tokenizer`, from a transformer's vectors of single tokens (model2vec's method).
 
-    Each token's vector is the transformer's of [CLS] token [SEP], projected on the `dim` principal components of them
-    all; a word that `own_tokenizer`, the transformer's, does not have is read in pieces. A token's weight is
-    log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf); a word that is not among the
-    transformer's weighs as the last of them.
+    A token's vector is the transformer's vector of [CLS] token [SEP], projected on the `dim` principal components of
+    all of them. A word that `own_tokenizer`, the transformer's, does not have is read in pieces. A token's weight is
+    log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf). A word that the transformer
+    does not have weighs as much as the last of its vocabulary.
     """
     before, after = special_tokens_around(own_tokenizer)
     own_vocabulary = own_tokenizer.get_vocab()
@@ -111,7 +112,9 @@ def _load_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: 
     if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
         raise RecipeError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
     if isinstance(encoder, StaticEncoder) and (recipe.added_words or recipe.split_case):
-        raise RecipeError(f"encoder.start = {recipe.start!r} is a static encoder: its words are its tokenizer's")
+        raise RecipeError(
+            f"encoder.start = {recipe.start!r} is a static encoder; added_words and split_case need a transformer"
+        )
     return encoder
 
 
@@ -144,6 +147,6 @@ def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
 def load_start(
     recipe: EncoderRecipe, tokenizer_directory: Path, seed: int, attention: str = "sdpa"
 ) -> tuple[Tokenizer, AnyEncoder]:
-    """Tokenizer and encoder of a run."""
+    """The tokenizer and the encoder of a run before the first step."""
     tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
     return tokenizer, make_start_encoder(recipe, tokenizer, seed, attention)

@@ -1,4 +1,4 @@
-"""Word-piece tokenizers made of training texts: from nothing, or another one that learns more words."""
+"""Word-piece tokenizers from training texts: a new one, or an existing one with more words."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from training.data.pairs import Source
 from training.recipe import RecipeError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-MADE_OF_PAIRS = 20_000  # of a source, at most
+MADE_OF_PAIRS = 20_000  # of each source, at most
 EXTENDED_BY_PAIRS, TEXT_CHARACTERS = 5_000, 4_000
 _UNUSED = re.compile(r"\[unused\d+\]")
 _WORD = re.compile(r"[a-z][a-z0-9]+")
@@ -23,8 +23,8 @@ _WORD = re.compile(r"[a-z][a-z0-9]+")
 def make_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
     """An uncased word-piece tokenizer of BERT's kind over up to MADE_OF_PAIRS pairs of each source.
 
-    Every character, the most frequent words, and for the words left over the pieces that save most tokens. The trainers
-    of `tokenizers` are not used because their result differs from run to run.
+    It has every character, the most frequent words, and the pieces that save most tokens in all other words. The
+    trainers of `tokenizers` are not used because their results differ from run to run.
     """
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -55,10 +55,10 @@ def make_tokenizer(sources: Sequence[Source], vocabulary: int) -> Tokenizer:
 
 
 def extend_tokenizer(tokenizer: Tokenizer, sources: Sequence[Source], words: int, split_case: bool) -> Tokenizer:
-    """An uncased word-piece tokenizer with the `words` most common words of the sources that it has to take to pieces.
+    """The uncased word-piece tokenizer with the `words` most common words of the sources that it does not have yet.
 
-    New words take the places of BERT's [unused] tokens first; every other token keeps its id. `split_case` cuts
-    identifiers into their words.
+    New words first take the places of BERT's [unused] tokens; every other token keeps its id. `split_case` cuts
+    identifiers into words: createdAt becomes created At.
     """
     state: dict[str, Any] = json.loads(tokenizer.to_str())
     if state["model"]["type"] != "WordPiece" or not (state["normalizer"] or {}).get("lowercase"):
@@ -79,7 +79,7 @@ def extend_tokenizer(tokenizer: Tokenizer, sources: Sequence[Source], words: int
 def _common_words(
     sources: Sequence[Source], normalizer: normalizers.Normalizer, known: Container[str], limit: int
 ) -> list[str]:
-    """Words that are not `known`, first what many sources have: a word counts the square root of its number in each."""
+    """Words that are not `known`, by the sum over sources of the square root of their counts: common to many first."""
     scores: Counter[str] = Counter()
     for source in sources:
         counts: Counter[str] = Counter()
