@@ -1,4 +1,4 @@
-"""What both engines give: token ids to unit vectors, behind one NamedTuple of plain values and functions."""
+"""What an engine is: a NamedTuple with functions from token ids to unit vectors, the same for both engines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, NoReturn
@@ -26,19 +26,19 @@ class Engine(NamedTuple):
     name: str
     """"native" or "onnxruntime"."""
     device: str
-    """Where the graph really runs: "cpu" or "cuda"."""
+    """The device that the graph runs on: "cpu" or "cuda"."""
     variant: str
-    """Which graph of the model runs: "fp32", "fp16" or "int8"."""
+    """The variant of the model: "fp32", "fp16" or "int8"."""
     graph_name: str
-    """The graph's place in the model directory."""
+    """The path of the graph inside the model directory."""
     dim: int
     threads: int
-    """The most that one call uses."""
+    """The most threads that one call uses."""
     instruction_set: str | None
     """Of the native engine, such as "avx2"; None for onnxruntime, which chooses itself."""
     run: RunIds
     close: Callable[[], None]
-    """Gives the memory back when the calls that run have ended."""
+    """Frees the memory when the running calls have ended."""
     token_states: TokenStates | None
     """None for a model that pools otherwise than by a mean over its tokens' states."""
     golden: GoldenResult | None = None
@@ -46,7 +46,7 @@ class Engine(NamedTuple):
 
 
 class EngineSettings(NamedTuple):
-    """How a graph is run, whichever is chosen; see Embedder."""
+    """How any graph is run. The fields are parameters of Embedder."""
 
     threads: int
     max_batch_tokens: int
@@ -54,7 +54,10 @@ class EngineSettings(NamedTuple):
 
 
 def cut_rows(vectors_ND: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """(n, dim) float32: the first `dim` numbers of each row, scaled to unit length again (a row of zeros stays)."""
+    """(n, dim) float32: the first `dim` numbers of each row, scaled to unit length again. A row of zeros stays zero.
+
+    The one home of this cut: the server, export and training use it too.
+    """
     cut_ND: NDArray[np.float32] = np.ascontiguousarray(vectors_ND[:, :dim])
     lengths_N1 = np.sqrt(np.einsum("nd,nd->n", cut_ND, cut_ND))[:, None]
     unit_ND: NDArray[np.float32] = cut_ND / np.maximum(lengths_N1, np.float32(1e-12))
@@ -62,15 +65,15 @@ def cut_rows(vectors_ND: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
 
 
 def cut_engine(engine: Engine, dims: Sequence[int], dim: int) -> Engine:
-    """The engine with vectors of `dim` numbers. Raises InputError for a width that the model was not trained for."""
+    """The engine with vectors of `dim` dimensions. Raises InputError if the model was not trained for that."""
     if dim == engine.dim:
         return engine
     if dim not in dims:
         known = f"it was trained for {', '.join(map(str, dims))}" if dims else "it was not trained to be cut"
-        raise InputError(f"dim={dim}; this model's vectors have {engine.dim} numbers and {known}")
+        raise InputError(f"dim={dim}; this model's vectors have {engine.dim} dimensions and {known}")
     return engine._replace(dim=dim, run=lambda ids, max_rows: cut_rows(engine.run(ids, max_rows), dim))
 
 
 def refuse_closed(ids: Sequence[Sequence[int]], max_rows: int | None = None) -> NoReturn:
-    """The `run` and the `token_states` of an engine that was closed."""
+    """The `run` and the `token_states` of a closed engine."""
     raise InputError("this Embedder is closed; open another one")

@@ -1,9 +1,9 @@
-"""Golden vectors: a few texts with the vectors that each graph of an export gave where its parity was measured.
+"""Golden vectors: a few texts, with the vectors that each graph gave on the machine where its export was measured.
 
-A graph that is opened embeds them first, so that a CPU whose int8 arithmetic saturates, or an ONNX Runtime that is
-broken, is found before a vector of it is stored. It costs one batch of some 100 tokens. The native engine promises the
-same bits everywhere and is held to them; ONNX Runtime's floats differ in their last digits between processors, and an
-int8 value that lies between two steps may be rounded to the other one, so there the cosine decides.
+Every graph embeds these texts when it opens. So a CPU whose int8 arithmetic saturates, or a broken ONNX Runtime, is
+found before one of its vectors is stored. It costs one batch of about 100 tokens. The native engine must give the same
+bits. ONNX Runtime's floats differ between processors in the last digits, and an int8 value between two steps may be
+rounded to either, so there the cosine decides.
 """
 
 import base64
@@ -18,7 +18,7 @@ from gte_sdk.model_files.directory import GOLDEN_JSON, GTE_JSON, ModelDir, check
 from gte_sdk.model_files.published import read_json
 from gte_sdk.runtime import native
 
-# The least cosine to a golden vector. Engines and processors that are right stay above .998 in int8 (docs/runtime.md).
+# The least cosine to a golden vector. Correct engines and processors stay above .998 in int8 (docs/runtime.md).
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99}
 
 
@@ -37,7 +37,7 @@ class Golden(NamedTuple):
 
 
 def read_golden(description: ModelDir) -> Golden | None:
-    """The golden vectors of a model directory; None where it has none. Raises ModelFormatError for malformed ones."""
+    """The golden vectors of a model directory, or None. Raises ModelFormatError for malformed ones."""
     if GOLDEN_JSON not in description.files:
         return None
     file = checked_file(description, GOLDEN_JSON)
@@ -56,7 +56,7 @@ def read_golden(description: ModelDir) -> Golden | None:
     for _, rows_ND in vectors.values():
         if rows_ND.shape[1] != description.dim:
             raise ModelFormatError(
-                f"{file} holds vectors of {rows_ND.shape[1]} numbers where {GTE_JSON} records dim={description.dim}; "
+                f"{file} has vectors of {rows_ND.shape[1]} dimensions, but {GTE_JSON} records dim={description.dim}; "
                 "export the model again"
             )
     return Golden(texts, vectors)
@@ -72,17 +72,17 @@ def golden_fields(golden: Golden) -> dict[str, object]:
 
 
 def deviation(expected: GoldenVectors, rows_ND: NDArray[np.float32], variant: str, exact: bool) -> str | None:
-    """How the rows that this machine gives for the golden texts are wrong; None where they are right.
+    """How this machine's rows for the golden texts differ from the golden vectors, or None if they agree.
 
-    `exact`: the native engine gave them; it is held to the bits where the same arithmetic made the golden vectors.
+    exact: the rows come from the native engine, whose bits must be equal if it made the golden vectors too.
     """
     if exact and expected.made_by == native.ARITHMETIC:
         differing = int((rows_ND != expected.rows).any(axis=1).sum())
         if differing:
-            return f"gives other bits for {differing} of {len(rows_ND)} golden texts"
+            return f"gives different bits for {differing} of {len(rows_ND)} golden texts"
         return None
     cosines_N = np.einsum("nd,nd->n", rows_ND.astype(np.float64), expected.rows.astype(np.float64))
     least = float(cosines_N.min(initial=1.0))
     if not least >= LEAST_COSINE[variant]:  # NaN too
-        return f"has a cosine of {least:.4f} to its golden vectors, where at least {LEAST_COSINE[variant]} belongs"
+        return f"has a cosine of {least:.4f} to its golden vectors; it must be at least {LEAST_COSINE[variant]}"
     return None

@@ -1,8 +1,8 @@
-"""What runs a model, held while it is used: dropped after a time without calls, and back by itself at the next one.
+"""Keeps a loaded model while it is used, unloads it after some time without calls, and loads it again at the next call.
 
-A call holds what it uses, so nothing is dropped under it. Nobody polls: one sleeping timer looks again when the time
-could be over. A forked child starts with a lock of its own, and loads again what has threads that stayed in the parent.
-A fork waits for loads: ONNX Runtime opens a session under locks of its own, which a child would find taken for ever.
+A running call holds the model, so it cannot be unloaded during the call. There is no polling: one timer wakes when the
+time may be over. A forked child gets new locks, and reloads models whose threads stayed in the parent. A fork waits for
+loads that are running: ONNX Runtime opens a session under its own locks, which a child would find locked for ever.
 """
 
 import ctypes
@@ -23,10 +23,10 @@ _load_or_fork = threading.RLock()
 
 
 class Loaded(Generic[Runner]):
-    """Calls `load` at once, and again whenever what it gave was dropped.
+    """Calls `load` at once, and again when a call comes after the result was unloaded. Safe to share between threads.
 
-    unload_after: seconds without a call after which it is dropped; None keeps it. survives_fork: a child may use what
-    the parent loaded. Safe to share between threads.
+    unload_after: unload after this many seconds without a call. None never unloads.
+    survives_fork: a forked child may use what the parent loaded.
     """
 
     def __init__(self, load: Callable[[], Runner], unload_after: float | None, survives_fork: bool) -> None:
@@ -43,7 +43,7 @@ class Loaded(Generic[Runner]):
 
     @contextmanager
     def use(self) -> Iterator[Runner]:
-        """Loads where it must; others that come meanwhile wait for the same load."""
+        """Loads if needed. Threads that come meanwhile wait for the same load."""
         with self._lock:
             runner = self._runner
             if runner is None:
@@ -59,7 +59,7 @@ class Loaded(Generic[Runner]):
                 self._set_timer()
 
     def drop(self) -> None:
-        """Gives the memory back as soon as the calls that run have ended."""
+        """Frees the memory as soon as the running calls have ended."""
         with self._lock:
             self._runner = None
             if self._timer is not None:
@@ -72,7 +72,7 @@ class Loaded(Generic[Runner]):
             self._timer.cancel()
 
     def _set_timer(self) -> None:
-        """Called with the lock. One timer is enough: it finds out how long ago the last call was."""
+        """Called with the lock held. One timer is enough: it checks how long ago the last call was."""
         if self._unload_after is None or self._timer is not None or self._runner is None:
             return
         rest = self._last_used + self._unload_after - time.monotonic()
@@ -96,13 +96,13 @@ class Loaded(Generic[Runner]):
         _return_free_memory()
 
     def _start_alone(self) -> None:
-        """As it is for a process without other threads: the first, and every forked child."""
+        """Sets the state of a process without other threads: the first process and every forked child."""
         self._lock = threading.Lock()
         self._calls = 0
         self._timer = None
         self._last_used = time.monotonic()
         if not self._survives_fork and self._runner is not None:
-            # Kept for ever: its end would wait for threads that the child does not have.
+            # Never freed: freeing it would wait for threads that the child does not have.
             self._parents_runners.append(self._runner)
             self._runner = None
 
@@ -112,7 +112,7 @@ _everything_loaded: "weakref.WeakSet[Loaded[Any]]" = weakref.WeakSet()
 
 
 def _return_free_memory() -> None:
-    """glibc keeps freed blocks of up to 32 MB for itself once the first of that size was freed."""
+    """glibc keeps freed blocks of up to 32 MB once the first block of that size was freed."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps nothing
         if trim is not None:
@@ -120,7 +120,7 @@ def _return_free_memory() -> None:
 
 
 def _drop_if_idle(loaded: "weakref.ref[Loaded[Runner]]") -> None:
-    """The timer's, which keeps nothing alive that its owner has given up."""
+    """The timer calls this, so that the timer keeps no abandoned model alive."""
     alive = loaded()
     if alive is not None:
         alive._drop_if_idle()

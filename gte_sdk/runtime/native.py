@@ -1,8 +1,8 @@
-"""BERT graphs and token tables of our int8 export on the C++ encoder of csrc/encoder/bert.hpp, without ONNX Runtime.
+"""The native engine: int8 BERT graphs and token tables of our export on the C++ encoder, csrc/encoder/bert.hpp.
 
-Texts are packed without padding and all arithmetic has one order, so a text's vector has the same bits in any batch, on
-any number of threads and on every CPU. It is also the fastest way on a CPU (docs/experiments.md) and starts in
-milliseconds. Graphs of another architecture are left to ONNX Runtime (onnxruntime_graph.py).
+Texts are packed without padding and all sums have a fixed order, so a text's vector has the same bits in any batch, on
+any number of threads and on every CPU. It is also the fastest engine on a CPU (docs/experiments.md) and starts in
+milliseconds. ONNX Runtime runs the graphs of other architectures (onnxruntime_graph.py).
 """
 
 import re
@@ -21,19 +21,19 @@ from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.onnx_file import Node, OnnxFile, read_onnx
 
-# Changes whenever the bits of the vectors do, so that golden vectors of another version are compared with a tolerance.
+# Changes whenever the bits of the vectors change: golden vectors of another version are compared with a tolerance.
 # tests/kernels/bert_self_test.cpp pins the bits.
 ARITHMETIC = "native 1"
-# Tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
+# The tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
 BATCH_TOKENS = 256
-# The unit of the kernels: what the widths of layers, of heads and of tables have to be multiples of.
+# The kernels need layers, heads and tables whose widths are multiples of these.
 _WIDTH, _HEAD_WIDTH, _TABLE_WIDTH = 64, 16, 16
 _MATMUL = re.compile(
     r"/layer\.(\d+)/(attention/self/query|attention/self/key|attention/self/value|attention/output/dense|"
     r"intermediate/dense|output/dense)/MatMul_output_0/int32$"
 )
 _RAISED = "gte_int8/zero_0"
-# What the graph of a token table is made of: its rows, their mean and its unit length.
+# The operators of a token table's graph: it looks up rows, averages them and scales the mean to unit length.
 _TABLE_OPERATORS = {"Cast", "Clip", "Div", "Expand", "Gather", "Mul", "ReduceL2", "ReduceSum", "Shape", "Unsqueeze"}
 
 LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
@@ -49,11 +49,11 @@ class NativeModel(NamedTuple):
 
 
 class _NotCoveredError(Exception):
-    """A graph that is left to onnxruntime; never leaves this module."""
+    """A graph that only onnxruntime can run. Never leaves this module."""
 
 
 def open_native(description: ModelDir, graph_name: str, settings: EngineSettings) -> Engine | None:
-    """The engine for an int8 graph of a model directory; None for a graph that it leaves to onnxruntime."""
+    """The engine for an int8 graph of a model directory, or None for a graph that only onnxruntime can run."""
     if modules_only_in_graph(description.path):
         return None
     config = read_json(description.path / CONFIG_JSON)
@@ -67,7 +67,7 @@ def open_native(description: ModelDir, graph_name: str, settings: EngineSettings
     try:
         loaded = Loaded(load, settings.unload_after, survives_fork=True)
     except (_NotCoveredError, ValueError):
-        return None  # onnxruntime says better than we do what is wrong with a file
+        return None  # onnxruntime's message says what is wrong with the file
     with loaded.use() as model:
         dim, instruction_set = model.dim, model.instruction_set
 
@@ -142,7 +142,7 @@ def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: b
 
 
 def _build_table(graph: OnnxFile, pooling: str) -> tuple[Any, int]:
-    """A graph that looks tokens up and takes their mean, as export writes a static encoder."""
+    """A graph that averages rows of a token table, as export writes a static encoder."""
     tables = [node.inputs[0] for node in graph.nodes if node.operator == "Gather" and node.inputs[1] == "input_ids"]
     if pooling != "mean" or {node.operator for node in graph.nodes} != _TABLE_OPERATORS or len(tables) != 2:
         raise _NotCoveredError
@@ -206,7 +206,7 @@ def _build(graph: OnnxFile, heads: int, epsilon: float, pooling: str) -> tuple[A
 
 
 def _only_prefix(weights: Mapping[str, Any]) -> str:
-    """What stands before "embeddings." in the names of this export."""
+    """The part of the weights' names before "embeddings."."""
     ending = "embeddings.word_embeddings.weight/int8"
     prefixes = [name.removesuffix(ending) for name in weights if name.endswith(ending)]
     if len(prefixes) != 1:
@@ -215,7 +215,7 @@ def _only_prefix(weights: Mapping[str, Any]) -> str:
 
 
 def _layer_products(nodes: Sequence[Node]) -> dict[int, dict[str, Node]]:
-    """The six products of weights of each layer by their place; the graph may hold no others."""
+    """The six matrix products of each layer, by layer and name. The graph may have no others."""
     layers: dict[int, dict[str, Node]] = {}
     for node in nodes:
         if node.operator in ("MatMulInteger", "Gemm", "Conv", "QLinearMatMul", "MatMulNBits"):

@@ -1,8 +1,8 @@
-"""One ONNX graph under ONNX Runtime: open it on a device, run a token batch, get unit vectors.
+"""The onnxruntime engine: opens an ONNX graph on a device and runs token batches to unit vectors.
 
-The graph's own sentence_embedding is asked for, or last_hidden_state for the C++ pooling kernel: where a graph has
-nothing better, and where the caller wants sums that do not move with the batch. The threads neither spin while idle
-nor exceed what affinity and cgroup quota allow.
+It reads the graph's sentence_embedding, or pools last_hidden_state with the C++ kernel: if the graph has no other
+output, or if the caller wants sums that do not depend on the batch. Idle threads do not spin, and there are no more of
+them than CPU affinity and cgroup quota allow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,11 +30,11 @@ class Graph(NamedTuple):
     input_names: frozenset[str]
     output_name: str
     states_name: str | None
-    """The output with the states of the tokens, where the graph has one."""
+    """The output with the states of the tokens, or None."""
     dim: int | None
-    """Width of the output where the graph states it, else None."""
+    """The dimensions of the output, or None if the graph does not say."""
     device: str
-    """Where the graph really runs: "cpu" or "cuda"."""
+    """The device that the graph runs on: "cpu" or "cuda"."""
 
 
 def open_onnxruntime(
@@ -42,14 +42,14 @@ def open_onnxruntime(
 ) -> Engine:
     """The engine for a graph of a model directory on "cpu" or "cuda". Raises what `open_graph` raises."""
     only_in_graph = modules_only_in_graph(description.path)
-    # Our export's graphs end in a pooling whose sums move with the number of texts (by 4e-8 in onnxruntime 1.31); the
-    # states before it do not. A foreign graph may have more than pooling behind its states, so it keeps its own.
+    # Our export's graphs end in a pooling whose sums depend on the number of texts (by 4e-8 in onnxruntime 1.31); the
+    # states before it do not. A foreign graph may do more than pooling after its states, so it keeps its own output.
     pool_here = bool(description.files) and device == "cpu" and not only_in_graph
 
     def load() -> Graph:
         return open_graph(checked_file(description, graph_name), device, settings.threads, pool_here)
 
-    # A forked child has none of the session's threads: a run would wait for them for ever, and so would its end.
+    # A forked child has none of the session's threads: running or freeing the session would wait for them for ever.
     loaded = Loaded(load, settings.unload_after, survives_fork=False)
     with loaded.use() as graph:
         if graph.output_name != "sentence_embedding" and only_in_graph:
@@ -102,7 +102,7 @@ def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = Fal
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena keeps the largest buffer of every shape that it ever saw; batches here have ever new shapes.
+    # The arena keeps the largest buffer of every shape that it ever saw, and each batch here has another shape.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3

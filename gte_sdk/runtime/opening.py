@@ -56,7 +56,7 @@ def _open_faithful(
     settings: EngineSettings,
     tokenizer: Tokenizer,
 ) -> Engine:
-    """The first of the variants in `order` that gives its golden vectors here, on the engine asked for."""
+    """The first variant in `order` that reproduces its golden vectors on this machine, on the requested engine."""
     expected = read_golden(description)
     ids = tokenize(tokenizer, expected.texts, description.max_tokens).ids if expected else []
     deviations: list[str] = []
@@ -75,7 +75,7 @@ def _open_faithful(
             continue
         if deviations:
             warnings.warn(
-                f"{'; '.join(deviations)}: this machine computes other vectors than the model was proved with, so "
+                f"{'; '.join(deviations)}: this machine does not reproduce the vectors of the export, so "
                 f"variant={variant!r} runs on {opened.name!r} instead",
                 stacklevel=4,
             )
@@ -84,8 +84,8 @@ def _open_faithful(
         return opened
     if deviations:
         raise DeviceError(
-            f"{description.path}: {'; '.join(deviations)}: this machine computes other vectors than the model was "
-            "proved with, and nothing else that was allowed is right; leave engine='auto', or export variant='fp32' too"
+            f"{description.path}: {'; '.join(deviations)}: this machine does not reproduce the vectors of the export, "
+            "and no other variant that may be used does; leave engine='auto', or export variant='fp32' too"
         )
     refused = description.path / available_variants(description)[order[0]]
     raise InputError(
@@ -97,7 +97,7 @@ def _open_faithful(
 def _openings(
     description: ModelDir, device: str, order: Sequence[str], engine: str, settings: EngineSettings, pad_id: int
 ) -> Iterator[Engine]:
-    """Opens one graph after the other, for as long as the caller asks for the next."""
+    """Opens one graph after the other, as long as the caller asks for the next."""
     graphs = available_variants(description)
     for variant in order:
         if engine != "onnxruntime" and device == "cpu" and variant == "int8":
@@ -112,18 +112,18 @@ def _openings(
 def _checked_width(description: ModelDir, opened: Engine) -> Engine:
     if description.files and opened.dim != description.dim:
         raise ModelFormatError(
-            f"{description.path / opened.graph_name} gives vectors of {opened.dim} numbers where {GTE_JSON} "
+            f"{description.path / opened.graph_name} gives vectors of {opened.dim} dimensions, but {GTE_JSON} "
             f"records dim={description.dim}; export the model again"
         )
     return opened
 
 
 def _choose_graphs(description: ModelDir, device: str, variant: str, engine: str) -> tuple[str, list[str]]:
-    """The device, and the variants that the directory holds: the one to run, then those that may stand in for it."""
+    """The device, and the variants of the directory: first the one to run, then those that may replace it."""
     graphs = available_variants(description)
     if not graphs:
         raise ModelFormatError(
-            f"{description.path} holds no ONNX graph under the names that are known; "
+            f"{description.path} has no ONNX graph under a known name; "
             "export the checkpoint with: python export/to_onnx.py"
         )
     if variant != "auto" and variant not in graphs:

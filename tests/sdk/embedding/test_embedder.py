@@ -224,7 +224,7 @@ def test_vectors_are_cut_where_the_model_was_trained_for_it(tmp_path: Path) -> N
 
 def test_vectors_are_not_cut_where_the_model_was_not_trained_for_it(tmp_path: Path) -> None:
     trained = write_tiny_model(tmp_path / "trained", matryoshka_dims=[5, 3])
-    with pytest.raises(InputError, match=r"dim=4; this model's vectors have 5 numbers and it was trained for 5, 3"):
+    with pytest.raises(InputError, match=r"dim=4; this model's vectors have 5 dimensions and it was trained for 5, 3"):
         Embedder(trained, dim=4)
     with pytest.raises(InputError, match="dim=0"):
         Embedder(trained, dim=0)

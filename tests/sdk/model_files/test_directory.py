@@ -110,12 +110,12 @@ def test_a_missing_tokenizer_is_refused(directory: Path) -> None:
 def test_a_width_that_is_not_the_graphs_is_refused(directory: Path) -> None:
     edit_json(directory / "gte.json", dim=385)
     with pytest.raises(
-        ModelFormatError, match=r"golden\.json holds vectors of 384 numbers where gte\.json records dim=385"
+        ModelFormatError, match=r"golden\.json has vectors of 384 dimensions, but gte\.json records dim=385"
     ):
         Embedder(directory)
     recorded = json.loads((directory / "gte.json").read_text(encoding="utf-8"))["files"]
     edit_json(directory / "gte.json", files={name: file for name, file in recorded.items() if name != "golden.json"})
-    with pytest.raises(ModelFormatError, match=r"gives vectors of 384 numbers where gte\.json records dim=385"):
+    with pytest.raises(ModelFormatError, match=r"gives vectors of 384 dimensions, but gte\.json records dim=385"):
         Embedder(directory)
 
 
