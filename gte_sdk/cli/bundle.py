@@ -7,7 +7,7 @@ import click
 import numpy as np
 
 from gte_sdk.atomic_file import check_target, replace_whole
-from gte_sdk.cli.terminal import plural
+from gte_sdk.cli.terminal import plural, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.bundle import write_bundle
@@ -45,11 +45,13 @@ def bundle(
     source = locate_model(model, variants[0] if variants else "auto", revision, None)
     description = read_model_dir(source)
     files = files_to_bundle(description, variants)
+    if output.exists() and any(path.samefile(output) for path in files.values()):
+        raise click.UsageError(f"{output} is a file of MODEL, which would be lost; name another file")
     with replace_whole(output, overwrite) as file:
         write_bundle(file, files, hub_name_of(source))
         size = file.tell()
     if not quiet:
-        click.echo(f"gte: {click.format_filename(output)}: {plural(len(files), 'file')}, {size:,} bytes", err=True)
+        click.echo(f"gte: {printable_path(output)}: {plural(len(files), 'file')}, {size:,} bytes", err=True)
 
 
 @click.command()
@@ -80,4 +82,6 @@ def verify(model: str, as_json: bool, quiet: bool) -> None:
         }  # fmt: skip
         click.echo(json.dumps(result))
     if not quiet:
-        click.echo(f"gte: {description.path}: {plural(len(names), 'file')} whole; it embeds", err=True)
+        click.echo(
+            f"gte: {printable_path(str(description.path))}: {plural(len(names), 'file')} whole; it embeds", err=True
+        )

@@ -17,6 +17,7 @@ from gte_sdk.cli.models import download, models
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.search import search
 from gte_sdk.cli.serve import serve
+from gte_sdk.cli.terminal import printable_lines
 from gte_sdk.errors import GteError
 
 
@@ -27,13 +28,16 @@ class _ReportingGroup(click.Group):
         try:
             return super().invoke(context)
         except GteError as error:
-            raise click.ClickException(message_with_flag(error)) from error
+            raise click.ClickException(printable_lines(message_with_flag(error))) from error
+        except click.ClickException as error:
+            error.message = printable_lines(error.message)  # type: ignore[misc]
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE:
                 # Python flushes standard output once more at exit, which must not fail again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(141)
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable_lines(str(error))) from error
 
 
 @click.group(

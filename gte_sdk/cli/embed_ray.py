@@ -68,6 +68,8 @@ def embed_on_ray(
 ) -> None:
     """Embeds a Parquet file, or a folder of such, into a folder of Parquet files, and says what was done."""
     check_output_folder(output, overwrite)
+    if output.resolve() in (source.resolve(), *source.resolve().parents):
+        raise InputError(f"{output} holds INPUT, which would be lost; name another folder")
     started = time.perf_counter()
     options = options._replace(model=storable_name(options.model))
     chosen_column, sources = read_sources(source, column)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from gte_sdk.atomic_file import beside, move_whole
 from gte_sdk.cli.model_options import model_options
-from gte_sdk.cli.terminal import Notices, files_bar, plural
+from gte_sdk.cli.terminal import Notices, files_bar, plural, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import HubError, IndexFormatError, InputError
 from gte_sdk.model_files.directory import bundled_models
@@ -115,7 +115,10 @@ def index(
                 keep_current(lambda: _update(store, embedder, as_json, quiet, notices, watching=True), interval)
     except KeyboardInterrupt:
         if not quiet:
-            click.echo(f"gte: {target}: finished work is saved; run the same command again to continue", err=True)
+            click.echo(
+                f"gte: {printable_path(target)}: finished work is saved; run the same command again to continue",
+                err=True,
+            )
         raise
 
 
@@ -188,7 +191,8 @@ def _update(
             f"gte: {_described(changes)}; {plural(changes.embedded, 'passage')} embedded, {seconds:.1f} s", err=True
         )
         click.echo(
-            f"gte: {store.path} has {plural(passage_count, 'passage')} of {plural(file_count, 'file')}", err=True
+            f"gte: {printable_path(store.path)} has {plural(passage_count, 'passage')} of {plural(file_count, 'file')}",
+            err=True,
         )
         say_cut(changes.was_cut, embedder)
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from gte_sdk.cli.answers import print_json, print_passage
 from gte_sdk.cli.index import keep_current, open_embedder, say_cut
 from gte_sdk.cli.model_options import model_options
-from gte_sdk.cli.terminal import Notices, files_bar, plural, printable
+from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.passages.database import is_passage_store
@@ -112,7 +112,8 @@ def search(
             embedder = Embedder(model, device=device, threads=threads)
         store.check_fingerprint(embedder.fingerprint)
         if not quiet and not watch and store.meta("complete") != "true":
-            click.echo(f"gte: {store.path} is not finished; to finish it: gte index --output {store.path}", err=True)
+            shown = printable_path(store.path)
+            click.echo(f"gte: {shown} is not finished; to finish it: gte index --output {shown}", err=True)
         find = _search_in_store(embedder, store, count, watch, quiet)
         if watch and question != FROM_STANDARD_INPUT:
             _answer_changes(question, find, answer)
@@ -178,7 +179,7 @@ def _read_files(store: PassageStore, embedder: Embedder, quiet: bool) -> None:
     file_count -= changes.without_text
     if not passage_count:
         paths = store.settings.paths
-        where = ", ".join([*map(click.format_filename, paths[:3]), *(["..."] if len(paths) > 3 else [])])
+        where = ", ".join([*map(printable_path, paths[:3]), *(["..."] if len(paths) > 3 else [])])
         skipped = f"; {notices.count} skipped" if notices.count else ""
         found = f"{plural(file_count, 'file')} without any text" if file_count else "no text files"
         raise click.ClickException(f"{found} in {where}{skipped}")

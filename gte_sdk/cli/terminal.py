@@ -64,7 +64,7 @@ def plural(count: int, noun: str) -> str:
 
 def say_kept(text_count: int, path: Path) -> None:
     """What a `gte embed` that ended early leaves behind, and how to go on."""
-    kept = f"{plural(text_count, 'text')} are kept in {click.format_filename(path)}"
+    kept = f"{plural(text_count, 'text')} are kept in {printable_path(path)}"
     click.echo(f"gte: {kept}; the same command with --resume goes on from there", err=True)
 
 
@@ -76,3 +76,13 @@ def kept_before(text_count: int) -> str:
 def printable(text: str) -> str:
     """A line that cannot steer the terminal it is printed on, whatever a file holds."""
     return _CONTROL_CHARACTERS.sub("\ufffd", text.expandtabs(4))
+
+
+def printable_lines(text: str) -> str:
+    """`printable` for a message of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_path(path: Path | str) -> str:
+    """A path that cannot steer the terminal, and that any encoding can print."""
+    return printable(click.format_filename(path))

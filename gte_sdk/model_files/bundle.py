@@ -138,7 +138,7 @@ def write_bundle(file: IO[bytes], sources: Mapping[str, Path], hub_name: str | N
     fields = {"format": FORMAT, "format_version": FORMAT_VERSION, **published, "files": listed}
     content = json.dumps(fields, indent=1, ensure_ascii=False).encode()
     if (total := len(content) + sum(length + 1000 for length, _, _ in described.values())) > MAX_BYTES:
-        raise InputError(f"{total} bytes are more than the {MAX_BYTES} of a bundle; choose one --variant")
+        raise InputError(f"{total} bytes are more than the {MAX_BYTES} of a bundle; choose one variant")
     directory = [(LIST_NAME, zlib.crc32(content), len(content), file.tell())]
     file.write(_local_header(LIST_NAME, zlib.crc32(content), len(content)) + content)
     for name, (length, checksum, sha256) in described.items():
