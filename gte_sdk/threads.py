@@ -1,8 +1,8 @@
-"""How many threads this process may use: the one answer for ONNX Runtime sessions and for the search kernels.
+"""How many threads this process may use, for ONNX Runtime sessions, the encoder and the search kernels.
 
-The machine's core count is the wrong number in a container or under `taskset`: threads beyond the quota add no speed,
-they get the whole process throttled. So the answer is the least of the CPU affinity, the cgroup CPU quota (v1 and v2,
-every level up to the root) and OMP_NUM_THREADS, the variable by which the field limits native threads.
+The machine's core count is wrong in a container or under `taskset`: threads beyond the quota add no speed, and the
+system slows the whole process down. So the answer is the least of the CPU affinity, the cgroup CPU quota (v1 and v2,
+every level up to the root) and OMP_NUM_THREADS, the usual variable that limits native threads.
 """
 
 import os
@@ -15,15 +15,15 @@ _CGROUP_MOUNT = Path("/sys/fs/cgroup")
 
 
 def available_threads() -> int:
-    """Threads that this process may run at the same time, at least 1.
+    """The threads that this process may run at the same time, at least 1.
 
-    Affinity and OMP_NUM_THREADS are read at each call; the cgroup quota is read once for a process.
+    Affinity and OMP_NUM_THREADS are read at each call, the cgroup quota once per process.
     """
     return max(1, min(thread_limits().values()))
 
 
 def thread_limits() -> dict[str, int]:
-    """What limits the threads of this process, by name: the least of them is what it may use."""
+    """The limits on the threads of this process, by name. The least of them counts."""
     limits = {"the machine's processors": os.cpu_count() or 1}
     if hasattr(os, "sched_getaffinity"):
         limits["CPU affinity"] = len(os.sched_getaffinity(0))
@@ -37,13 +37,13 @@ def thread_limits() -> dict[str, int]:
 
 
 def deciding_limit() -> str:
-    """Where the number of `available_threads` comes from: the first of the tightest limits."""
+    """The name of the limit that `available_threads` comes from."""
     limits = thread_limits()
     return min(limits, key=lambda name: limits[name])
 
 
 def _environment_limit(value: str) -> int | None:
-    """The first number of OMP_NUM_THREADS ("4", or "4,2": one for each level of nesting); None where it has none."""
+    """The first number of OMP_NUM_THREADS ("4", or "4,2", one for each level of nesting), or None."""
     first = value.split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
@@ -55,7 +55,7 @@ def process_cgroup_quota() -> float | None:
 
 
 def cgroup_quota(process_cgroups: Path, mount: Path) -> float | None:
-    """Cores that the tightest cgroup around this process allows, such as 1.5; None where nothing limits them.
+    """The cores that the tightest cgroup around this process allows, such as 1.5; None if nothing limits them.
 
     `process_cgroups` has the lines of /proc/self/cgroup, "id:controllers:path"; v2 has id 0 and no controllers.
     """

@@ -1,8 +1,8 @@
-"""Micro-batching: the texts of asyncio callers that wait at the same time are embedded together, off the event loop.
+"""Micro-batching: asyncio callers that wait at the same time share a batch, which runs outside the event loop.
 
-No timer delays anybody: an idle model starts at once, and whoever comes while it runs is in the next batch. Callers
-take turns of TURN_TOKENS, so that one of 2,048 texts does not keep a single text waiting for minutes. Everything but
-the model's run happens on the event loop, so nothing here needs a lock. `Embedder.aembed` and `gte serve` queue here.
+No timer delays a caller: an idle model starts at once, and callers that come while it runs are in the next batch.
+Callers take turns of TURN_TOKENS, so that a caller with 2,048 texts does not keep a single text waiting for minutes.
+Only the model runs outside the event loop, so nothing here needs a lock. Used by `Embedder.aembed` and `gte serve`.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-# Smaller than what waits under load, so that the next batch is there when this one ends; and so short, about a tenth
-# of a second on two cores, that a single text does not wait long. Larger batches give no more tokens a second.
+# Less than what waits under load, so that the next batch is ready when this one ends. A batch takes about a tenth of a
+# second on two cores, so a single text does not wait long. Larger batches process no more tokens per second.
 BATCH_TOKENS = 1024
 TURN_TOKENS = 256
-# Batches that run at the same time: one computes while the other is read, written and waited for.
+# Batches that run at the same time: one computes while another is read and written.
 LANES = 2
-# Texts of up to so many characters are tokenized on the event loop: below 2 ms, which a change of threads is not worth.
+# Up to this many characters are tokenized on the event loop, in less than 2 ms: a change of threads would cost more.
 INLINE_CHARACTERS = 8192
 
 EmbedTokens = Callable[[list[list[int]]], NDArray[np.float32]]
@@ -31,19 +31,19 @@ Result = TypeVar("Result")
 class _Waiting:
     ids: list[list[int]]
     order: list[int]
-    """The texts by length, so that a batch holds little padding."""
+    """The texts by length, so that batches have little padding."""
     vectors: NDArray[np.float32]
     """(n, dim), filled batch by batch."""
     answer: "asyncio.Future[NDArray[np.float32]]"
     taken: int = 0
-    """Texts that are in a batch or done."""
+    """The texts that are in a batch or done."""
     done: int = 0
 
 
 class MicroBatcher:
-    """One queue before one model, for the callers of one event loop.
+    """The queue of one model, for the callers of one event loop.
 
-    `together=False` gives every caller a batch of its own. `count_batch` is told of each batch: its texts and tokens.
+    together: False gives every caller its own batches. count_batch: called with the texts and tokens of each batch.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MicroBatcher:
         count_batch: Callable[[int, int], None] = lambda texts, tokens: None,
     ) -> None:
         self.queued_texts = 0
-        """Texts that wait, those of a running batch not counted."""
+        """The waiting texts, without those in a running batch."""
         self._embed_tokens = embed_tokens
         self._dim = dim
         self._together = together
@@ -64,9 +64,9 @@ class MicroBatcher:
         self._running = 0
 
     def submit(self, ids: list[list[int]]) -> "asyncio.Future[NDArray[np.float32]]":
-        """(n, dim) float32 unit rows of n texts, given as `Embedder.tokenize` gives them, as soon as they are there.
+        """A future of the (n, dim) float32 unit rows of n texts, given as the ids from `Embedder.tokenize`.
 
-        A future that is cancelled gives its place back. Call it in the event loop that awaits it.
+        Cancelling the future removes its texts from the queue. Call this in the event loop that awaits it.
         """
         loop = asyncio.get_running_loop()
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
@@ -97,17 +97,17 @@ class MicroBatcher:
             self._count_batch(len(ids), sum(map(len, ids)))
             first = 0
             for waiting, rows in batch:
-                # Copied: a caller that keeps one row must not keep everybody's alive.
+                # Copied: a caller that keeps one row must not keep the rows of all callers in memory.
                 waiting.vectors[rows] = vectors_ND[first : first + len(rows)]
                 waiting.done += len(rows)
                 first += len(rows)
                 if waiting.done == len(waiting.ids) and not waiting.answer.done():
                     waiting.answer.set_result(waiting.vectors)
-        # Here and not when the task is done: a caller that comes in between would take this worker for a running one.
+        # Here and not when the task is done: a caller in between would count this worker as running.
         self._running -= 1
 
     def _next_batch(self) -> list[tuple[_Waiting, list[int]]]:
-        """Who is in the next batch, with which of their texts; empty where nobody waits."""
+        """The callers in the next batch, each with its texts; empty if nobody waits."""
         batch: list[tuple[_Waiting, list[int]]] = []
         room = BATCH_TOKENS
         while self._queue and room > 0:
@@ -132,5 +132,5 @@ class MicroBatcher:
 
 
 async def run_here_or_in_thread(here: bool, work: Callable[[], Result]) -> Result:
-    """What `work` returns: on the event loop where that takes less time than a change of threads."""
+    """The result of `work`, which runs on the event loop if `here`, else in a thread."""
     return work() if here else await asyncio.to_thread(work)

@@ -1,4 +1,4 @@
-"""The kinds of text that a model may tell apart by its prompts, and the function that embeds one kind."""
+"""The kinds of text, for which a model may have different prompts, and functions that embed one kind."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -28,13 +28,13 @@ class Embedded(NamedTuple):
 
 
 def check_kind(kind: str) -> None:
-    """Raises InputError for a kind that is none."""
+    """Raises InputError for an unknown kind."""
     if kind not in TEXT_KINDS:
         raise InputError(f"kind={kind!r}; one of {TEXT_KINDS} is supported")
 
 
 def embed_function(embedder: Embedder, kind: TextKind) -> EmbedTexts:
-    """The method that puts the model's prompt for `kind` before each text; "plain" is none."""
+    """The method that embeds texts with the model's prompt for `kind`. "plain" has no prompt."""
     return {"plain": embedder.embed, "query": embedder.embed_query, "document": embedder.embed_documents}[kind]
 
 

@@ -1,4 +1,4 @@
-"""What is said when a text has more tokens than the model reads."""
+"""The warning or error about texts with more tokens than the model reads."""
 
 import sys
 import warnings
@@ -11,9 +11,9 @@ TRUNCATION_MODES = ("warn", "error", "ignore")
 
 
 def report_truncation(left_out: Sequence[int], first_index: int, max_tokens: int, mode: str) -> None:
-    """left_out: how many tokens of each text were cut, the first of them being text first_index of the caller.
+    """Warns or raises InputError, as `mode` says, if a text was cut.
 
-    Warns or raises InputError by `mode`, one of TRUNCATION_MODES; says nothing where nothing was cut.
+    left_out: how many tokens of each text were cut off. The first of them is text number first_index of the caller.
     """
     cut = [index for index, count in enumerate(left_out) if count]
     if not cut or mode == "ignore":
@@ -30,7 +30,7 @@ def report_truncation(left_out: Sequence[int], first_index: int, max_tokens: int
 
 
 def _frames_inside() -> int:
-    """The stacklevel at which a warning names the caller's line instead of one of this package."""
+    """The stacklevel with which a warning names the caller's line instead of a line of this package."""
     package = str(Path(__file__).parent.parent)
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):

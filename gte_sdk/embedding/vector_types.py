@@ -1,8 +1,8 @@
-"""What vectors are given as: float32 as they are computed, or less of them.
+"""The types of vectors: float32, as they are computed, or smaller ones.
 
-int8 and uint8 have one range for all texts and dimensions, measured at export and fixed in gte.json: a text always has
-the same bytes, and a product of two int8 rows is the product of the vectors, on another scale, which a range of its own
-for each dimension would give up. On gte-mini: cosine .9998 to the float vectors, .99 of the ten nearest (500 texts).
+int8 and uint8 have one range for all texts and dimensions, measured at export and stored in gte.json. So a text always
+has the same bytes, and the dot product of two int8 rows is that of the vectors on another scale, which would not hold
+with a range for each dimension. For gte-mini: cosine .9998 to the float vectors, .99 of the ten nearest (500 texts).
 """
 
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ _STEPS = 127
 
 
 def check_dtype(dtype: str, dim: int, int8_limits: Mapping[int, float]) -> str:
-    """`dtype` if vectors of that width can be given as one. Raises InputError with what can be."""
+    """`dtype`, if vectors of `dim` dimensions can have it. Raises InputError with the types that they can have."""
     if dtype not in VECTOR_DTYPES:
         raise InputError(f"dtype={dtype!r}; one of {tuple(VECTOR_DTYPES)} is supported")
     if dtype in ("int8", "uint8") and dim not in int8_limits:
         raise InputError(
-            f"dtype={dtype!r}: this model's directory records no range for vectors of {dim} numbers; write it with "
+            f"dtype={dtype!r}: this model's directory has no range for vectors of {dim} dimensions; write it with "
             "python -m export.ranges DIRECTORY, or take 'float16' or 'binary'"
         )
     return dtype
 
 
 def row_width(dtype: str, dim: int) -> int:
-    """Numbers of a row of that type: 8 dimensions a byte in binary."""
+    """The columns of an array of that type: 8 dimensions a byte for binary, else one each."""
     return (dim + 7) // 8 if dtype == "binary" else dim
 
 
 def convert_rows(vectors_ND: NDArray[np.float32], dtype: str, int8_limits: Mapping[int, float]) -> NDArray[Any]:
-    """(n, row_width) rows of the type; what it is checked for by check_dtype.
+    """The rows as a dtype that `check_dtype` accepts: (n, row_width).
 
-    int8: value * 127 / limit, rounded to even and clipped to -127 .. 127; uint8: that + 128. binary: a bit for each
-    value, set above zero, the first value in the highest bit, as numpy.packbits has it.
+    int8: value * 127 / limit, rounded to even and clipped to -127 .. 127. uint8: the int8 value + 128. binary: one bit
+    for each value, set if it is above zero, the first value in the highest bit, as in numpy.packbits.
     """
     if dtype == "float32":
         return vectors_ND

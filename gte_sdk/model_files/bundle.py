@@ -1,8 +1,8 @@
-"""A model directory in one file: a plain, uncompressed ZIP whose first member lists all others with their hashes.
+"""A model directory in one file: a plain, uncompressed ZIP file whose first member lists the others with their hashes.
 
-Any ZIP tool unpacks it (docs/model-directory.md has the bytes). It is read from its front without the ZIP directory at
-its end, so there is one truth about what it holds, and a file that was cut off is known by the member that it ends in.
-Every read of a member is compared with its SHA-256. Nothing is unpacked to the disk.
+Any ZIP tool unpacks it (docs/model-directory.md describes the bytes). It is read from the front, without the ZIP
+directory at its end, so a truncated file is noticed, with the member that it ends in. Every member that is read is
+compared with its SHA-256. Nothing is unpacked to the disk.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from gte_sdk.errors import InputError, ModelFormatError
 FORMAT = "gte-bundle"
 FORMAT_VERSION = 1
 LIST_NAME = "bundle.json"
-# Beyond it a ZIP needs other headers. No graph is larger: a protobuf ends at 2 GiB.
+# A larger ZIP file needs other headers. No graph is larger: a protobuf has at most 2 GiB.
 MAX_BYTES = 2**32 - 1
 
 # ZIP's own structures: version 2.0, no compression, UTF-8 names, the earliest date that ZIP has.
@@ -44,13 +44,13 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class BundlePath:
-    """A place inside a bundle, with those methods of pathlib.Path that reading a model takes."""
+    """A path inside a bundle, with the methods of pathlib.Path that reading a model needs."""
 
     bundle: Path
     members: Mapping[str, Member]
     inside: str = ""
     hub_name: str | None = None
-    """As which the model was published, where that is what was bundled."""
+    """The Hub name of the model, if a Hub model was bundled."""
 
     def __str__(self) -> str:
         return f"{self.bundle}/{self.inside}" if self.inside else str(self.bundle)
@@ -64,7 +64,7 @@ class BundlePath:
 
     @property
     def sha256(self) -> str:
-        """As the bundle's list has it; what is read has it too."""
+        """The hash in the bundle's list, which every read is compared with."""
         return self.members[self.inside].sha256
 
     def exists(self) -> bool:
@@ -77,13 +77,15 @@ class BundlePath:
         return Size(self.members[self.inside].bytes)
 
     def read_bytes(self) -> bytes:
-        """Raises ModelFormatError where the content has not the hash that the list records."""
+        """Raises ModelFormatError if the content does not have the recorded hash."""
         offset, size, sha256 = self.members[self.inside]
         with self.bundle.open("rb") as file:
             file.seek(offset)
             content = file.read(size)
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise ModelFormatError(f"{self} is damaged: it has not the SHA-256 that {LIST_NAME} records; copy it again")
+            raise ModelFormatError(
+                f"{self} is damaged: its SHA-256 is not the one in {LIST_NAME}; copy the bundle again"
+            )
         return content
 
     def read_text(self, encoding: str) -> str:
@@ -95,9 +97,9 @@ class BundlePath:
 
 
 def open_bundle(path: Path) -> BundlePath:
-    """Reads the list of a bundle and checks that each member lies where it belongs; contents are checked when read.
+    """Reads the list of a bundle and checks the position of each member. Contents are checked when they are read.
 
-    Raises ModelFormatError, naming the member, for a file that is foreign, newer, cut off or damaged.
+    Raises ModelFormatError with the member for a file that is no bundle, newer, truncated or damaged.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -127,10 +129,11 @@ def open_bundle(path: Path) -> BundlePath:
 
 
 def write_bundle(file: IO[bytes], sources: Mapping[str, Path], hub_name: str | None = None) -> None:
-    """Writes the files to an open binary file, by their POSIX paths inside the bundle, in the order of names.
+    """Writes a bundle to an open binary file.
 
-    `hub_name` is as which they were published. The same files give the same bytes, whatever their dates. Raises
-    InputError for files that are too large or change.
+    sources: the files by their POSIX paths inside the bundle. hub_name: the Hub name of the model, if it has one.
+    The same files always give the same bytes, whatever their dates. Raises InputError if the files are too large, or
+    if one changes while it is read.
     """
     described = {name: _described(sources[name]) for name in sorted(sources)}
     listed = {name: {"bytes": length, "sha256": sha256} for name, (length, _, sha256) in described.items()}

@@ -1,8 +1,8 @@
-"""The model directory: file names, fields, checks and fingerprint. Export writes through here, the runtime reads.
+"""The model directory: file names, fields, checks and fingerprint. Export writes it, the runtime reads it.
 
-The layout is the one that the ecosystem already reads (sentence-transformers' modules, the Hub's onnx/ folder), plus
-gte.json, our own. It is optional when reading, so a plain Hub directory works; where it is there, every file that is
-read is checked against its hash first. Nothing in a model directory is ever executed.
+The layout is that of the ecosystem (sentence-transformers' modules, the Hub's onnx/ folder), plus our own gte.json.
+Reading does not need gte.json, so a plain Hub directory works. With gte.json, every file is compared with its hash
+before it is read. Nothing in a model directory is ever executed.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ PARITY_JSON = "parity.json"
 GOLDEN_JSON = "golden.json"
 CARD = "README.md"
 
-# The first name that is there is taken; the later ones are those under which the Hub's models publish the same thing.
+# The first name that exists is used. The later ones are other names for the same graph in Hub repositories.
 GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
     "fp32": ("onnx/model.onnx", "model.onnx"),
     "fp16": ("onnx/model_fp16.onnx",),
@@ -60,28 +60,28 @@ class FileRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelDir:
-    """What a model directory says of itself, checked."""
+    """The checked description of a model directory."""
 
     path: ModelPath
     name: str
     dim: int
-    """Width of the sentence embedding."""
+    """The dimensions of the sentence embedding."""
     max_tokens: int
     """The most tokens of a text that the model reads, special tokens included."""
     pooling: str
-    """One of POOLING_MODES; used only for a graph without a sentence_embedding output."""
+    """One of POOLING_MODES. Used only for a graph without a sentence_embedding output."""
     normalize: bool
-    """True where the graph itself gives rows of unit length."""
+    """Whether the graph itself gives rows of unit length."""
     prompts: Mapping[str, str]
-    """Text put before an input, by kind of input: "query", "document" and whatever else the model names."""
+    """The text to put before an input, by kind: "query", "document" and any other that the model names."""
     files: Mapping[str, FileRecord]
-    """Recorded files by POSIX path inside the directory; empty for a directory without gte.json."""
+    """The recorded files, by POSIX path inside the directory. Empty without gte.json."""
     fingerprint: str | None
-    """Identifies the vector space; None for a directory without gte.json, see `fingerprint_of_files`."""
+    """Identifies the vector space. None without gte.json, see `fingerprint_of_files`."""
     matryoshka_dims: tuple[int, ...] = ()
-    """Widths that the vectors may be cut to, for a model trained for it (Matryoshka, arXiv 2205.13147)."""
+    """The dimensions that vectors may be cut to, if the model was trained for it (Matryoshka, arXiv 2205.13147)."""
     int8_limits: Mapping[int, float] = field(default_factory=dict)
-    """By width, the magnitude that is 127 steps in int8 vectors (gte_sdk/embedding/vector_types.py)."""
+    """By number of dimensions, the magnitude that int8 vectors write as 127 (gte_sdk/embedding/vector_types.py)."""
 
 
 def bundled_models() -> list[str]:
@@ -111,7 +111,7 @@ def read_model_dir(path: ModelPath) -> ModelDir:
 
 
 def checked_file(description: ModelDir, name: str) -> ModelPath:
-    """The path of one file of the directory, after its size and SHA-256 were compared with gte.json's record of it."""
+    """The path of a file of the directory, once its size and SHA-256 are compared with those in gte.json."""
     path = description.path / name
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; export or download the model again")
@@ -136,7 +136,7 @@ def checked_file(description: ModelDir, name: str) -> ModelPath:
 
 
 def available_variants(description: ModelDir) -> dict[str, str]:
-    """The variants that the directory holds: "fp32", "fp16", "int8" to the graph's name inside the directory."""
+    """The variants in the directory: "fp32", "fp16" or "int8" to the graph's path inside the directory."""
     return {
         variant: present[0]
         for variant, names in GRAPH_FILES.items()
@@ -145,19 +145,19 @@ def available_variants(description: ModelDir) -> dict[str, str]:
 
 
 def external_data_names(names: Iterable[str], graph_name: str) -> list[str]:
-    """Which of the files hold weights of that graph: model.onnx_data, model.onnx_data_1, model.onnx.data."""
+    """The files with weights of that graph, such as model.onnx_data, model.onnx_data_1 or model.onnx.data."""
     return sorted(name for name in names if name.startswith((f"{graph_name}_data", f"{graph_name}.data")))
 
 
 def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: str) -> str:
-    """The identity of a vector space: weights, tokenizer and pooling. All variants of one export share it."""
+    """The fingerprint of a vector space: weights, tokenizer and pooling. All variants of one export share it."""
     identity = {"weights": weights_sha256, "tokenizer": tokenizer_sha256, "pooling": pooling}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def fingerprint_of_files(description: ModelDir, graph_name: str) -> str:
-    """The recorded fingerprint; for a directory without one, an identity made from the graph that is really used."""
+    """The recorded fingerprint, or one made from the graph that is really used."""
     if description.fingerprint is not None:
         return description.fingerprint
     graph = sha256_of_file(description.path / graph_name)
@@ -218,7 +218,7 @@ def sha256_of_file(path: ModelPath) -> str:
 
 
 def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
-    """The widths that `matryoshka_dims` of a JSON file names (gte.json, config_sentence_transformers.json), if any."""
+    """The numbers in `matryoshka_dims` of gte.json or config_sentence_transformers.json, if any."""
     dims = read_json(path).get("matryoshka_dims", []) if path.is_file() else []
     if not isinstance(dims, list) or not all(type(width) is int and 1 <= width <= dim for width in dims):
         raise ModelFormatError(f"{path} has matryoshka_dims={dims!r}; it is a list of whole numbers from 1 to {dim}")
@@ -226,7 +226,7 @@ def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
 
 
 def _read_limits(file: ModelPath, fields: Mapping[str, Any]) -> dict[int, float]:
-    """`int8_limits` of gte.json by width; none for a directory that was exported before there were any."""
+    """`int8_limits` of gte.json by number of dimensions. Empty for an export that is older than this field."""
     limits = fields.get("int8_limits", {})
     if not isinstance(limits, dict) or not all(
         width.isdecimal() and isinstance(limit, float) and 0 < limit <= 1 for width, limit in limits.items()

@@ -1,9 +1,9 @@
-"""Models by their Hub name ("owner/model"): fetched once, kept in the Hub's own cache, pinned to one commit.
+"""Models by their Hub name ("owner/model"): downloaded once, kept in the Hub's own cache, pinned to one commit.
 
-The protocol, the cache layout, resume, proxies and the HF_* environment variables are huggingface_hub's. Here is only
-which files of a repository an Embedder needs, that they are whole, and one clear error (hub_errors.py). A file is
-compared with its hash each time it is used, and fetched again where it differs. A commit that is in the cache is used
-without a request; a branch or tag costs one, to see where it points now.
+huggingface_hub has the protocol, the cache layout, resuming, proxies and the HF_* environment variables. This module
+only chooses the files that an Embedder needs, checks that they are intact, and raises one clear error (hub_errors.py).
+A file is compared with its hash each time it is used, and fetched again if it differs. A commit in the cache is used
+without a request. A branch or tag costs one request, to find its current commit.
 """
 
 import hashlib
@@ -55,12 +55,12 @@ _DESCRIPTION = (
 
 
 class _Cached(NamedTuple):
-    """What the cache says of one file."""
+    """What the cache knows about one file."""
 
     path: Path | None
-    """Where it is, if it is there."""
+    """Its path, if it is in the cache."""
     known_missing: bool
-    """Whether the Hub has said that the repository has no such file."""
+    """Whether the Hub said that the repository has no such file."""
 
 
 def is_hub_name(model: str) -> bool:
@@ -69,11 +69,12 @@ def is_hub_name(model: str) -> bool:
 
 
 def fetch_model(model: str, variant: str, revision: str | None, offline: bool | None) -> Path:
-    """The local directory of a Hub model with its description and one graph of `variant`.
+    """The local directory of a Hub model, with its description and one graph of `variant`.
 
-    "auto" prefers the int8 graph of a repository with gte.json, whose loss is proven there, and fp32 of any other.
-    `offline=True` opens no socket and takes what the cache holds; None leaves that to HF_HUB_OFFLINE, and takes the
-    cache with a warning where the Hub cannot be reached; False insists on the Hub. Raises HubError.
+    variant: "auto" prefers the int8 graph of a repository with gte.json, which records its loss, else the fp32 graph.
+    offline: True opens no socket and uses the cache. None lets HF_HUB_OFFLINE decide, and uses the cache with a
+        warning if the Hub cannot be reached. False requires the Hub.
+    Raises HubError.
     """
     try:
         from huggingface_hub import HfApi, constants
@@ -103,7 +104,7 @@ def fetch_model(model: str, variant: str, revision: str | None, offline: bool | 
 
 
 def cached_models() -> list[tuple[str, str, Path]]:
-    """Name, commit and folder of each model in the Hub's cache, of each the newest commit."""
+    """Name, commit and folder of each model in the Hub's cache, with its newest commit."""
     try:
         from huggingface_hub import constants, scan_cache_dir
     except ImportError:
@@ -119,10 +120,10 @@ def cached_models() -> list[tuple[str, str, Path]]:
 
 
 def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
-    """What the cache holds, without a request. huggingface_hub's downloads ask the Hub for this and that.
+    """The snapshot in the cache, without a request. Downloads through huggingface_hub would ask the Hub.
 
-    A cache that other programs filled may not say which files the repository has not; that is a warning, and a
-    HubError where one `must_be_certain`. So is a graph of another variant than "auto" prefers.
+    If other programs filled the cache, it may not know which files the repository lacks. That is a warning, or a
+    HubError with `must_be_certain`. The same holds for a graph of another variant than "auto" prefers.
     """
     cached = {name: _cached(wanted.model, name, wanted.revision) for name in _DESCRIPTION}
     config = cached[CONFIG_JSON].path
@@ -170,7 +171,7 @@ def _cached_if_whole(wanted: Wanted, must_be_certain: bool = False) -> Path | No
 
 
 def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
-    """Fetches what is missing or damaged of one commit; `info` is the Hub's description of it."""
+    """Fetches the missing and damaged files of one commit. info: the Hub's description of it."""
     from huggingface_hub import hf_hub_download
 
     commit = str(info.sha)
@@ -186,9 +187,9 @@ def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
         raise HubError(f"{wanted} has no {missing[0]}; {wanted.export_advice}")
     try:
         if not _is_commit(wanted.revision) and _commit_of(wanted) != commit:
-            # Asked for by its branch or tag, so that the cache learns where that points.
+            # Requested by branch or tag, so that the cache learns its commit.
             hf_hub_download(wanted.model, CONFIG_JSON, revision=wanted.revision)
-        # The graph comes last: a cache that has it has the rest.
+        # The graph comes last: a cache that has it has everything else.
         for name in (*_DESCRIPTION, *external_data_names(digests, graph), graph):
             _fetch_file(wanted, name, commit, digests.get(name))
     except HubError:
@@ -201,7 +202,7 @@ def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
 
 
 def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> None:
-    """Puts one file into the cache, or the knowledge that the repository has none of this name."""
+    """Puts one file into the cache, or the fact that the repository has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -252,13 +253,13 @@ def _cached(model: str, name: str, revision: str | None) -> _Cached:
 
 
 def _commit_of(wanted: Wanted) -> str | None:
-    """Where the branch or tag pointed when the cache learned it last."""
+    """The commit of the branch or tag, as far as the cache knows."""
     config = _cached(wanted.model, CONFIG_JSON, wanted.revision).path
     return config.parent.name if config else None
 
 
 def _has_listing(model: str, commit: str) -> bool:
-    """Whether the cache has the list of a commit's files, so that what is not there does not exist."""
+    """Whether the cache has the list of a commit's files, so that other files do not exist."""
     try:
         from huggingface_hub import get_cached_repo_tree  # of huggingface_hub 1.0 and newer
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -272,7 +273,7 @@ def _has_listing(model: str, commit: str) -> bool:
 
 
 def _variants(variant: str, is_ours: bool) -> tuple[str, ...]:
-    """The variants that will do, the preferred one first."""
+    """The variants that may be used, the preferred one first."""
     if variant != "auto":
         return (variant,)
     return ("int8", "fp32", "fp16") if is_ours else ("fp32", "int8", "fp16")

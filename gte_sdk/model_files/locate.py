@@ -11,7 +11,10 @@ from gte_sdk.model_files.published import HUB_EXAMPLES
 
 
 def locate_model(model: str | PathLike[str], variant: str, revision: str | None, offline: bool | None) -> Path:
-    """The local directory or bundle of a bundled name, a directory, a bundle, or a Hub name."""
+    """The local directory or bundle for a bundled name, a directory, a bundle or a Hub name.
+
+    Raises ModelFormatError for anything else, and HubError for a Hub model that cannot be fetched.
+    """
     name = str(model)
     if name in bundled_models():
         return bundled_model_path(name)
@@ -27,7 +30,7 @@ def locate_model(model: str | PathLike[str], variant: str, revision: str | None,
 
 
 def _suggestion(name: str) -> str:
-    """What a name that leads nowhere may have meant: a bundled model, or a Hub name without its owner."""
+    """The model that a wrong name may mean: a bundled model, or a Hub name without its owner."""
     by_last_word = {known.rsplit("/", 1)[-1].lower(): known for known in HUB_EXAMPLES}
     by_last_word.update({bundled: bundled for bundled in bundled_models()})
     close = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), by_last_word, n=1)
@@ -35,6 +38,6 @@ def _suggestion(name: str) -> str:
 
 
 def storable_name(model: str | PathLike[str]) -> str:
-    """A model's name as text that means the same in every folder: that of a file or folder becomes absolute."""
+    """A model's name as a text that is valid from every working directory: paths become absolute."""
     is_name = isinstance(model, str) and (model in bundled_models() or not Path(model).exists())
     return str(model) if is_name else str(Path(model).absolute())

@@ -1,8 +1,8 @@
-"""What a published directory says of its pooling, prompts and length: sentence-transformers' files, or the Hub name.
+"""The pooling, prompts and token limit of a published directory, from sentence-transformers' files or the Hub name.
 
-Most repositories of the Hub carry sentence-transformers' description. Two families that everybody uses do not say there
-what their texts must begin with (E5, BGE), and their transformers.js copies have no description at all; KNOWN_MODELS
-says it for them, by exact Hub name. A repository's own words always come first.
+Most Hub repositories have sentence-transformers' files. Two popular families, E5 and BGE, do not say there which
+prompts their texts need, and their transformers.js copies have no such files at all. KNOWN_MODELS has their prompts and
+pooling, by exact Hub name. What a repository says itself always comes first.
 """
 
 import json
@@ -68,7 +68,7 @@ KNOWN_MODELS = (
 )
 
 
-# What a name without its owner may have meant; every one of them is published with an ONNX graph.
+# Suggestions for a name without its owner. Each of these models has an ONNX graph.
 HUB_EXAMPLES = (
     "thenlper/gte-small",
     "thenlper/gte-base",
@@ -82,7 +82,7 @@ HUB_EXAMPLES = (
 
 
 def hub_name_of(path: ModelPath) -> str | None:
-    """The Hub name ("owner/model") of a snapshot in huggingface_hub's cache or of its bundle; None for any other."""
+    """The Hub name ("owner/model") of a snapshot in huggingface_hub's cache, or of its bundle; else None."""
     if isinstance(path, BundlePath):
         return path.hub_name
     if path.parent.name != "snapshots":
@@ -92,13 +92,13 @@ def hub_name_of(path: ModelPath) -> str | None:
 
 
 def known_model(path: ModelPath) -> KnownModel | None:
-    """What is known of the model that a snapshot in the Hub's cache, or a bundle of one, was published as."""
+    """The entry of KNOWN_MODELS for a snapshot in the Hub's cache or a bundle of one, or None."""
     name = hub_name_of(path)
     return next((known for known in KNOWN_MODELS if name and known.hub_names.fullmatch(name)), None)
 
 
 def read_json(path: ModelPath) -> dict[str, Any]:
-    """Reads a JSON object; raises ModelFormatError naming the file where it is missing or is none."""
+    """Reads a JSON object. Raises ModelFormatError with the file if it is missing or is not a JSON object."""
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; export or download the model again")
     try:
@@ -111,7 +111,7 @@ def read_json(path: ModelPath) -> dict[str, Any]:
 
 
 def read_pooling(path: ModelPath) -> str:
-    """The pooling mode of a published directory; "mean", GTE's own, where neither it nor KNOWN_MODELS names one."""
+    """The pooling mode of a published directory. If neither it nor KNOWN_MODELS names one: "mean", as in GTE."""
     if not (path / POOLING_JSON).is_file():
         if "Pooling" in read_module_types(path):
             raise ModelFormatError(
@@ -133,7 +133,7 @@ def read_pooling(path: ModelPath) -> str:
 
 
 def read_module_types(path: ModelPath) -> list[str]:
-    """The last word of each module type in modules.json ("Transformer", "Pooling", ...); empty where there is none."""
+    """The last word of each module type in modules.json ("Transformer", "Pooling", ...); empty without that file."""
     return [kind for kind, _ in read_modules(path)]
 
 
@@ -144,7 +144,7 @@ def modules_only_in_graph(path: ModelPath) -> list[str]:
 
 
 def read_modules(path: ModelPath) -> list[tuple[str, str]]:
-    """The last word of each module's type in modules.json, and its folder; empty where there is none."""
+    """The last word of each module's type in modules.json, and its folder; empty without that file."""
     if not (path / MODULES_JSON).is_file():
         return []
     try:
@@ -155,9 +155,9 @@ def read_modules(path: ModelPath) -> list[tuple[str, str]]:
 
 
 def read_prompts(path: ModelPath) -> dict[str, str]:
-    """The prompts of config_sentence_transformers.json, else those of KNOWN_MODELS; "passage" is read as "document".
+    """The prompts of config_sentence_transformers.json, else of KNOWN_MODELS. "passage" also counts as "document".
 
-    Prompts that are all empty count as none: sentence-transformers writes them for models that it knows nothing of.
+    Prompts that are all empty count as none: sentence-transformers writes them for models that it does not know.
     """
     prompts: dict[str, str] = {}
     if (path / SENTENCE_TRANSFORMERS_JSON).is_file():
@@ -173,7 +173,7 @@ def read_prompts(path: ModelPath) -> dict[str, str]:
 
 
 def read_max_tokens(path: ModelPath) -> int:
-    """The smallest limit that the directory names: sentence-transformers', the tokenizer's, the position table's."""
+    """The smallest limit in the directory: that of sentence-transformers, of the tokenizer or of the position table."""
     config = read_json(path / CONFIG_JSON)
     limits = []
     if isinstance(positions := config.get("max_position_embeddings"), int):

@@ -1,7 +1,7 @@
-"""Which ONNX Runtime is installed, which devices it offers, what really runs there, and why a device does not start.
+"""Which ONNX Runtime is installed, which devices it offers, what really runs on them, and why a device does not start.
 
-onnxruntime and onnxruntime-gpu write the same files: where both are installed, the one installed last wins, and
-uninstalling either breaks the other. pip cannot rule that out, so it is said, with the command that puts it right.
+onnxruntime and onnxruntime-gpu write the same files. If both are installed, the one installed last wins, and
+uninstalling either breaks the other. pip does not prevent that, so the errors here give the command that repairs it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _ONE_GPU_PACKAGE = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 
 
 
 def import_onnxruntime() -> Any:
-    """The module, with its telemetry off. Raises DeviceError with the command that installs it or puts it right."""
+    """The module, with its telemetry off. Raises DeviceError with the command that installs or repairs it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -34,7 +34,7 @@ def import_onnxruntime() -> Any:
             "or onnxruntime-gpu for CUDA"
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
-        # What is left of one package when the other, whose files it shared, was uninstalled.
+        # The rest of one package, after the other package with the same files was uninstalled.
         raise DeviceError(
             f"onnxruntime is installed in part ({', '.join(installed_distributions()) or 'no package'} is recorded): "
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime, or onnxruntime-gpu for CUDA"
@@ -44,7 +44,7 @@ def import_onnxruntime() -> Any:
 
 
 def installed_distributions() -> list[str]:
-    """Which packages that bring the module onnxruntime are recorded as installed, with nothing imported."""
+    """The installed packages that contain the module onnxruntime, found without importing it."""
     from importlib import metadata  # a third of what `import gte_sdk` would take
 
     found = []
@@ -56,7 +56,7 @@ def installed_distributions() -> list[str]:
 
 
 def package_conflict() -> str | None:
-    """What is wrong with the installed packages and the command that puts it right; None where nothing is."""
+    """What is wrong with the installed packages, with the command that repairs it; None if nothing is wrong."""
     found = installed_distributions()
     if len(found) < 2:
         return None
@@ -64,9 +64,9 @@ def package_conflict() -> str | None:
 
 
 def choose_device(device: str) -> str:
-    """Turns "auto" into a device that the installed onnxruntime offers; checks an explicit one.
+    """The device for "auto", or a named device once it is checked.
 
-    Raises InputError for an unknown name, DeviceError where onnxruntime has no such provider.
+    Raises InputError for an unknown name, and DeviceError if onnxruntime does not offer the device.
     """
     if device not in DEVICES:
         raise InputError(f"device={device!r}; one of {DEVICES} is supported")
@@ -87,7 +87,7 @@ def choose_device(device: str) -> str:
 
 
 def find_cuda_libraries() -> None:
-    """Lets onnxruntime find CUDA and cuDNN among the installed packages (nvidia-*), where nothing else offers them."""
+    """Lets onnxruntime find CUDA and cuDNN in the installed nvidia-* packages, if they are nowhere else."""
     onnxruntime = import_onnxruntime()
     if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; why_not_started says it
@@ -95,9 +95,9 @@ def find_cuda_libraries() -> None:
 
 
 def why_not_started(device: str, started: list[str]) -> str:
-    """Why a session that was asked for `device` runs on the providers `started` instead.
+    """Why a session for `device` runs on the providers `started` instead.
 
-    Call it only after the session: loading the provider's library before onnxruntime does leaves it unusable.
+    Call it only after the session was opened: if the provider's library is loaded before, onnxruntime cannot use it.
     """
     reason = "the driver or the device itself is missing"
     folder = Path(import_onnxruntime().__file__).parent / "capi"
@@ -113,7 +113,7 @@ def why_not_started(device: str, started: list[str]) -> str:
 
 
 def count_nodes(source: str | bytes, device: str, inputs: dict[str, Any]) -> dict[str, int]:
-    """How many nodes of a graph each provider ran, as onnxruntime's own profile of one run on `device` has them."""
+    """How many nodes of a graph each provider ran, from onnxruntime's profile of one run on `device`."""
     onnxruntime = import_onnxruntime()
     with tempfile.TemporaryDirectory(prefix="gte-profile-") as folder:
         options = onnxruntime.SessionOptions()

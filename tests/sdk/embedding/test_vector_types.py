@@ -68,7 +68,7 @@ def test_what_cannot_be_given_is_said(gte_mini: Embedder, tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"out has shape \(1, 384\); 1 texts need \(1, 48\)"):
         gte_mini.embed(["a"], dtype="binary", out=out.astype(np.uint8))
     tiny = Embedder(write_tiny_model(tmp_path / "tiny"))
-    with pytest.raises(InputError, match=r"records no range for vectors of 5 numbers; write it with python -m export"):
+    with pytest.raises(InputError, match=r"has no range for vectors of 5 dimensions; write it with python -m export"):
         tiny.embed("red", dtype="int8")
     assert tiny.embed("red", dtype="float16").dtype == np.float16
 
