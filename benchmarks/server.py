@@ -232,7 +232,7 @@ def _base64_rows(rows: Iterable[Any]) -> dict[str, Any]:
 def _serve(app: Any) -> None:
     import uvicorn
 
-    from gte_sdk.server.connection import bind
+    from gte_sdk.server.http.listening import bind
 
     listener = bind("127.0.0.1", 0)
     listener.listen()

@@ -41,7 +41,7 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/integrations/scikit_learn.py": {"sklearn"},
     "gte_sdk/integrations/spark.py": {"pandas", "pyspark"},
     "gte_sdk/cli/embed_ray.py": {"ray"},
-    "gte_sdk/server": {"starlette", "uvicorn"},
+    "gte_sdk/server": {"starlette", "uvicorn", "httptools"},
     "gte_sdk/tables": {"pyarrow"},
 }
 # Modules that nobody imports who does not want what they need.
@@ -115,7 +115,6 @@ CODE = {".py", ".pyi", ".cpp", ".hpp", ".js", ".mjs", ".css", ".html", ".mk"}
 # What the refactoring still has to move. This set only shrinks.
 LEFT = {
     "csrc/encoder/forward_pass.hpp  lines, at most 400",
-    "tests/server/test_refusals.py  lines, at most 400",
     "gte_sdk  entries, at most 18",
 }
 PUBLIC_NAMES = [

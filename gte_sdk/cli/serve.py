@@ -82,7 +82,7 @@ def serve(
     """
     try:
         from gte_sdk.server import Settings, create_app
-        from gte_sdk.server.connection import bind, run
+        from gte_sdk.server.http.listening import bind, run
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
         message = f"gte serve needs {package}: pip install 'gte-sdk[serve]'"

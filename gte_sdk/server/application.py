@@ -12,10 +12,10 @@ from starlette.routing import Route
 
 import gte_sdk
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.server.gate import gate
+from gte_sdk.server.http.gate import gate
+from gte_sdk.server.http.refusal import Refusal, error_json
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.openapi import openapi_document
-from gte_sdk.server.refusal import Refusal, error_json
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
 

@@ -4,11 +4,11 @@ What the OpenAPI document (openapi.py) allows is accepted here and nothing else.
 misspelt option must not be ignored.
 """
 
-import json
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from gte_sdk.server.refusal import Refusal, invalid
+from gte_sdk.server.http.refusal import Refusal, invalid
+from gte_sdk.server.json_body import read_json
 from gte_sdk.server.settings import Settings
 
 INPUT_TYPES = ("query", "document")
@@ -34,23 +34,23 @@ class RerankRequest(NamedTuple):
     with_documents: bool
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
-    """The object that a body holds. NaN and infinities, which JSON does not have, are refused with the rest."""
+def parse_json(body: bytearray, settings: Settings) -> dict[str, Any]:
+    """The object that a body holds, which it empties."""
+    fault = None
     try:
-        text = body.decode(
-            "utf-8-sig"
-        )  # json.loads itself would also read UTF-16 and UTF-32, which JSON is not sent in
-        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object_without_doubles)
+        content = read_json(body, settings.max_inputs)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is not JSON: {error}", code="invalid_json") from None
+        fault = str(error)
+    if fault is not None:  # raised out here: an error's context would keep what was read so far
+        raise Refusal(400, f"the body is not JSON: {fault}", code="invalid_json")
     if not isinstance(content, dict):
         raise invalid(f"the body is {_described(content)}; give a JSON object", None)
     return content
 
 
-def parse_embeddings(body: bytes, settings: Settings, dims: Sequence[int]) -> EmbeddingsRequest:
+def parse_embeddings(body: bytearray, settings: Settings, dims: Sequence[int]) -> EmbeddingsRequest:
     """`dims` are the widths that the vectors can be had in, the whole one first."""
-    content = parse_json(body)
+    content = parse_json(body, settings)
     _check_fields(content, {"input", "model", "dimensions", "encoding_format", "user", "input_type"})
     _check_model(content, settings)
     if "input" not in content:
@@ -68,8 +68,8 @@ def parse_embeddings(body: bytes, settings: Settings, dims: Sequence[int]) -> Em
     return EmbeddingsRequest(texts, token_ids, kind or "plain", encoding == "base64", dimensions or dims[0])
 
 
-def parse_rerank(body: bytes, settings: Settings) -> RerankRequest:
-    content = parse_json(body)
+def parse_rerank(body: bytearray, settings: Settings) -> RerankRequest:
+    content = parse_json(body, settings)
     _check_fields(content, {"query", "documents", "model", "top_n", "return_documents"})
     _check_model(content, settings)
     for name in ("query", "documents"):
@@ -193,16 +193,3 @@ def _described(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
     return "a list" if isinstance(value, list) else "an object"
-
-
-def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in content:
-            raise ValueError(f"an object has the field {name[:80]!r} twice")
-        content[name] = value
-    return content
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")

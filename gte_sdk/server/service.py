@@ -1,39 +1,66 @@
-"""The routes that run the model: /v1/embeddings and /rerank, from a checked request to the bytes of its answer.
+"""The routes that run the model: /v1/embeddings and /rerank, from a body to its answer, in bounded memory.
 
-Small requests are tokenized and written on the event loop, where that takes less time than a change of threads; large
-ones in a thread, so that they hold nobody up.
+Small requests are parsed and tokenized on the event loop, where that takes less time than a change of threads. What is
+larger goes to a thread, so that it holds nobody up, and UNFOLDED_BYTES at a time: the others wait as the bytes that
+they came in. Texts are tokenized and embedded a window at a time, and the answer is made as it is read.
 """
 
 import asyncio
-import base64
 import contextlib
-import json
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.embedding.micro_batches import MicroBatcher, run_here_or_in_thread
+from gte_sdk.embedding.micro_batches import MicroBatcher
 from gte_sdk.runtime.engine import cut_rows
 from gte_sdk.runtime.tokens import TokenizedTexts
 from gte_sdk.search.top_k import top_k_cosine
-from gte_sdk.server.gate import read_body
+from gte_sdk.server.answers import embeddings_json, ranking_json, streamed
+from gte_sdk.server.budget import Hold, Turn, Turns
+from gte_sdk.server.http.body import client_gone, read_body
+from gte_sdk.server.http.gate import HOLD
+from gte_sdk.server.http.refusal import Refusal, invalid
+from gte_sdk.server.memory import give_back_memory
 from gte_sdk.server.metrics import Metrics
-from gte_sdk.server.refusal import Refusal, invalid
-from gte_sdk.server.requests import parse_embeddings, parse_rerank
+from gte_sdk.server.requests import EmbeddingsRequest, RerankRequest, parse_embeddings, parse_rerank
 from gte_sdk.server.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.types import ASGIApp
 
-# Bodies up to this size are parsed and tokenized, and so many vectors written, on the event loop: below 2 ms of work.
+# Bodies up to this size are parsed and tokenized on the event loop: below 2 ms of work.
 _INLINE_BYTES = 8192
-_INLINE_VECTORS = 8
+# What bodies become when they are parsed, of all requests together: texts of up to four times their bytes, token ids of
+# up to ten times. That is one body of 8 MiB, or nine of 1 MiB, until it is known how large they really are.
+UNFOLDED_BYTES = 96 * 2**20
+_UNFOLDING = 10
+_ID_BYTES = 40
+# Threads that parse and tokenize, beside those that run the model.
+_READERS = 4
+# Texts are tokenized together up to so many characters: below half a second of the tokenizer, 10 MB of ids.
+_WINDOW_CHARACTERS = 262_144
+# After a body of this size was worked on, the memory that is free goes back to the system, a little later.
+_GIVE_BACK_BYTES = 2**18
+_GIVE_BACK_SECONDS = 1.0
 # A client is watched for its going away once it has waited so long; most are answered before.
 _WATCH_AFTER_SECONDS = 0.5
+
+Result = TypeVar("Result")
+Tokenize = Callable[[slice], TokenizedTexts]
+
+
+class Embedded(NamedTuple):
+    vectors: NDArray[np.float32]
+    """(n, dim)"""
+    left_out: list[int]
+    """How many tokens of each text the model did not read."""
+    token_count: int
 
 
 class Service:
@@ -43,100 +70,148 @@ class Service:
         self._embedder = embedder
         self._settings = settings
         self._metrics = metrics
-        self._special_tokens = embedder.special_tokens
+        self._before, self._after = embedder.special_tokens
         self._vocabulary_size = embedder.vocabulary_size
         self._batcher = MicroBatcher(embedder.embed_tokens, embedder.dim, settings.micro_batching, metrics.count_batch)
+        self._readers = ThreadPoolExecutor(_READERS, "gte-reader")
+        self._gives_back = False
+        self._turns = Turns(UNFOLDED_BYTES)
+        self._not_yet_queued = 0
 
     @property
     def queued_texts(self) -> int:
         """Texts that wait for the model."""
-        return self._batcher.queued_texts
+        return self._batcher.queued_texts + self._not_yet_queued
 
-    async def embeddings(self, request: "Request") -> "Response":
+    async def embeddings(self, request: "Request") -> "ASGIApp":
         """POST /v1/embeddings"""
-        async with self._body(request) as body:
-            inline = len(body) <= _INLINE_BYTES
-            parsed = await run_here_or_in_thread(
-                inline, lambda: parse_embeddings(body, self._settings, self._embedder.dims)
-            )
+        body, hold = await self._read(request)
+        return await _unless_gone(request, self._embeddings(body, hold))
+
+    async def rerank(self, request: "Request") -> "ASGIApp":
+        """POST /rerank: documents by the cosine of their vectors to the query's."""
+        body, hold = await self._read(request)
+        return await _unless_gone(request, self._rerank(body, hold))
+
+    async def _read(self, request: "Request") -> tuple[bytearray, Hold]:
+        hold: Hold = request.scope[HOLD]
+        return await read_body(request, self._settings, hold), hold
+
+    async def _embeddings(self, body: bytearray, hold: Hold) -> "ASGIApp":
+        async with self._unfolding(len(body), hold) as turn:
+            dims = self._embedder.dims
+            parsed = await self._run(turn, lambda: parse_embeddings(body, self._settings, dims))
+            if turn is not None:
+                turn.change(sum(map(sys.getsizeof, parsed.texts)) + _ID_BYTES * sum(map(len, parsed.token_ids)))
             if parsed.token_ids:
-                tokenized = self._framed(parsed.token_ids)
+                sizes, tokenize = list(map(len, parsed.token_ids)), self._framed(parsed)
             else:
-                tokenized = await run_here_or_in_thread(inline, lambda: self._tokenized(parsed.texts, parsed.kind))
-            headers = self._truncation_headers(tokenized.left_out, "input")
-            vectors_ND = await self._embedded(tokenized.ids, request)
+                sizes, tokenize = list(map(len, parsed.texts)), self._tokenized(parsed.texts, parsed.kind)
+            embedded = await self._embedded(sizes, tokenize, turn)
+            headers = self._truncation_headers(embedded.left_out, "input")
+            vectors_ND = embedded.vectors
             if parsed.dim < self._embedder.dim:
                 vectors_ND = cut_rows(vectors_ND, parsed.dim)
-            token_count = sum(map(len, tokenized.ids))
-            write = base64_rows if parsed.as_base64 else float_rows
-            content = await run_here_or_in_thread(
-                len(vectors_ND) <= _INLINE_VECTORS,
-                lambda: embeddings_json(write(vectors_ND), self._settings.model_name, token_count),
-            )
-            return _json_response(content, headers)
+            hold.change(vectors_ND.nbytes)
+        name = self._settings.model_name
+        return streamed(embeddings_json(vectors_ND, parsed.as_base64, name, embedded.token_count), headers)
 
-    async def rerank(self, request: "Request") -> "Response":
-        """POST /rerank: documents by the cosine of their vectors to the query's."""
-        async with self._body(request) as body:
-            inline = len(body) <= _INLINE_BYTES
-            parsed = await run_here_or_in_thread(inline, lambda: parse_rerank(body, self._settings))
-            query = await run_here_or_in_thread(inline, lambda: self._tokenized([parsed.query], "query"))
-            documents = await run_here_or_in_thread(inline, lambda: self._tokenized(parsed.documents, "document"))
-            headers = self._truncation_headers(query.left_out, "query")
-            headers |= self._truncation_headers(documents.left_out, "documents")
-            vectors_ND = await self._embedded(query.ids + documents.ids, request)
+    async def _rerank(self, body: bytearray, hold: Hold) -> "ASGIApp":
+        async with self._unfolding(len(body), hold) as turn:
+            parsed = await self._run(turn, lambda: parse_rerank(body, self._settings))
+            if turn is not None:
+                turn.change(sum(map(sys.getsizeof, (parsed.query, *parsed.documents))))
+            sizes = list(map(len, (parsed.query, *parsed.documents)))
+            embedded = await self._embedded(sizes, self._tokenized_ranking(parsed), turn)
+            headers = self._truncation_headers(embedded.left_out[:1], "query")
+            headers |= self._truncation_headers(embedded.left_out[1:], "documents")
+            vectors_ND = embedded.vectors
             scores, indices = top_k_cosine(vectors_ND[:1], vectors_ND[1:], parsed.top_n)
-            results: list[dict[str, Any]] = []
-            for index, score in zip(indices[0].tolist(), scores[0].tolist(), strict=True):
-                result: dict[str, Any] = {"index": index, "relevance_score": score}
-                if parsed.with_documents:
-                    result["document"] = {"text": parsed.documents[index]}
-                results.append(result)
-            token_count = sum(map(len, query.ids + documents.ids))
-            answer = {"object": "list", "model": self._settings.model_name, "results": results}
-            return _json_response(json.dumps({**answer, "usage": _usage(token_count)}).encode("ascii"), headers)
+            documents = parsed.documents if parsed.with_documents else []
+            hold.change(scores.nbytes + indices.nbytes + 4 * sum(map(len, documents)))
+        name = self._settings.model_name
+        pieces = ranking_json(scores[0].tolist(), indices[0].tolist(), documents, name, embedded.token_count)
+        return streamed(pieces, headers)
 
     @contextlib.asynccontextmanager
-    async def _body(self, request: "Request") -> AsyncIterator[bytes]:
-        """The request's body, whose bytes count as held until its answer is made."""
-        held = 0
+    async def _unfolding(self, size: int, hold: Hold) -> AsyncIterator[Turn | None]:
+        """A turn to parse a body of this size and to embed what is in it. None: it is so small that it needs none."""
+        if size <= _INLINE_BYTES:
+            yield None
+            return
+        async with self._turns.turn(size * _UNFOLDING) as turn:
+            hold.change(0)
+            try:
+                yield turn
+            finally:
+                if size >= _GIVE_BACK_BYTES and not self._gives_back:
+                    self._gives_back = True
+                    asyncio.get_running_loop().call_later(_GIVE_BACK_SECONDS, self._give_back)
 
-        def hold(count: int) -> None:
-            nonlocal held
-            held += count
-            self._metrics.held_bytes += count
+    def _give_back(self) -> None:
+        self._gives_back = False
+        self._readers.submit(give_back_memory)
 
-        try:
-            yield await read_body(request, self._settings, self._metrics, hold)
-        finally:
-            self._metrics.held_bytes -= held
+    async def _run(self, turn: Turn | None, work: Callable[[], Result]) -> Result:
+        """What `work` returns: of a request without a turn here, of a larger one in a thread."""
+        if turn is None:
+            return work()
 
-    def _tokenized(self, texts: list[str], kind: str) -> TokenizedTexts:
-        return self._embedder.tokenize(texts, prompt=self._embedder.prompt_for(kind))
+        def without_frames() -> Result | Refusal:
+            try:
+                return work()
+            except Refusal as refusal:  # whose frames would keep what was read so far, until cycles are collected
+                return refusal.with_traceback(None)
 
-    def _framed(self, rows: list[list[int]]) -> TokenizedTexts:
+        result = await asyncio.get_running_loop().run_in_executor(self._readers, without_frames)
+        if isinstance(result, Refusal):
+            raise result
+        return result
+
+    def _tokenized(self, texts: Sequence[str], kind: str) -> Tokenize:
+        prompt = self._embedder.prompt_for(kind)
+        return lambda window: self._embedder.tokenize(texts[window], prompt=prompt)
+
+    def _tokenized_ranking(self, parsed: RerankRequest) -> Tokenize:
+        """The query is text 0, the documents follow."""
+        query, documents = self._tokenized([parsed.query], "query"), self._tokenized(parsed.documents, "document")
+
+        def tokenized(window: slice) -> TokenizedTexts:
+            first = query(window)
+            ids, left_out = documents(slice(max(window.start - 1, 0), window.stop - 1))
+            return TokenizedTexts(first.ids + ids, first.left_out + left_out)
+
+        return tokenized
+
+    def _framed(self, parsed: EmbeddingsRequest) -> Tokenize:
         """Ids of the model's own tokenizer with the special tokens around them, cut like texts."""
-        before, after = self._special_tokens
-        room = self._embedder.max_tokens - len(before) - len(after)
-        ids, left_out = [], []
-        for index, row in enumerate(rows):
-            if min(row) < 0 or max(row) >= self._vocabulary_size:
-                raise invalid(
-                    f"input {index} has the token ids {min(row)} to {max(row)}, and {self._settings.model_name} knows "
-                    f"0 to {self._vocabulary_size - 1}; these are another model's tokens: send the text itself "
-                    "(LangChain: check_embedding_ctx_length=False)",
-                    "input",
-                    "unknown_token",
-                )
-            if (
-                len(row) >= len(before) + len(after)
-                and row[: len(before)] == before
-                and row[len(row) - len(after) :] == after
-            ):
-                row = row[len(before) : len(row) - len(after)]
-            ids.append([*before, *row[:room], *after])
-            left_out.append(max(0, len(row) - room))
-        return TokenizedTexts(ids, left_out)
+        room = self._embedder.max_tokens - len(self._before) - len(self._after)
+        name, known = self._settings.model_name, self._vocabulary_size
+
+        def framed(window: slice) -> TokenizedTexts:
+            ids, left_out = [], []
+            for index in range(*window.indices(len(parsed.token_ids))):
+                row = parsed.token_ids[index]
+                if min(row) < 0 or max(row) >= known:
+                    least, most = (str(id)[:20] for id in (min(row), max(row)))
+                    raise invalid(
+                        f"input {index} has the token ids {least} to {most}, and {name} knows 0 to {known - 1}; these "
+                        "are another model's tokens: send the text itself "
+                        "(LangChain: check_embedding_ctx_length=False)",
+                        "input",
+                        "unknown_token",
+                    )
+                own = self._without_special_tokens(row)
+                ids.append([*self._before, *own[:room], *self._after])
+                left_out.append(max(0, len(own) - room))
+            return TokenizedTexts(ids, left_out)
+
+        return framed
+
+    def _without_special_tokens(self, row: list[int]) -> list[int]:
+        first, last = len(self._before), len(row) - len(self._after)
+        has_both = first <= last and row[:first] == self._before and row[last:] == self._after
+        return row[first:last] if has_both else row
 
     def _truncation_headers(self, left_out: list[int], param: str) -> dict[str, str]:
         cut = [index for index, count in enumerate(left_out) if count]
@@ -152,57 +227,56 @@ class Service:
             )
         return {f"x-gte-truncated-{param}": ",".join(map(str, cut[:100])) + (",..." if len(cut) > 100 else "")}
 
-    async def _embedded(self, ids: list[list[int]], request: "Request") -> NDArray[np.float32]:
-        """The vectors; texts of a client that went away give their place in the queue back."""
-        most, queued = self._settings.max_queued_texts, self.queued_texts
-        if queued and queued + len(ids) > most:  # an empty queue has room for any request
-            message = f"{queued} texts are waiting and {len(ids)} more exceed {most}; try again later"
+    async def _embedded(self, sizes: Sequence[int], tokenize: Tokenize, turn: Turn | None) -> Embedded:
+        """The vectors of inputs with so many characters or ids; who is cancelled gives the place in the queue back."""
+        waiting, queued, most = len(sizes), self.queued_texts, self._settings.max_queued_texts
+        if queued and queued + waiting > most:  # an empty queue has room for any request
+            message = f"{queued} texts are waiting and {waiting} more exceed {most}; try again later"
             raise Refusal(429, message, code="queue_full", headers={"Retry-After": "1"})
-        answer = self._batcher.submit(ids)
+        vectors_ND = np.empty((len(sizes), self._embedder.dim), np.float32)
+        left_out: list[int] = []
+        token_count = 0
+        self._not_yet_queued += waiting
         try:
-            await asyncio.wait((answer,), timeout=_WATCH_AFTER_SECONDS)
-            if not answer.done():
-                await _answered_or_gone(answer, request)
-            vectors_ND = answer.result()
+            for window in _windows(sizes):
+                tokenized = await self._run(turn, lambda: tokenize(window))  # noqa: B023 - awaited here
+                left_out += tokenized.left_out
+                token_count += sum(map(len, tokenized.ids))
+                answer = self._batcher.submit(tokenized.ids)
+                self._not_yet_queued -= len(tokenized.ids)
+                waiting -= len(tokenized.ids)
+                vectors_ND[window] = await answer
         finally:
-            answer.cancel()
+            self._not_yet_queued -= waiting
         if not np.isfinite(vectors_ND).all():
-            raise RuntimeError(f"the model gave NaN or infinity for {len(ids)} texts")
-        return vectors_ND
+            raise RuntimeError(f"the model gave NaN or infinity for {len(vectors_ND)} texts")
+        return Embedded(vectors_ND, left_out, token_count)
 
 
-async def _answered_or_gone(answer: "asyncio.Future[NDArray[np.float32]]", request: "Request") -> None:
-    gone = asyncio.ensure_future(request.receive())
+def _windows(sizes: Sequence[int]) -> Iterator[slice]:
+    """Slices of the inputs with up to _WINDOW_CHARACTERS each, or one input that has more."""
+    start, total = 0, 0
+    for index, size in enumerate(sizes):
+        if total and total + size > _WINDOW_CHARACTERS:
+            yield slice(start, index)
+            start, total = index, 0
+        total += size
+    yield slice(start, len(sizes))
+
+
+async def _unless_gone(request: "Request", work: Coroutine[None, None, Result]) -> Result:
+    """What `work` gives; cancels it and raises Refusal 499 where the client goes away before."""
+    task = asyncio.ensure_future(work)
     try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task,), timeout=_WATCH_AFTER_SECONDS)
+        if not task.done():
+            gone = asyncio.ensure_future(request.receive())
+            try:
+                await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+        if not task.done():
+            raise client_gone()
+        return task.result()
     finally:
-        gone.cancel()
-    if not answer.done():
-        raise Refusal(499, "the client closed the connection", code="client_gone")
-
-
-def float_rows(vectors_ND: NDArray[np.float32]) -> list[str]:
-    """Each row as a JSON list. Nine significant digits are enough to read the same float32 back."""
-    row_format = "[" + ",".join(["%.9g"] * vectors_ND.shape[1]) + "]"
-    return [row_format % tuple(row) for row in vectors_ND.tolist()]
-
-
-def base64_rows(vectors_ND: NDArray[np.float32]) -> list[str]:
-    """Each row as a JSON string: base64 of its float32 values, little-endian."""
-    return [f'"{base64.b64encode(row.tobytes()).decode("ascii")}"' for row in vectors_ND.astype("<f4", copy=False)]
-
-
-def embeddings_json(rows: list[str], model: str, token_count: int) -> bytes:
-    data = ",".join(f'{{"object":"embedding","index":{index},"embedding":{row}}}' for index, row in enumerate(rows))
-    tail = f'"model":{json.dumps(model)},"usage":{json.dumps(_usage(token_count))}'
-    return f'{{"object":"list","data":[{data}],{tail}}}'.encode("ascii")
-
-
-def _usage(token_count: int) -> dict[str, int]:
-    return {"prompt_tokens": token_count, "total_tokens": token_count}
-
-
-def _json_response(content: bytes, headers: dict[str, str]) -> "Response":
-    from starlette.responses import Response
-
-    return Response(content, media_type="application/json", headers=headers)
+        task.cancel()

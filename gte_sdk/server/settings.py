@@ -6,7 +6,7 @@ The limits bound memory and waiting time: bodies that are read, texts that wait,
 from dataclasses import dataclass
 
 from gte_sdk.errors import InputError
-from gte_sdk.server.cors import is_origin
+from gte_sdk.server.http.cors import is_origin
 
 # OpenAI's own bound on the inputs of one request.
 MAX_INPUTS = 2048
@@ -30,7 +30,7 @@ class Settings:
     """Whether a text that is longer than the model reads is cut and reported, or refused."""
     max_body_bytes: int = 8 * 2**20
     max_held_bytes: int = 64 * 2**20
-    """Bodies of all requests in progress together."""
+    """Bodies of all requests in progress, and vectors that are not sent yet, together."""
     max_inputs: int = MAX_INPUTS
     """Texts of one request."""
     max_queued_texts: int = 2 * MAX_INPUTS
@@ -44,6 +44,8 @@ class Settings:
     """How long a client may leave an answer unread."""
     idle_seconds: int = 30
     """How long a connection stays open between two requests."""
+    drain_seconds: float = 1.0
+    """How long a client that is refused while it sends its body is read on, so that it sees the answer."""
     stop_seconds: int = 60
     """How long a server that was told to stop works on what it had accepted."""
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ import uvicorn
 
 from gte_sdk import Embedder
 from gte_sdk.server import Settings, create_app
-from gte_sdk.server.connection import bind, protocol_of
+from gte_sdk.server.http.connection import protocol_of
+from gte_sdk.server.http.listening import bind
 
 
 class ServerProcess(NamedTuple):
@@ -85,3 +87,23 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
 def post_head(path: str, length: int, lines: Sequence[str] = ()) -> bytes:
     head = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", f"Content-Length: {length}"]
     return "\r\n".join([*head, *lines, "", ""]).encode("ascii")
+
+
+def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
+    """Status, code and param of an error, whose shape is checked."""
+    error = answer.json()["error"]
+    assert sorted(error) == ["code", "message", "param", "type"]
+    assert error["message"]
+    return answer.status_code, error["code"], error["param"]
+
+
+def metric(url: str, name: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)

@@ -1,52 +1,19 @@
-"""Every limit and every malformed request: the status, the code and the field, in the shape of OpenAI's errors."""
+"""Every malformed request, and who may ask: the status, the code and the field, in the shape of OpenAI's errors."""
 
-import contextlib
 import json
-import select
-import socket
-import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gte_sdk import Embedder, InputError
 from gte_sdk.server import Settings
 
-from .servers import answer_of, post_head, raw_connection, served
+from .servers import metric, refused, served
 
 KEY = "sesame-open"
-
-
-@pytest.fixture(scope="module")
-def strict(embedder: Embedder) -> Iterator[str]:
-    """A server whose limits are small."""
-    settings = Settings(
-        "gte-mini", max_body_bytes=2000, max_held_bytes=3000, max_inputs=3, max_queued_texts=4, max_connections=6,
-        truncate=False,
-    )  # fmt: skip
-    with served(embedder, settings) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def hasty(embedder: Embedder) -> Iterator[str]:
-    """A server whose time limits are short."""
-    with served(embedder, Settings("gte-mini", header_seconds=2, body_seconds=2)) as address:
-        yield address
-
-
-def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
-    """Status, code and param of an error, whose shape is checked."""
-    error = answer.json()["error"]
-    assert sorted(error) == ["code", "message", "param", "type"]
-    assert error["message"]
-    return answer.status_code, error["code"], error["param"]
 
 
 @pytest.mark.parametrize(
@@ -206,200 +173,6 @@ def test_the_key_is_asked_for(embedder: Embedder) -> None:
         assert httpx.get(f"{url}/openapi.json").json()["security"] == [{"key": []}]
 
 
-def test_bodies_that_are_too_large(strict: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    body = json.dumps({"model": "gte-mini", "input": "x" * 2000}).encode("ascii")
-    headers = {"content-type": "application/json"}
-    answer = httpx.post(f"{strict}/v1/embeddings", content=body, headers=headers)
-    assert refused(answer) == (413, "body_too_large", None)
-    in_pieces = (body[i : i + 500] for i in range(0, len(body), 500))  # chunked: no content-length to see it by
-    assert refused(httpx.post(f"{strict}/v1/embeddings", content=in_pieces, headers=headers))[0] == 413
-    megabytes = b"x" * 20_000_000
-    with monkeypatch.context() as patch:  # a slow machine may need longer than a second for so many bytes
-        patch.setattr("gte_sdk.server.gate._DRAIN_SECONDS", 60.0)
-        answer = httpx.post(f"{strict}/v1/embeddings", content=megabytes, headers=headers)
-    assert refused(answer) == (413, "body_too_large", None)
-    with raw_connection(strict) as connection:  # who has not sent all of it after a second is cut off
-        connection.sendall(post_head("/v1/embeddings", 10**9) + b"x" * 5000)
-        assert answer_of(connection)[0] == 413
-    assert metric(strict, "gte_held_bytes") == 0
-
-
-def test_too_many_inputs_and_too_long_texts(strict: str, embedder: Embedder) -> None:
-    body = {"model": "gte-mini", "input": ["red"] * 4}
-    assert refused(httpx.post(f"{strict}/v1/embeddings", json=body)) == (422, "too_many_inputs", "input")
-    body = {"model": "gte-mini", "input": ["red", "a " * (embedder.max_tokens - 1)]}
-    assert refused(httpx.post(f"{strict}/v1/embeddings", json=body)) == (422, "too_long", "input")
-
-
-def test_long_texts_are_cut_and_named(url: str, embedder: Embedder) -> None:
-    before = metric(url, "gte_truncated_texts_total")
-    limit = embedder.max_tokens
-    texts = ["red", "red " * (limit - 1), "green " * 9999]
-    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": texts})
-    assert answer.headers["x-gte-truncated-input"] == "1,2"
-    np.testing.assert_array_equal(np.array(answer.json()["data"][2]["embedding"], np.float32), embedder.embed(texts[2]))
-    assert answer.json()["usage"]["prompt_tokens"] == 3 + limit + limit
-    assert metric(url, "gte_truncated_texts_total") == before + 2
-    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": "red " * (limit - 2)})
-    assert "x-gte-truncated-input" not in answer.headers
-    assert answer.json()["usage"]["prompt_tokens"] == limit
-
-
-@pytest.mark.parametrize("start", [b"", b"POST /v1/embeddings HT", b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-"])
-def test_a_header_that_does_not_arrive_is_408(hasty: str, start: bytes) -> None:
-    with raw_connection(hasty) as connection:
-        connection.sendall(start)
-        status, content = answer_of(connection)  # without the limit nothing would come
-        assert (status, content["error"]["code"]) == (408, "header_timeout")
-        assert "within 2 seconds" in content["error"]["message"]
-
-
-def test_a_header_byte_by_byte_is_408_and_does_not_start_the_clock_again(hasty: str) -> None:
-    with raw_connection(hasty) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
-        deadline = time.monotonic() + 60
-        while not select.select([connection], [], [], 0.05)[0]:
-            assert time.monotonic() < deadline, "each byte started the clock again"
-            connection.sendall(b"y")
-        assert answer_of(connection)[0] == 408
-
-
-def test_the_second_header_of_a_connection_has_its_time_limit_too(hasty: str) -> None:
-    with raw_connection(hasty) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        connection.sendall(b"GET /health HTTP/1.1\r\n")
-        assert answer_of(connection)[1]["error"]["code"] == "header_timeout"
-
-
-def test_a_body_that_does_not_arrive_is_408(hasty: str) -> None:
-    with raw_connection(hasty) as connection:
-        connection.sendall(post_head("/v1/embeddings", 100) + b'{"model"')
-        status, content = answer_of(connection)
-        assert (status, content["error"]["code"]) == (408, "body_timeout")
-    assert metric(hasty, "gte_held_bytes") == 0
-
-
-def test_a_client_that_does_not_read_its_answer_is_cut_off(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    lost: list[int] = []  # the ports of clients whose connections ended, by whoever ended them
-    lose = HttpToolsProtocol.connection_lost
-
-    def noted(protocol: HttpToolsProtocol, error: Exception | None) -> None:
-        assert protocol.client is not None
-        lost.append(protocol.client[1])
-        lose(protocol, error)
-
-    monkeypatch.setattr(HttpToolsProtocol, "connection_lost", noted)
-    with served(embedder, Settings("gte-mini", write_seconds=0.5)) as url, socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(120)
-        connection.connect(("127.0.0.1", int(url.rsplit(":", 1)[1])))
-        body = json.dumps({"model": "gte-mini", "input": ["red"] * 2000}).encode("ascii")  # an answer of 9 MB
-        connection.sendall(post_head("/v1/embeddings", len(body)) + body)
-        assert connection.recv(9) == b"HTTP/1.1 "
-        wait_for(lambda: connection.getsockname()[1] in lost)
-        received = 0
-        with contextlib.suppress(ConnectionResetError):
-            while chunk := connection.recv(1 << 16):
-                received += len(chunk)
-        assert received < 8_000_000
-
-
-def test_an_endless_header_is_431(embedder: Embedder) -> None:
-    with served(embedder, Settings("gte-mini", header_seconds=120)) as url, raw_connection(url) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
-        deadline = time.monotonic() + 60
-        while not select.select([connection], [], [], 0.001)[0]:
-            assert time.monotonic() < deadline, "a header without an end was taken"
-            connection.sendall(b"y" * 1024)
-        assert answer_of(connection)[0] == 431
-
-
-def test_what_is_no_http_is_400(url: str) -> None:
-    with raw_connection(url) as connection:
-        connection.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 400")
-
-
-def test_connections_beyond_the_limit_are_503(embedder: Embedder) -> None:
-    with served(embedder, Settings("gte-mini", max_connections=4, header_seconds=120)) as url:
-        waiting = [raw_connection(url) for _ in range(4)]
-        try:
-            deadline = time.monotonic() + 60
-            while True:  # the connection of the fixture's own request may still be closing
-                with raw_connection(url) as connection:
-                    connection.settimeout(2)
-                    try:
-                        status, content = answer_of(connection)
-                    except TimeoutError:
-                        assert time.monotonic() < deadline
-                        continue
-                assert (status, content["error"]["code"]) == (503, "too_many_connections")
-                break
-        finally:
-            for connection in waiting:
-                connection.close()
-
-        def answers() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{url}/health").status_code == 200
-            return False
-
-        wait_for(answers)  # as soon as the server has seen that they are closed
-
-
-def test_a_full_queue_is_429_and_a_client_that_leaves_gives_its_place_back() -> None:
-    embedder = SlowEmbedder(truncation="ignore")
-    settings = Settings("gte-mini", max_inputs=3, max_queued_texts=4, max_body_bytes=2000, max_held_bytes=5000)
-    with served(embedder, settings) as url, httpx.Client(timeout=60) as client:
-
-        def post(count: int) -> httpx.Response:
-            body = {"model": "gte-mini", "input": ["red"] * count}
-            return httpx.post(f"{url}/v1/embeddings", json=body, timeout=120)
-
-        answers: list[httpx.Response] = []
-        running = [threading.Thread(target=lambda: answers.append(post(1))) for _ in range(2)]
-        for thread in running:  # one after the other: each is a batch of its own
-            thread.start()
-            wait_for(lambda: len(embedder.batches) == running.index(thread) + 1)  # noqa: B023
-        leaving = raw_connection(url)
-        body = json.dumps({"model": "gte-mini", "input": ["red"] * 3}).encode("ascii")
-        leaving.sendall(post_head("/v1/embeddings", len(body)) + body)
-        wait_for(lambda: client.get(f"{url}/health").json()["queued_texts"] == 3)
-        answer = post(2)
-        assert refused(answer) == (429, "queue_full", None)
-        assert answer.headers["retry-after"] == "1"
-        leaving.close()
-        wait_for(lambda: metric(url, "gte_requests_in_progress") == 3)  # the two that run, and this question
-        last = threading.Thread(target=lambda: answers.append(post(1)))
-        last.start()
-        wait_for(lambda: client.get(f"{url}/health").json()["queued_texts"] == 4)
-        embedder.go.set()
-        for thread in (*running, last):
-            thread.join(60)
-        assert [answer.status_code for answer in answers] == [200, 200, 200]
-        assert embedder.batches == [1, 1, 1]  # nothing was computed for the one that left
-        assert metric(url, "gte_queued_texts") == 0
-
-
-def test_bodies_of_all_requests_together_have_a_limit() -> None:
-    embedder = SlowEmbedder(truncation="ignore")
-    settings = Settings("gte-mini", max_body_bytes=2000, max_held_bytes=3000)
-    with served(embedder, settings) as url:
-
-        def post() -> httpx.Response:
-            return httpx.post(f"{url}/v1/embeddings", json={"model": "gte-mini", "input": "x" * 1900}, timeout=120)
-
-        answers: list[httpx.Response] = []
-        running = threading.Thread(target=lambda: answers.append(post()))
-        running.start()
-        wait_for(lambda: embedder.batches == [1])
-        assert refused(post()) == (429, "bodies_full", None)
-        embedder.go.set()
-        running.join(60)
-        assert (answers[0].status_code, post().status_code) == (200, 200)
-
-
 def test_a_fault_of_ours_is_500_without_its_details() -> None:
     class Faulty(Embedder):
         def embed_tokens(self, ids: Any) -> NDArray[np.float32]:
@@ -419,29 +192,3 @@ def test_a_fault_of_ours_is_500_without_its_details() -> None:
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Settings("gte-mini", **wrong)
-
-
-class SlowEmbedder(Embedder):
-    """Waits with every batch until it may go; says how many texts each had."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.go = threading.Event()
-        self.batches: list[int] = []
-
-    def embed_tokens(self, ids: Any) -> NDArray[np.float32]:
-        self.batches.append(len(ids))
-        assert self.go.wait(120)
-        return super().embed_tokens(ids)
-
-
-def metric(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)

@@ -1,30 +1,28 @@
-"""What every request passes before its route: who may ask, how much may be read, and the count of what was answered.
+"""What every request passes before its route: who may ask, and the count of what was answered.
 
 A plain ASGI wrapper, because Starlette's middleware classes cost more than the routes themselves.
 """
 
 import asyncio
-import contextlib
 import hmac
 import ipaddress
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gte_sdk.server.cors import headers_for, is_preflight, preflight_headers
+from gte_sdk.server.budget import Hold
+from gte_sdk.server.http.cors import headers_for, is_preflight, preflight_headers
+from gte_sdk.server.http.refusal import Refusal, error_json
 from gte_sdk.server.metrics import Metrics
-from gte_sdk.server.refusal import Refusal, error_json
 from gte_sdk.server.settings import Settings
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What a browser loads before its user has typed a key, and what a load balancer asks.
 OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/health", "/openapi.json"})
-# A client that is still sending is read on for so long, so that it sees the refusal instead of a broken pipe.
-_DRAIN_SECONDS = 1.0
+# Where a route finds the Hold of its request in the ASGI scope.
+HOLD = "gte_sdk.hold"
 
 
 def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset[str]) -> "ASGIApp":
@@ -57,6 +55,7 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
                     message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
+        hold = scope[HOLD] = Hold(metrics, settings.max_held_bytes)
         metrics.requests_in_progress += 1
         try:
             preflight = bool(settings.cors_origins) and is_preflight(scope["method"], headers)
@@ -68,7 +67,12 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
                 await app(scope, noted_receive, noted_send)
             else:
                 await send_refusal(refusal, noted_send)
+        except asyncio.CancelledError:  # by a server that was told to stop and has waited long enough
+            if status:
+                raise
+            await send_refusal(Refusal(503, "the server is stopping", code="stopping"), noted_send)
         finally:
+            hold.change(0)
             metrics.requests_in_progress -= 1
             path = scope["path"] if scope["path"] in routes else "other"
             metrics.count_request(path, status, time.perf_counter() - started)
@@ -99,62 +103,6 @@ def names_this_machine(host_header: bytes) -> bool:
         return host == b"localhost" or ipaddress.ip_address(host.decode("ascii")).is_loopback
     except ValueError:
         return False
-
-
-async def read_body(request: "Request", settings: Settings, metrics: Metrics, hold: Callable[[int], None]) -> bytes:
-    """The body, within the limits of size and time. `hold` is told of every byte that is kept.
-
-    Raises Refusal 415 for another content type, 413 for too many bytes, 408 for too slow ones, 429 where the bodies
-    of all requests together are too large.
-    """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        message = f"the content type is {content_type[:80]!r}; send application/json"
-        raise Refusal(415, message, code="unsupported_content_type")
-    chunks: list[bytes] = []
-    length = request.headers.get("content-length", "")
-    try:
-        if length.isdecimal() and int(length[:20]) > settings.max_body_bytes:
-            raise _too_large(settings)
-        await asyncio.wait_for(_read_chunks(request, chunks, settings, metrics, hold), settings.body_seconds)
-    except asyncio.TimeoutError:
-        message = f"the body did not arrive within {settings.body_seconds:g} seconds"
-        raise Refusal(408, message, code="body_timeout") from None
-    except Refusal:
-        await _drain(request)
-        raise
-    return b"".join(chunks)
-
-
-async def _read_chunks(
-    request: "Request", chunks: list[bytes], settings: Settings, metrics: Metrics, hold: Callable[[int], None]
-) -> None:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > settings.max_body_bytes:
-            raise _too_large(settings)
-        if metrics.held_bytes + len(chunk) > settings.max_held_bytes:
-            message = f"requests of {metrics.held_bytes} bytes are in progress; try again later"
-            raise Refusal(429, message, code="bodies_full", headers={"Retry-After": "1"})
-        hold(len(chunk))
-        chunks.append(chunk)
-
-
-async def _drain(request: "Request") -> None:
-    async def read_on() -> None:
-        while True:
-            message = await request.receive()
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                return
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(read_on(), _DRAIN_SECONDS)
-
-
-def _too_large(settings: Settings) -> Refusal:
-    message = f"the body exceeds {settings.max_body_bytes} bytes; send fewer or shorter texts at a time"
-    return Refusal(413, message, code="body_too_large")
 
 
 async def send_refusal(refusal: Refusal, send: "Send") -> None:

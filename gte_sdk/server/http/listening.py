@@ -1,0 +1,95 @@
+"""Uvicorn as this server runs it: from a listening socket to an end in bounded time, whatever clients and model do.
+
+The first SIGTERM or Ctrl-C closes the door and answers what was accepted, for at most Settings.stop_seconds; a second
+one ends at once. Python would otherwise wait for threads in a long native call, however long that takes.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from gte_sdk.server.http.connection import protocol_of
+from gte_sdk.server.memory import give_back_large_blocks
+from gte_sdk.server.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+# What the event loop and its threads get to end by themselves, after the requests that were not answered are given up.
+_GRACE_SECONDS = 5
+# Descriptors for everything but connections: the model's files, the event loop, logs.
+_OTHER_DESCRIPTORS = 128
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError naming the address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot listen at {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+def run(
+    app: "ASGIApp", listener: socket.socket, settings: Settings, started: Callable[[], None], access_log: bool
+) -> None:
+    """Serves until SIGTERM (returns) or Ctrl-C (raises KeyboardInterrupt), each after what was accepted is answered.
+
+    Ends the process itself, with status 128 + signal, at a second signal or where the end would take too long.
+    """
+    allow_descriptors(settings.max_connections + _OTHER_DESCRIPTORS)
+    give_back_large_blocks()
+    config = uvicorn.Config(
+        app,
+        http=protocol_of(settings),
+        ws="none",
+        use_colors=False,  # a process without standard streams has no terminal to ask
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        timeout_keep_alive=settings.idle_seconds,
+        timeout_graceful_shutdown=settings.stop_seconds,
+        server_header=False,
+        proxy_headers=False,
+    )
+
+    class StoppingServer(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                started()
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:
+                os._exit(128 + sig)
+            watchdog = threading.Timer(settings.stop_seconds + _GRACE_SECONDS, os._exit, (128 + sig,))
+            watchdog.daemon = True
+            watchdog.start()
+            super().handle_exit(sig, frame)
+
+    # Uvicorn raises the signal that stopped it once more at the end, under the handler that it found.
+    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        StoppingServer(config).run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def allow_descriptors(count: int) -> None:
+    """Raises the limit of open files, by default 1,024 on Linux, to `count` or as far as this process may."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
