@@ -1,27 +1,20 @@
 #include "bindings/encoder.hpp"
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <string>
 #include <vector>
 
+#include "bindings/checks.hpp"
 #include "encoder/bert.hpp"
+#include "encoder/pool.hpp"
 
 namespace py = pybind11;
 
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<int8_t, py::array::c_style>;
 using TokenIds = py::array_t<int32_t, py::array::c_style>;
-using Starts = py::array_t<int64_t, py::array::c_style>;
-
-void require(bool condition, const char* message) {
-    if (!condition) {
-        throw py::value_error(message);
-    }
-}
 
 std::vector<float> vector_of(const Floats& values, size_t count) {
     require(static_cast<size_t>(values.size()) == count, "a vector of weights has another length");
@@ -89,7 +82,7 @@ class Bert {
 
     // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written, or for
     // token_states out (tokens, hidden).
-    void encode(const TokenIds& token_ids, const Starts& starts, Floats& out, size_t batch_tokens, size_t threads,
+    void encode(const TokenIds& token_ids, const Integers& starts, Floats& out, size_t batch_tokens, size_t threads,
                 const std::string& variant_name, bool token_states) const {
         require(token_ids.ndim() == 1 && starts.ndim() == 1 && starts.size() >= 1, "token_ids and starts must be vectors");
         const size_t text_count = static_cast<size_t>(starts.size()) - 1;
@@ -145,9 +138,41 @@ std::vector<std::string> variants() {
     return names;
 }
 
+Floats mean_pool(const Floats& token_vectors, const Integers& mask) {
+    require(token_vectors.ndim() == 3 && mask.ndim() == 2, "last_hidden_state must be (n, t, d), attention_mask (n, t)");
+    require(token_vectors.shape(0) == mask.shape(0) && token_vectors.shape(1) == mask.shape(1),
+            "last_hidden_state and attention_mask must agree in n and t");
+    const size_t text_count = static_cast<size_t>(mask.shape(0)), token_count = static_cast<size_t>(mask.shape(1));
+    const size_t dim = static_cast<size_t>(token_vectors.shape(2));
+    Floats means({text_count, dim});
+    const float* vector_data = token_vectors.data();
+    const int64_t* mask_data = mask.data();
+    float* mean_data = means.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        gte::mean_pool(vector_data, mask_data, text_count, token_count, dim, mean_data);
+    }
+    return means;
+}
+
+Floats normalize_rows(const Floats& vectors) {
+    require(vectors.ndim() == 2, "vectors must be a matrix");
+    const size_t row_count = static_cast<size_t>(vectors.shape(0)), dim = static_cast<size_t>(vectors.shape(1));
+    Floats unit({row_count, dim});
+    const float* in = vectors.data();
+    float* out = unit.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        gte::normalize_rows(in, row_count, dim, out);
+    }
+    return unit;
+}
+
 }  // namespace
 
-void bind_bert(py::module_& module) {
+void bind_encoder(py::module_& module) {
+    module.def("mean_pool", &mean_pool, py::arg("last_hidden_state"), py::arg("attention_mask"));
+    module.def("normalize_rows", &normalize_rows, py::arg("vectors"));
     module.def("bert_variants", &variants);
     py::class_<Bert>(module, "Bert")
         .def(py::init<Bytes, const Floats&, const Floats&, const Floats&, const Floats&, size_t, float, const std::string&>(),

@@ -109,7 +109,7 @@ class WordPieces {
 
 }  // namespace
 
-void bind_word_pieces(py::module_& module) {
+void bind_tokenizer(py::module_& module) {
     py::class_<WordPieces>(module, "WordPieces")
         .def(py::init<const py::dict&, const std::string&, const std::string&, size_t, bool, bool,
                       std::vector<std::string>>(),

@@ -3,4 +3,4 @@
 
 #include <pybind11/pybind11.h>
 
-void bind_word_pieces(pybind11::module_& module);
+void bind_tokenizer(pybind11::module_& module);

@@ -21,11 +21,11 @@ void grow(std::vector<T>& buffer, size_t count) {
 struct Batches {
     const Encoder& encoder;
     const BertVariant& variant;
-    const int32_t* token_ids;
-    const int64_t* starts;
-    std::vector<size_t> first_texts;
-    Output output;
-    float* out;
+    const int32_t* token_ids = nullptr;
+    const int64_t* starts = nullptr;
+    std::vector<size_t> first_texts{0};  // of each batch, and the number of texts
+    Output output = Output::text_vectors;
+    float* out = nullptr;
     std::atomic<size_t> next{0};
     std::atomic<bool> out_of_memory{false};
 };
@@ -95,7 +95,11 @@ Linear make_linear(const int8_t* weights, const float* scales, const float* bias
 
 void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out) {
-    Batches batches{encoder, variant, token_ids, starts, {0}, output, out};
+    Batches batches{encoder, variant};
+    batches.token_ids = token_ids;
+    batches.starts = starts;
+    batches.output = output;
+    batches.out = out;
     for (size_t text = 1; text < text_count; ++text) {
         const int64_t token_count = starts[text + 1] - starts[batches.first_texts.back()];
         if (static_cast<size_t>(token_count) > batch_tokens) {

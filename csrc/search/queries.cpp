@@ -24,7 +24,10 @@ void write_tiles(const Value* values, size_t count, size_t length, size_t padded
 }  // namespace
 
 Queries prepare_queries(const float* queries, size_t count, size_t dim, RowType type, int int8_row_offset) {
-    Queries prepared{count, dim, std::vector<float>(count * dim + 1), {}, {}, {}, {}};
+    Queries prepared;
+    prepared.count = count;
+    prepared.dim = dim;
+    prepared.unit.resize(count * dim + 1);
     for (size_t query = 0; query < count; ++query) {
         const double norm = norm_in_double(queries + query * dim, dim);
         const double scale = norm > 0 ? 1.0 / norm : 0.0;

@@ -10,8 +10,8 @@
 namespace gte {
 
 struct Queries {
-    size_t count;
-    size_t dim;
+    size_t count = 0;
+    size_t dim = 0;
     // Unit length, rounded from double, [count][dim] and one zero more; a query of zeros stays zero.
     std::vector<float> unit;
     // For rows of float32 and float16: [tile][stored values of a row][tile_queries]; padding values are 0.

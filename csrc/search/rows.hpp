@@ -13,13 +13,13 @@ constexpr size_t max_rows = UINT32_MAX;
 constexpr size_t max_dim = 65536;
 
 struct Rows {
-    RowType type;
-    const char* data;
-    ptrdiff_t row_stride;      // bytes between rows; the words of one row are adjacent
-    size_t dim;                // values, at most max_dim
-    const float* scales;       // int8 and binary: one factor for each stored row; not read for the float types
-    const uint32_t* selected;  // the rows to search, ascending; nullptr for the first `count`
-    size_t count;              // how many are searched, at most max_rows
+    RowType type = RowType::float32;
+    const char* data = nullptr;
+    ptrdiff_t row_stride = 0;            // bytes between rows; the words of one row are adjacent
+    size_t dim = 0;                      // values, at most max_dim
+    const float* scales = nullptr;       // int8 and binary: one factor for each stored row; not read for the float types
+    const uint32_t* selected = nullptr;  // the rows to search, ascending; nullptr for the first `count`
+    size_t count = 0;                    // how many are searched, at most max_rows
 };
 
 }  // namespace gte

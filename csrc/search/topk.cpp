@@ -110,13 +110,13 @@ int64_t search_group(const Kernels& kernels, const Rows& rows, const float* quer
 struct CandidateSearch {
     const Kernels& kernels;
     const Rows& rows;
-    const float* queries;
-    size_t query_count;
-    const uint32_t* candidates;
-    size_t candidate_count;
-    size_t k;
-    float* scores;
-    int64_t* indices;
+    const float* queries = nullptr;
+    size_t query_count = 0;
+    const uint32_t* candidates = nullptr;
+    size_t candidate_count = 0;
+    size_t k = 0;
+    float* scores = nullptr;
+    int64_t* indices = nullptr;
     std::atomic<size_t> next_query{0};
     std::atomic<int64_t> bad_row{-1};
     std::atomic<bool> out_of_memory{false};
@@ -163,7 +163,14 @@ int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, s
 int64_t search_candidates(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count,
                           const uint32_t* candidates, size_t candidate_count, size_t k, size_t thread_count,
                           float* scores, int64_t* indices) {
-    CandidateSearch search{kernels, rows, queries, query_count, candidates, candidate_count, k, scores, indices};
+    CandidateSearch search{kernels, rows};
+    search.queries = queries;
+    search.query_count = query_count;
+    search.candidates = candidates;
+    search.candidate_count = candidate_count;
+    search.k = k;
+    search.scores = scores;
+    search.indices = indices;
     run_on_pool(std::min(std::max<size_t>(thread_count, 1), query_count), work_on_candidates, &search);
     if (search.out_of_memory) {
         throw std::bad_alloc();

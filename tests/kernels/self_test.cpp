@@ -51,8 +51,14 @@ struct Stored {
     std::vector<float> scales;
 
     gte::Rows view() const {
-        const ptrdiff_t row_bytes = static_cast<ptrdiff_t>(gte::row_words(type, dim) * 4);
-        return {type, rows.data(), row_bytes, dim, scales.data(), nullptr, count};
+        gte::Rows view;
+        view.type = type;
+        view.data = rows.data();
+        view.row_stride = static_cast<ptrdiff_t>(gte::row_words(type, dim) * 4);
+        view.dim = dim;
+        view.scales = scales.data();
+        view.count = count;
+        return view;
     }
 };
 
@@ -256,16 +262,16 @@ int main(int argument_count, char** arguments) {
              {gte::RowType::float32, gte::RowType::float16, gte::RowType::int8, gte::RowType::binary}) {
             for (const size_t count : {1, 33, 200}) {
                 Found reference;
-                for (size_t i = 0; gte::kernel_name(i) != nullptr; ++i) {
-                    check_search(*gte::find_kernels(gte::kernel_name(i)), type, dim, count, &reference);
+                for (const gte::Kernels& kernels : gte::available_kernels()) {
+                    check_search(kernels, type, dim, count, &reference);
                 }
             }
         }
     }
-    for (size_t i = 0; gte::kernel_name(i) != nullptr; ++i) {
-        names += std::string(" ") + gte::kernel_name(i);
-        check_many_callers(*gte::find_kernels(gte::kernel_name(i)));
-        check_candidates(*gte::find_kernels(gte::kernel_name(i)));
+    for (const gte::Kernels& kernels : gte::available_kernels()) {
+        names += std::string(" ") + kernels.name;
+        check_many_callers(kernels);
+        check_candidates(kernels);
     }
     check_the_rest();
 #if !defined(_WIN32)

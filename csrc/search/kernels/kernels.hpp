@@ -1,6 +1,8 @@
 // The kernels of one instruction set, and the choice among them at run time.
 #pragma once
 
+#include <vector>
+
 #include "search/kernels/dot.hpp"
 #include "search/kernels/score_panel.hpp"
 #include "search/kernels/one_query.hpp"
@@ -10,27 +12,27 @@ namespace gte {
 
 // A set without a faster way of its own for one of them holds a lower set's.
 struct Kernels {
-    const char* name;
-    PackPanel pack_panel;
-    WidenHalves widen_halves;
-    SumOfSquares sum_of_squares;
-    DotFloat dot_float;
-    DotWords dot_int8;
-    int int8_row_offset;
-    DotWords dot_binary;
-    FinishFloat finish_float;
-    FinishInt finish_int;
+    const char* name = nullptr;
+    PackPanel pack_panel = nullptr;
+    WidenHalves widen_halves = nullptr;
+    SumOfSquares sum_of_squares = nullptr;
+    DotFloat dot_float = nullptr;
+    DotWords dot_int8 = nullptr;
+    int int8_row_offset = 0;
+    DotWords dot_binary = nullptr;
+    FinishFloat finish_float = nullptr;
+    FinishInt finish_int = nullptr;
     // nullptr where packing a panel for one query costs no more.
-    OneQueryFloat one_query_float;
-    OneQueryFloat one_query_half;
-    OneQueryWords one_query_int8;
-    OneQueryWords one_query_binary;
+    OneQueryFloat one_query_float = nullptr;
+    OneQueryFloat one_query_half = nullptr;
+    OneQueryWords one_query_int8 = nullptr;
+    OneQueryWords one_query_binary = nullptr;
 };
 
-// The kernels called `name` ("scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"), the best ones of this CPU for
-// an empty name, nullptr where the CPU or the build does not have them.
+// The kernels that this CPU and build have, the slowest first: "scalar", then "avx2", "avx512" and "avx512vnni", or "neon" and
+// "neondot".
+const std::vector<Kernels>& available_kernels();
+// Those called `name`, the fastest for an empty name, nullptr where this CPU or build does not have them.
 const Kernels* find_kernels(const char* name);
-// The name of the position-th set that this CPU has, slowest first; nullptr past the end.
-const char* kernel_name(size_t position);
 
 }  // namespace gte
