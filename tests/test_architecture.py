@@ -98,10 +98,11 @@ ROOMS: dict[str, dict[str, set[str]]] = {
 MAY_INCLUDE: dict[str, set[str]] = {
     "machine": set(),
     "tokenizer": {"machine"},
-    "encoder": {"machine"},
+    "encoder/layers": {"machine"},
+    "encoder": {"encoder/layers", "machine"},
     "search/kernels": {"machine"},
     "search": {"search/kernels", "machine"},
-    "bindings": {"search", "search/kernels", "encoder", "tokenizer", "machine"},
+    "bindings": {"search", "search/kernels", "encoder", "encoder/layers", "tokenizer", "machine"},
 }
 # cli and integrations grow with what they offer: one file a command, one public path an adapter. training has seven
 # commands, each a `python -m training.NAME` that pages and model cards name.
@@ -114,7 +115,6 @@ CODE = {".py", ".pyi", ".cpp", ".hpp", ".js", ".mjs", ".css", ".html", ".mk"}
 
 # What the refactoring still has to move. This set only shrinks.
 LEFT = {
-    "csrc/encoder/forward_pass.hpp  lines, at most 400",
     "gte_sdk  entries, at most 18",
 }
 PUBLIC_NAMES = [

@@ -71,28 +71,6 @@ void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longe
     grow(steps, std::max((row_count + spare_rows) * width, (wide_rows + spare_rows) * wide_width));
 }
 
-Linear make_linear(const int8_t* weights, const float* scales, const float* bias, const float* level, size_t input_count,
-                   size_t output_count, bool raised) {
-    Linear linear;
-    linear.input_count = input_count;
-    linear.output_count = output_count;
-    linear.raised = raised;
-    linear.scales.assign(scales, scales + output_count);
-    linear.bias.assign(bias, bias + output_count);
-    linear.level.assign(level, level + input_count);
-    linear.weights.resize(input_count * output_count);
-    linear.weight_sums.assign(output_count, 0);
-    for (size_t input = 0; input < input_count; ++input) {
-        const int8_t* row = weights + input * output_count;
-        for (size_t output = 0; output < output_count; ++output) {
-            const size_t block = output / lanes * lanes * input_count, step = input / inputs_per_step * inputs_per_step * lanes;
-            linear.weights[block + step + output % lanes * inputs_per_step + input % inputs_per_step] = row[output];
-            linear.weight_sums[output] += row[output];
-        }
-    }
-    return linear;
-}
-
 void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out) {
     Batches batches{encoder, variant};

@@ -1,0 +1,63 @@
+// From the last hidden states of a text, or its rows in a table, to one unit vector.
+#pragma once
+
+#include "encoder/layers/functions.hpp"
+#include "encoder/layers/weights.hpp"
+
+namespace gte {
+namespace {
+
+// out = the unit vector of sums / count; sums_at(i) gives the sums of values i .. i + 15.
+template <typename SumsAt>
+GTE_INLINE void store_unit_mean(size_t hidden, size_t count, const SumsAt& sums_at, float* out) {
+    Floats squares = zero_floats();
+    for (size_t i = 0; i < hidden; i += lanes) {
+        const Floats mean = div(sums_at(i), set(static_cast<float>(count)));
+        store(out + i, mean);
+        squares = fma(mean, mean, squares);
+    }
+    const Floats length = set(std::fmax(std::sqrt(sum_of_lanes(squares)), 1e-12f));
+    for (size_t i = 0; i < hidden; i += lanes) {
+        store(out + i, div(load(out + i), length));
+    }
+}
+
+// Sums of rows of `hidden` floats, from their lanes i .. i + 15.
+struct RowSums {
+    const float* rows;
+    size_t hidden, first, last;
+
+    GTE_INLINE Floats operator()(size_t i) const {
+        Floats sum = zero_floats();
+        for (size_t row = first; row < last; ++row) {
+            sum = add(sum, load(rows + row * hidden + i));
+        }
+        return sum;
+    }
+};
+
+// The same of the words of a table.
+struct WordSums {
+    const Encoder& encoder;
+    const int32_t* token_ids;
+    size_t count;
+
+    GTE_INLINE Floats operator()(size_t i) const {
+        Floats sum = zero_floats();
+        for (size_t token = 0; token < count; ++token) {
+            const size_t word = static_cast<size_t>(token_ids[token]);
+            sum = fma(load_int8(encoder.words + word * encoder.hidden + i), set(encoder.word_scales[word]), sum);
+        }
+        return sum;
+    }
+};
+
+// The unit vector of one text from its last hidden rows (count, hidden).
+void pool(const Encoder& encoder, const float* rows, size_t count, float* out) {
+    const size_t first = encoder.pooling == Pooling::last_token ? count - 1 : 0;
+    const size_t last = encoder.pooling == Pooling::cls ? 1 : count;
+    store_unit_mean(encoder.hidden, last - first, RowSums{rows, encoder.hidden, first, last}, out);
+}
+
+}  // namespace
+}  // namespace gte
