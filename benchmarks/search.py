@@ -197,7 +197,7 @@ def machine(threads: int) -> dict[str, Any]:
         cpu = next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), cpu)
     return {
         "cpu": cpu,
-        "kernels": _kernels.variants()[-1],
+        "kernels": _kernels.search_instruction_sets()[-1],
         "threads": threads,
         "python": platform.python_version(),
         "versions": versions,

@@ -6,8 +6,10 @@ from typing_extensions import Buffer
 
 MAX_ROWS: int
 MAX_DIM: int
+GELU_SHIFT: float
+"""What the int8 graphs add to a GELU's output, which is never below its negative."""
 
-def variants() -> list[str]:
+def search_instruction_sets() -> list[str]:
     """Names of the instruction sets that this CPU and build have, slowest first: "scalar", "avx2", "neon", ..."""
 
 def encode(vectors: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -21,11 +23,11 @@ def search(
     scales: NDArray[np.float32] | None = None,
     selected: NDArray[np.uint32] | None = None,
     threads: int = 1,
-    variant: str = "",
+    instruction_set: str = "",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
     """Scores (q, k), rows (q, k), and the lowest row that is not finite or -1. documents: rows as `encode` makes them.
 
-    scales: needed for int8 and binary. selected: the rows to search, ascending. An empty variant takes the fastest.
+    scales: needed for int8 and binary. selected: the rows to search, ascending. instruction_set: "" is the fastest.
     """
 
 def search_candidates(
@@ -35,7 +37,7 @@ def search_candidates(
     dtype: str,
     candidates: NDArray[np.uint32],
     threads: int = 1,
-    variant: str = "",
+    instruction_set: str = "",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], int]:
     """As `search`, each query among its own rows only: candidates (q, c), ascending. For float32 and float16."""
 
@@ -64,7 +66,7 @@ class WordPieces:
     def encode(self, texts: list[str], room: int, threads: int) -> tuple[list[list[int] | None], list[int]]:
         """Of each text the ids, at most `room` (None where not covered), and its count of tokens. No special ones."""
 
-def bert_variants() -> list[str]:
+def encoder_instruction_sets() -> list[str]:
     """Names of the instruction sets that the encoder has on this CPU and build, slowest first."""
 
 LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
@@ -72,13 +74,13 @@ LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32],
 class Bert:
     """An encoder of csrc/encoder/bert.hpp; without positions (0, hidden) and norms (0,) a table of tokens.
 
-    A linear layer is (weights (k, n), scales (n), bias (n), level (k), raised).
+    A linear layer is (weights (k, n), scales (n), bias (n), smoothing (k), shifted).
     """
 
     def __init__(
         self,
-        words: NDArray[np.int8],
-        word_scales: NDArray[np.float32],
+        token_embeddings: NDArray[np.int8],
+        token_scales: NDArray[np.float32],
         positions: NDArray[np.float32],
         norm_weight: NDArray[np.float32],
         norm_bias: NDArray[np.float32],
@@ -101,7 +103,7 @@ class Bert:
         out: NDArray[np.float32],
         batch_tokens: int,
         threads: int,
-        variant: str = "",
+        instruction_set: str = "",
         token_states: bool = False,
     ) -> None:
         """Writes unit rows to out (n, hidden); text i has the token ids [starts[i], starts[i + 1]).

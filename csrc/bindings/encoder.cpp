@@ -21,45 +21,45 @@ std::vector<float> vector_of(const Floats& values, size_t count) {
     return {values.data(), values.data() + count};
 }
 
-gte::Linear linear_of(const Bytes& weights, const Floats& scales, const Floats& bias, const Floats& level, bool raised,
+gte::Linear linear_of(const Bytes& weights, const Floats& scales, const Floats& bias, const Floats& smoothing, bool shifted,
                       size_t inputs, size_t outputs) {
     require(weights.ndim() == 2 && static_cast<size_t>(weights.shape(0)) == inputs &&
                 static_cast<size_t>(weights.shape(1)) == outputs,
             "a matrix of weights has another shape");
     require(static_cast<size_t>(scales.size()) == outputs && static_cast<size_t>(bias.size()) == outputs &&
-                static_cast<size_t>(level.size()) == inputs,
-            "scales, bias or level do not belong to their weights");
-    return gte::make_linear(weights.data(), scales.data(), bias.data(), level.data(), inputs, outputs, raised);
+                static_cast<size_t>(smoothing.size()) == inputs,
+            "scales, bias or smoothing factors do not belong to their weights");
+    return gte::make_linear(weights.data(), scales.data(), bias.data(), smoothing.data(), inputs, outputs, shifted);
 }
 
 using LinearArrays = std::tuple<Bytes, Floats, Floats, Floats, bool>;
 
 gte::Linear linear_of(const LinearArrays& arrays, size_t inputs, size_t outputs) {
-    const auto& [weights, scales, bias, level, raised] = arrays;
-    return linear_of(weights, scales, bias, level, raised, inputs, outputs);
+    const auto& [weights, scales, bias, smoothing, shifted] = arrays;
+    return linear_of(weights, scales, bias, smoothing, shifted, inputs, outputs);
 }
 
 class Bert {
   public:
-    Bert(Bytes words, const Floats& word_scales, const Floats& positions, const Floats& norm_weight, const Floats& norm_bias,
+    Bert(Bytes token_embeddings, const Floats& token_scales, const Floats& positions, const Floats& norm_weight, const Floats& norm_bias,
          size_t heads, float epsilon, const std::string& pooling)
-        : words_(std::move(words)) {
-        require(words_.ndim() == 2 && positions.ndim() == 2, "tables must be matrices");
-        encoder_.vocabulary = static_cast<size_t>(words_.shape(0));
-        encoder_.hidden = static_cast<size_t>(words_.shape(1));
+        : token_embeddings_(std::move(token_embeddings)) {
+        require(token_embeddings_.ndim() == 2 && positions.ndim() == 2, "tables must be matrices");
+        encoder_.vocabulary = static_cast<size_t>(token_embeddings_.shape(0));
+        encoder_.hidden = static_cast<size_t>(token_embeddings_.shape(1));
         encoder_.position_count = static_cast<size_t>(positions.shape(0));
         encoder_.heads = heads;
         encoder_.epsilon = epsilon;
         encoder_.positions = vector_of(positions, encoder_.position_count * encoder_.hidden);
-        const size_t step = encoder_.is_table() ? gte::lanes : gte::width_step;
+        const size_t step = encoder_.is_table() ? gte::lanes : gte::width_unit;
         require(encoder_.hidden > 0 && encoder_.hidden % step == 0 && heads > 0 && encoder_.hidden % (heads * gte::lanes) == 0,
                 "widths must be multiples of 64, those of heads and tables of 16");
         require(pooling == "mean" || pooling == "cls" || pooling == "lasttoken", "unknown pooling");
         encoder_.pooling = pooling == "mean"  ? gte::Pooling::mean
                            : pooling == "cls" ? gte::Pooling::cls
                                               : gte::Pooling::last_token;
-        encoder_.words = words_.data();
-        encoder_.word_scales = vector_of(word_scales, encoder_.vocabulary);
+        encoder_.token_embeddings = token_embeddings_.data();
+        encoder_.token_scales = vector_of(token_scales, encoder_.vocabulary);
         const size_t norm_width = encoder_.is_table() ? 0 : encoder_.hidden;
         encoder_.embedding_norm = {vector_of(norm_weight, norm_width), vector_of(norm_bias, norm_width)};
     }
@@ -67,7 +67,7 @@ class Bert {
     void add_layer(const LinearArrays& query_key_value, const LinearArrays& attention_output, const LinearArrays& intermediate,
                    const LinearArrays& output, const std::vector<Floats>& norms) {
         const size_t hidden = encoder_.hidden, wide = static_cast<size_t>(std::get<0>(output).shape(0));
-        require(wide > 0 && wide % gte::width_step == 0, "widths must be multiples of 64");
+        require(wide > 0 && wide % gte::width_unit == 0, "widths must be multiples of 64");
         require(encoder_.layers.empty() || encoder_.layers[0].intermediate.output_count == wide, "layers must be equally wide");
         require(norms.size() == 4 && !encoder_.is_table(), "a layer has two norms, a table no layers");
         gte::Layer layer;
@@ -83,7 +83,7 @@ class Bert {
     // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written, or for
     // token_states out (tokens, hidden).
     void encode(const TokenIds& token_ids, const Integers& starts, Floats& out, size_t batch_tokens, size_t threads,
-                const std::string& variant_name, bool token_states) const {
+                const std::string& instruction_set, bool token_states) const {
         require(token_ids.ndim() == 1 && starts.ndim() == 1 && starts.size() >= 1, "token_ids and starts must be vectors");
         const size_t text_count = static_cast<size_t>(starts.size()) - 1;
         const int64_t* start_data = starts.data();
@@ -102,38 +102,38 @@ class Bert {
         require(out.ndim() == 2 && static_cast<size_t>(out.shape(0)) == row_count &&
                     static_cast<size_t>(out.shape(1)) == encoder_.hidden,
                 "out must be (texts or tokens, hidden)");
-        const gte::BertVariant& variant = variant_named(variant_name);
+        const gte::EncoderKernels& kernels = kernels_named(instruction_set);
         float* out_data = out.mutable_data();
         if (text_count == 0) {
             return;
         }
         const py::gil_scoped_release release;
-        gte::encode(encoder_, variant, id_data, start_data, text_count, batch_tokens, threads,
+        gte::encode(encoder_, kernels, id_data, start_data, text_count, batch_tokens, threads,
                     token_states ? gte::Output::token_states : gte::Output::text_vectors, out_data);
     }
 
   private:
-    static const gte::BertVariant& variant_named(const std::string& name) {
-        const std::vector<gte::BertVariant>& variants = gte::bert_variants();
+    static const gte::EncoderKernels& kernels_named(const std::string& name) {
+        const std::vector<gte::EncoderKernels>& available = gte::available_encoders();
         if (name.empty()) {
-            return variants.back();
+            return available.back();
         }
-        for (const gte::BertVariant& variant : variants) {
-            if (name == variant.name) {
-                return variant;
+        for (const gte::EncoderKernels& kernels : available) {
+            if (name == kernels.name) {
+                return kernels;
             }
         }
         throw py::value_error("no encoder called " + name + " on this CPU");
     }
 
-    Bytes words_;  // encoder_ borrows its data
+    Bytes token_embeddings_;  // encoder_ borrows its data
     gte::Encoder encoder_;
 };
 
-std::vector<std::string> variants() {
+std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
-    for (const gte::BertVariant& variant : gte::bert_variants()) {
-        names.emplace_back(variant.name);
+    for (const gte::EncoderKernels& kernels : gte::available_encoders()) {
+        names.emplace_back(kernels.name);
     }
     return names;
 }
@@ -171,15 +171,16 @@ Floats normalize_rows(const Floats& vectors) {
 }  // namespace
 
 void bind_encoder(py::module_& module) {
+    module.attr("GELU_SHIFT") = gte::gelu_shift;
     module.def("mean_pool", &mean_pool, py::arg("last_hidden_state"), py::arg("attention_mask"));
     module.def("normalize_rows", &normalize_rows, py::arg("vectors"));
-    module.def("bert_variants", &variants);
+    module.def("encoder_instruction_sets", &instruction_sets);
     py::class_<Bert>(module, "Bert")
         .def(py::init<Bytes, const Floats&, const Floats&, const Floats&, const Floats&, size_t, float, const std::string&>(),
-             py::arg("words"), py::arg("word_scales"), py::arg("positions"), py::arg("norm_weight"), py::arg("norm_bias"),
+             py::arg("token_embeddings"), py::arg("token_scales"), py::arg("positions"), py::arg("norm_weight"), py::arg("norm_bias"),
              py::arg("heads"), py::arg("epsilon"), py::arg("pooling"))
         .def("add_layer", &Bert::add_layer, py::arg("query_key_value"), py::arg("attention_output"), py::arg("intermediate"),
              py::arg("output"), py::arg("norms"))
         .def("encode", &Bert::encode, py::arg("token_ids").noconvert(), py::arg("starts").noconvert(),
-             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("variant") = "", py::arg("token_states") = false);
+             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("instruction_set") = "", py::arg("token_states") = false);
 }

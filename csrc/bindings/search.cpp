@@ -19,10 +19,10 @@ namespace {
 using RowNumbers = py::array_t<uint32_t, py::array::c_style>;
 using StoredBytes = py::array_t<uint8_t>;
 
-const gte::Kernels& kernels_named(const std::string& variant) {
-    const gte::Kernels* kernels = gte::find_kernels(variant.c_str());
+const gte::Kernels& kernels_named(const std::string& instruction_set) {
+    const gte::Kernels* kernels = gte::find_kernels(instruction_set.c_str());
     if (kernels == nullptr) {
-        throw py::value_error("no kernels called " + variant + " on this CPU");
+        throw py::value_error("no kernels called " + instruction_set + " on this CPU");
     }
     return *kernels;
 }
@@ -35,7 +35,7 @@ bool ascending(const uint32_t* rows, size_t count, size_t row_count) {
     return good;
 }
 
-std::vector<std::string> variants() {
+std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const gte::Kernels& kernels : gte::available_kernels()) {
         names.emplace_back(kernels.name);
@@ -77,7 +77,7 @@ size_t query_dim(const Floats& queries) {
 // selected: ascending row numbers, or None for all rows. Returns scores, indices and the lowest bad row or -1.
 py::tuple search(const Floats& queries, const StoredBytes& documents, size_t k, const std::string& dtype,
                  const std::optional<Floats>& scales, const std::optional<RowNumbers>& selected, size_t threads,
-                 const std::string& variant) {
+                 const std::string& instruction_set) {
     gte::Rows rows = stored_rows(documents, scales, query_dim(queries), row_type(dtype));
     const size_t query_count = static_cast<size_t>(queries.shape(0));
     if (selected) {
@@ -87,7 +87,7 @@ py::tuple search(const Floats& queries, const StoredBytes& documents, size_t k, 
         rows.count = static_cast<size_t>(selected->size());
     }
     require(k >= 1 && k <= rows.count, "k must be in 1 .. number of documents");
-    const gte::Kernels& kernels = kernels_named(variant);
+    const gte::Kernels& kernels = kernels_named(instruction_set);
     Floats scores({query_count, k});
     Integers indices({query_count, k});
     const float* query_data = queries.data();
@@ -102,7 +102,7 @@ py::tuple search(const Floats& queries, const StoredBytes& documents, size_t k, 
 }
 
 py::tuple search_candidates(const Floats& queries, const StoredBytes& documents, size_t k, const std::string& dtype,
-                            const RowNumbers& candidates, size_t threads, const std::string& variant) {
+                            const RowNumbers& candidates, size_t threads, const std::string& instruction_set) {
     const gte::Rows rows = stored_rows(documents, std::nullopt, query_dim(queries), row_type(dtype));
     const size_t query_count = static_cast<size_t>(queries.shape(0));
     require(candidates.ndim() == 2 && candidates.shape(0) == queries.shape(0), "candidates must be (q, c)");
@@ -112,7 +112,7 @@ py::tuple search_candidates(const Floats& queries, const StoredBytes& documents,
         require(ascending(candidates.data() + query * candidate_count, candidate_count, rows.count),
                 "candidates must be ascending and in range");
     }
-    const gte::Kernels& kernels = kernels_named(variant);
+    const gte::Kernels& kernels = kernels_named(instruction_set);
     Floats scores({query_count, k});
     Integers indices({query_count, k});
     const float* query_data = queries.data();
@@ -163,13 +163,13 @@ py::array_t<uint32_t> block_checksums(const py::buffer& data, size_t block_bytes
 void bind_search(py::module_& module) {
     module.attr("MAX_ROWS") = gte::max_rows;
     module.attr("MAX_DIM") = gte::max_dim;
-    module.def("variants", &variants);
+    module.def("search_instruction_sets", &instruction_sets);
     module.def("search", &search, py::arg("queries").noconvert(), py::arg("documents").noconvert(), py::arg("k"),
                py::arg("dtype") = "float32", py::arg("scales").noconvert() = py::none(),
-               py::arg("selected").noconvert() = py::none(), py::arg("threads") = 1, py::arg("variant") = "");
+               py::arg("selected").noconvert() = py::none(), py::arg("threads") = 1, py::arg("instruction_set") = "");
     module.def("search_candidates", &search_candidates, py::arg("queries").noconvert(),
                py::arg("documents").noconvert(), py::arg("k"), py::arg("dtype"), py::arg("candidates").noconvert(),
-               py::arg("threads") = 1, py::arg("variant") = "");
+               py::arg("threads") = 1, py::arg("instruction_set") = "");
     module.def("encode", &encode, py::arg("vectors").noconvert(), py::arg("dtype"));
     module.def("block_checksums", &block_checksums, py::arg("data"), py::arg("block_bytes"), py::arg("threads") = 1);
 }

@@ -40,7 +40,7 @@ void encode_texts(void* context, size_t) {
                 Encoded& encoded = work.encoded[i];
                 encoded.covered = work.texts[i].data() != nullptr && !gte::has_reserved(work.pieces, work.texts[i]);
                 if (encoded.covered) {
-                    encoded.token_count = gte::encode_words(work.pieces, work.texts[i], work.room, encoded.ids);
+                    encoded.token_count = gte::encode_text(work.pieces, work.texts[i], work.room, encoded.ids);
                 }
             }
         }

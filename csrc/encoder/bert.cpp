@@ -20,7 +20,7 @@ void grow(std::vector<T>& buffer, size_t count) {
 
 struct Batches {
     const Encoder& encoder;
-    const BertVariant& variant;
+    const EncoderKernels& kernels;
     const int32_t* token_ids = nullptr;
     const int64_t* starts = nullptr;
     std::vector<size_t> first_texts{0};  // of each batch, and the number of texts
@@ -44,7 +44,7 @@ void work_on_batches(void* context, size_t) {
             }
             space.make_room(batches.encoder, static_cast<size_t>(starts[text_count] - starts[0]), longest);
             const size_t rows_before = batches.output == Output::text_vectors ? first : static_cast<size_t>(starts[0]);
-            batches.variant.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count, batches.output,
+            batches.kernels.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count, batches.output,
                                          batches.out + rows_before * batches.encoder.hidden);
         }
     } catch (const std::bad_alloc&) {
@@ -68,12 +68,12 @@ void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longe
     grow(wide, wide_rows * wide_width);
     grow(row_scales, row_count);
     grow(attention, (width / encoder.heads + most_attention_rows) * key_stride);
-    grow(steps, std::max((row_count + spare_rows) * width, (wide_rows + spare_rows) * wide_width));
+    grow(codes, std::max((row_count + spare_rows) * width, (wide_rows + spare_rows) * wide_width));
 }
 
-void encode(const Encoder& encoder, const BertVariant& variant, const int32_t* token_ids, const int64_t* starts,
+void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out) {
-    Batches batches{encoder, variant};
+    Batches batches{encoder, kernels};
     batches.token_ids = token_ids;
     batches.starts = starts;
     batches.output = output;
@@ -101,9 +101,9 @@ extern const EncodeBatch bert_neon;
 #endif
 extern const EncodeBatch bert_scalar;
 
-const std::vector<BertVariant>& bert_variants() {
-    static const std::vector<BertVariant> variants = [] {
-        std::vector<BertVariant> found;
+const std::vector<EncoderKernels>& available_encoders() {
+    static const std::vector<EncoderKernels> kernels = [] {
+        std::vector<EncoderKernels> found;
         [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
         found.push_back({"scalar", bert_scalar});
 #if defined(GTE_X86)
@@ -128,7 +128,7 @@ const std::vector<BertVariant>& bert_variants() {
 #endif
         return found;
     }();
-    return variants;
+    return kernels;
 }
 
 }  // namespace gte

@@ -10,7 +10,7 @@
 
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("amx-int8,amx-tile,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
-#define GTE_BERT_VARIANT amx
+#define GTE_INSTRUCTION_SET amx
 #include "encoder/floats_avx512.hpp"
 
 namespace gte {
@@ -44,8 +44,8 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
     }
     for (size_t i = 0; i < input_count; i += inputs_per_tile) {
         _tile_loadd(4, a + i, a_stride);
-        _tile_loadd(6, b + i * lanes, inputs_per_step * lanes);
-        _tile_loadd(7, b + b_stride + i * lanes, inputs_per_step * lanes);
+        _tile_loadd(6, b + i * lanes, inputs_per_word * lanes);
+        _tile_loadd(7, b + b_stride + i * lanes, inputs_per_word * lanes);
         _tile_dpbusd(0, 4, 6);
         _tile_dpbusd(1, 4, 7);
         if (two) {

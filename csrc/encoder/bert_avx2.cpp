@@ -10,7 +10,7 @@
 
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avx2,fma")
-#define GTE_BERT_VARIANT avx2
+#define GTE_INSTRUCTION_SET avx2
 #include "encoder/floats_avx2.hpp"
 
 namespace gte {
@@ -35,21 +35,21 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
             sums[r][quarter] = _mm256_cvtepu32_epi64(four);  // the other partial sum starts at 0
         }
     }
-    for (size_t i = 0; i < input_count; i += inputs_per_step) {
-        __m256i steps[R];
+    for (size_t i = 0; i < input_count; i += inputs_per_word) {
+        __m256i codes[R];
         GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
-            steps[r] = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
+            codes[r] = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
         }
         GTE_UNROLL
         for (size_t quarter = 0; quarter < 4; ++quarter) {
             const __m256i weights = _mm256_cvtepi8_epi16(
-                _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + i * lanes + 4 * quarter * inputs_per_step)));
+                _mm_loadu_si128(reinterpret_cast<const __m128i*>(b + i * lanes + 4 * quarter * inputs_per_word)));
             GTE_UNROLL
             for (size_t r = 0; r < R; ++r) {
-                sums[r][quarter] = _mm256_add_epi32(sums[r][quarter], _mm256_madd_epi16(steps[r], weights));
+                sums[r][quarter] = _mm256_add_epi32(sums[r][quarter], _mm256_madd_epi16(codes[r], weights));
             }
         }
     }

@@ -10,7 +10,7 @@
 
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
-#define GTE_BERT_VARIANT avx512vnni
+#define GTE_INSTRUCTION_SET avx512vnni
 
 #include "encoder/floats_avx512.hpp"
 
@@ -30,7 +30,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
             sums[r][c] = _mm512_load_si512(start + c * lanes);
         }
     }
-    for (size_t i = 0; i < input_count; i += inputs_per_step) {
+    for (size_t i = 0; i < input_count; i += inputs_per_word) {
         __m512i weights[tile_columns];
         GTE_UNROLL
         for (size_t c = 0; c < tile_columns; ++c) {
@@ -40,10 +40,10 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
-            const __m512i steps = _mm512_set1_epi32(four);
+            const __m512i codes = _mm512_set1_epi32(four);
             GTE_UNROLL
             for (size_t c = 0; c < tile_columns; ++c) {
-                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], steps, weights[c]);
+                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], codes, weights[c]);
             }
         }
     }

@@ -10,7 +10,7 @@
 
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avxvnni,avx2,fma")
-#define GTE_BERT_VARIANT avxvnni
+#define GTE_INSTRUCTION_SET avxvnni
 #include "encoder/floats_avx2.hpp"
 
 namespace gte {
@@ -29,15 +29,15 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
         low_sums[r] = load_8(start);
         high_sums[r] = load_8(start + 8);
     }
-    for (size_t i = 0; i < input_count; i += inputs_per_step) {
+    for (size_t i = 0; i < input_count; i += inputs_per_word) {
         const __m256i low = load_8(b + i * lanes), high = load_8(b + i * lanes + 32);
         GTE_UNROLL
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
-            const __m256i steps = _mm256_set1_epi32(four);
-            low_sums[r] = _mm256_dpbusd_avx_epi32(low_sums[r], steps, low);
-            high_sums[r] = _mm256_dpbusd_avx_epi32(high_sums[r], steps, high);
+            const __m256i codes = _mm256_set1_epi32(four);
+            low_sums[r] = _mm256_dpbusd_avx_epi32(low_sums[r], codes, low);
+            high_sums[r] = _mm256_dpbusd_avx_epi32(high_sums[r], codes, high);
         }
     }
     GTE_UNROLL

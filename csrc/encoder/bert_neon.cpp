@@ -1,4 +1,4 @@
-// The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the steps are stored 128 lower.
+// The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the codes are stored 128 lower.
 #include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 
@@ -14,7 +14,7 @@ GTE_REGION_BEGIN("dotprod")
 #else
 GTE_REGION_BEGIN("arch=armv8.2-a+dotprod")
 #endif
-#define GTE_BERT_VARIANT neon
+#define GTE_INSTRUCTION_SET neon
 
 namespace gte {
 namespace {
@@ -73,11 +73,11 @@ GTE_INLINE Floats load_int8(const int8_t* p) {
 }
 GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
     const int32x4_t offset = vdupq_n_s32(zero);
-    int16x4_t words[4];
+    int16x4_t shorts[4];
     for (size_t i = 0; i < 4; ++i) {
-        words[i] = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(v.part[i]), offset));
+        shorts[i] = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(v.part[i]), offset));
     }
-    const int8x8_t low = vmovn_s16(vcombine_s16(words[0], words[1])), high = vmovn_s16(vcombine_s16(words[2], words[3]));
+    const int8x8_t low = vmovn_s16(vcombine_s16(shorts[0], shorts[1])), high = vmovn_s16(vcombine_s16(shorts[2], shorts[3]));
     vst1q_u8(p, vreinterpretq_u8_s8(vcombine_s8(low, high)));
 }
 GTE_INLINE Floats load_sums(const int32_t* p) {
@@ -96,7 +96,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
             sums[r][quarter] = vld1q_s32(start + 4 * quarter);
         }
     }
-    for (size_t i = 0; i < input_count; i += inputs_per_step) {
+    for (size_t i = 0; i < input_count; i += inputs_per_word) {
         int8x16_t weights[4];
         GTE_UNROLL
         for (size_t quarter = 0; quarter < 4; ++quarter) {
@@ -106,10 +106,10 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
         for (size_t r = 0; r < R; ++r) {
             int32_t four;
             std::memcpy(&four, a + r * a_stride + i, sizeof four);
-            const int8x16_t steps = vreinterpretq_s8_s32(vdupq_n_s32(four));
+            const int8x16_t codes = vreinterpretq_s8_s32(vdupq_n_s32(four));
             GTE_UNROLL
             for (size_t quarter = 0; quarter < 4; ++quarter) {
-                sums[r][quarter] = vdotq_s32(sums[r][quarter], weights[quarter], steps);
+                sums[r][quarter] = vdotq_s32(sums[r][quarter], weights[quarter], codes);
             }
         }
     }

@@ -5,7 +5,7 @@
 #include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 #include "machine/target_region.hpp"
-#define GTE_BERT_VARIANT scalar
+#define GTE_INSTRUCTION_SET scalar
 
 namespace gte {
 namespace {
@@ -60,11 +60,11 @@ void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t
     for (size_t r = 0; r < R; ++r) {
         int32_t sums[lanes];
         std::memcpy(sums, start, sizeof sums);
-        for (size_t i = 0; i < input_count; i += inputs_per_step) {
-            const uint8_t* steps = a + r * a_stride + i;
+        for (size_t i = 0; i < input_count; i += inputs_per_word) {
+            const uint8_t* codes = a + r * a_stride + i;
             const int8_t* weights = b + i * lanes;
-            for (size_t column = 0; column < lanes; ++column, weights += inputs_per_step) {
-                sums[column] += steps[0] * weights[0] + steps[1] * weights[1] + steps[2] * weights[2] + steps[3] * weights[3];
+            for (size_t column = 0; column < lanes; ++column, weights += inputs_per_word) {
+                sums[column] += codes[0] * weights[0] + codes[1] * weights[1] + codes[2] * weights[2] + codes[3] * weights[3];
             }
         }
         std::memcpy(out + r * lanes, sums, sizeof sums);

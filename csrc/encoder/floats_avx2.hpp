@@ -50,8 +50,8 @@ GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
     const __m256i low = _mm256_add_epi32(_mm256_cvtps_epi32(v.low), offset);
     const __m256i high = _mm256_add_epi32(_mm256_cvtps_epi32(v.high), offset);
     // Within the two halves of a register: low 0-3, high 0-3 | low 4-7, high 4-7.
-    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
-    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    const __m256i shorts = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(shorts), _mm256_extracti128_si256(shorts, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 

@@ -5,7 +5,7 @@ namespace {
 using Floats = __m512;
 
 constexpr size_t attention_rows = 8;
-// VNNI multiplies unsigned steps by signed weights, so the steps are stored as they are.
+// VNNI multiplies unsigned codes by signed weights, so the codes are stored as they are.
 constexpr int activation_bias = 0;
 
 GTE_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }
@@ -29,8 +29,8 @@ GTE_INLINE Floats load_int8(const int8_t* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
-    const __m512i steps = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(steps));
+    const __m512i codes = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(codes));
 }
 GTE_INLINE Floats load_sums(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_load_si512(p)); }
 

@@ -1,4 +1,4 @@
-// The forward pass, included once by each variant after it has defined 16 lanes of floats and a tile of dot products:
+// The forward pass, included once by each instruction set after it has defined 16 lanes of floats and a tile of dot products:
 //
 //   Floats  load store zero_floats set add sub mul div fma min max absolute nearest power_of_two load_int8 load_sums
 //           store_uint8
@@ -7,9 +7,9 @@
 //   tile_rows, tile_columns, attention_rows, activation_bias
 //   last_rows   of the tiles for what tile_rows leaves over; where it is not 1, they may reach beyond the last row of `a`
 //
-// A sum over a row goes lane by lane and then over the lanes from first to last, in every variant.
-#ifndef GTE_BERT_VARIANT
-#error "included by bert_<variant>.cpp only"
+// A sum over a row goes lane by lane and then over the lanes from first to last, in every instruction set.
+#ifndef GTE_INSTRUCTION_SET
+#error "included by bert_<instruction set>.cpp only"
 #endif
 
 #include "encoder/layers/attention.hpp"
@@ -27,24 +27,24 @@ void run_layer(const Encoder& encoder, const Layer& layer, Workspace& space, con
     float* rows = space.hidden.data();
     float* context = space.context.data();
     float* row_scales = space.row_scales.data();
-    uint8_t* steps = space.steps.data();
-    quantize_rows(rows, row_count, layer.query_key_value, steps, row_scales);
-    apply_linear<Then::nothing>(layer.query_key_value, steps, row_scales, row_count, space.query_key_value.data());
+    uint8_t* codes = space.codes.data();
+    quantize_rows(rows, row_count, layer.query_key_value, codes, row_scales);
+    apply_linear<Then::nothing>(layer.query_key_value, codes, row_scales, row_count, space.query_key_value.data());
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);
         attend(encoder, space.query_key_value.data() + first * 3 * hidden, static_cast<size_t>(starts[text + 1] - starts[text]),
                space.attention.data(), context + first * hidden);
     }
-    quantize_rows(context, row_count, layer.attention_output, steps, row_scales);
-    apply_linear<Then::nothing>(layer.attention_output, steps, row_scales, row_count, context);
+    quantize_rows(context, row_count, layer.attention_output, codes, row_scales);
+    apply_linear<Then::nothing>(layer.attention_output, codes, row_scales, row_count, context);
     add_and_normalize(rows, context, row_count, hidden, layer.attention_norm, encoder.epsilon);
     for (size_t first = 0; first < row_count; first += feed_forward_rows) {
         const size_t count = row_count - first < feed_forward_rows ? row_count - first : feed_forward_rows;
         float* part = rows + first * hidden;
-        quantize_rows(part, count, layer.intermediate, steps, row_scales);
-        apply_linear<Then::gelu>(layer.intermediate, steps, row_scales, count, space.wide.data());
-        quantize_rows(space.wide.data(), count, layer.output, steps, row_scales);
-        apply_linear<Then::nothing>(layer.output, steps, row_scales, count, context);
+        quantize_rows(part, count, layer.intermediate, codes, row_scales);
+        apply_linear<Then::gelu>(layer.intermediate, codes, row_scales, count, space.wide.data());
+        quantize_rows(space.wide.data(), count, layer.output, codes, row_scales);
+        apply_linear<Then::nothing>(layer.output, codes, row_scales, count, context);
         add_and_normalize(part, context, count, hidden, layer.output_norm, encoder.epsilon);
     }
 }
@@ -55,7 +55,7 @@ void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token
     if (encoder.is_table()) {
         for (size_t text = 0; text < text_count; ++text) {
             const size_t count = static_cast<size_t>(starts[text + 1] - starts[text]);
-            store_unit_mean(hidden, count, WordSums{encoder, token_ids + starts[text], count}, out + text * hidden);
+            store_unit_mean(hidden, count, EmbeddingSums{encoder, token_ids + starts[text], count}, out + text * hidden);
         }
         return;
     }

@@ -17,12 +17,12 @@ uint16_t half_from_float(float value) {
     }
     if (magnitude < 0x38800000) {
         // Below the least normal half: adding 0.5 aligns the last place to 2^-24 and rounds in the float unit.
-        float shifted;
-        std::memcpy(&shifted, &magnitude, sizeof shifted);
-        shifted += 0.5f;
-        uint32_t shifted_bits;
-        std::memcpy(&shifted_bits, &shifted, sizeof shifted_bits);
-        return static_cast<uint16_t>(sign | (shifted_bits - 0x3f000000));
+        float aligned;
+        std::memcpy(&aligned, &magnitude, sizeof aligned);
+        aligned += 0.5f;
+        uint32_t aligned_bits;
+        std::memcpy(&aligned_bits, &aligned, sizeof aligned_bits);
+        return static_cast<uint16_t>(sign | (aligned_bits - 0x3f000000));
     }
     // Exponent bias 127 to 15; the odd bit makes ties go to even.
     const uint32_t odd = (magnitude >> 13) & 1;

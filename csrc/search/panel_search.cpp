@@ -111,7 +111,7 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
             const IrregularRow& row = measured.irregular[i];
             scores[row.place] = score_in_double(row, queries.unit.data() + query * rows.dim, rows.dim);
         }
-        const uint32_t mask = kernels.finish_float(scores, measured.scales, best[query].threshold(), scores);
+        const uint32_t mask = kernels.score_float(scores, measured.scales, best[query].threshold(), scores);
         offer(mask, scores, panel, best[query]);
     }
     return measured.bad_row;
@@ -162,7 +162,7 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
     }
     const int64_t bad_row = lowest_bad_row(scales, panel);
     for (size_t query = 0; query < queries.count; ++query) {
-        const uint32_t mask = kernels.finish_int(dots + query * panel_rows, scales, queries.scales[query],
+        const uint32_t mask = kernels.score_int(dots + query * panel_rows, scales, queries.scales[query],
                                                  best[query].threshold(), scores);
         offer(mask, scores, panel, best[query]);
     }

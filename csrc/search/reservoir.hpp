@@ -13,7 +13,7 @@
 
 namespace gte {
 
-// Negative floats turn over and positive ones move above them. +0.0f makes -0.0 equal to 0.0, as scores are.
+// The bits of negative floats are inverted and positive ones move above them. +0.0f makes -0.0 equal to 0.0, as scores are.
 inline uint64_t candidate_key(float score, uint32_t row) {
     const float value = score + 0.0f;
     uint32_t bits;

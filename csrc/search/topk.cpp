@@ -53,7 +53,7 @@ void work_on_search(void* context, size_t slot) {
         set_panel(panels[0], search.rows, start);
         size_t current = 0;
         for (size_t first = start; first < end; first += panel_rows, current ^= 1) {
-            // The last panel of a chunk has no successor to call into the cache; it names itself.
+            // The last panel of a chunk has no successor to prefetch; it names itself.
             set_panel(panels[current ^ 1], search.rows, first + panel_rows < end ? first + panel_rows : first);
             const int64_t bad_row = search_panel(search.kernels, search.rows, search.queries, panels[current],
                                                  panels[current ^ 1], worker.dots, worker.best.data());

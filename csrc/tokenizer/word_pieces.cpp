@@ -94,7 +94,7 @@ int32_t PieceTable::find(const char* text, size_t length) const {
     }
 }
 
-size_t encode_words(const WordPieces& pieces, std::string_view ascii, size_t room, std::vector<int32_t>& ids) {
+size_t encode_text(const WordPieces& pieces, std::string_view ascii, size_t room, std::vector<int32_t>& ids) {
     static const Kinds kinds;
     std::vector<int32_t> word_ids;
     std::string word;

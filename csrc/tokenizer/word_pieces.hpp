@@ -43,7 +43,7 @@ struct WordPieces {
 };
 
 // Appends the ids of the text's tokens to `ids`, `room` of them at most, and returns how many tokens it has.
-size_t encode_words(const WordPieces& pieces, std::string_view ascii, size_t room, std::vector<int32_t>& ids);
+size_t encode_text(const WordPieces& pieces, std::string_view ascii, size_t room, std::vector<int32_t>& ids);
 
 // Whether the text has one of the reserved strings.
 bool has_reserved(const WordPieces& pieces, std::string_view text);

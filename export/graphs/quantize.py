@@ -17,12 +17,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.graphs.calibrate import level_channels, measure_channel_maxima
+from gte_sdk import _kernels
 from gte_sdk.runtime.tokens import TokenBatch
 
 # A table of fewer rows (positions, segments) is kept in float: it has next to no weight and is added to every token.
 MINIMUM_TABLE_ROWS = 1024
 # GELU is never below this; adding it makes its output non-negative, so that all 256 steps of uint8 are used.
-GELU_MINIMUM = 0.17004
+GELU_SHIFT = _kernels.GELU_SHIFT
 
 _PREFIX = "gte_int8"
 _SIGNED_ZERO, _UNSIGNED_ZERO = f"{_PREFIX}/zero_128", f"{_PREFIX}/zero_0"
@@ -131,7 +132,7 @@ class _Rewriter:
         self._add("Mul", [f"{output}/columns", f"{rows}/scale"], f"{output}/rows")
         product = f"{output}/rows"
         if shifted:
-            shift_K = GELU_MINIMUM / self.factors[activations].astype(np.float64)
+            shift_K = GELU_SHIFT / self.factors[activations].astype(np.float64)
             undo_N = -(shift_K @ steps_KN) * scales_1N[0]
             self._constant(f"{name}/undo_shift", undo_N.astype(np.float32))
             self._add("Add", [product, f"{name}/undo_shift"], f"{output}/unshifted")
@@ -158,7 +159,7 @@ class _Rewriter:
         self._constant(f"{rows}/level", 1 / self.factors[activations])
         self._add("Reshape", [activations, f"{_PREFIX}/flat_{width}"], f"{rows}/flat")
         if shifted:
-            self._constant(f"{_PREFIX}/gelu_minimum", np.array(GELU_MINIMUM, dtype=np.float32))
+            self._constant(f"{_PREFIX}/gelu_minimum", np.array(GELU_SHIFT, dtype=np.float32))
             self._constant(f"{_PREFIX}/one_of_255", np.array(1 / 255, dtype=np.float32))
             self._add("Add", [f"{rows}/flat", f"{_PREFIX}/gelu_minimum"], f"{rows}/shifted")
             self._add("Mul", [f"{rows}/shifted", f"{rows}/level"], f"{rows}/magnitude")

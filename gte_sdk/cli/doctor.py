@@ -99,8 +99,8 @@ def _cpu() -> dict[str, Any]:
         "name": named.get("model name") or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "features": [feature for feature in _CPU_FEATURES if feature in flags],
-        "search_kernels": _kernels.variants(),
-        "encoder_kernels": _kernels.bert_variants(),
+        "search_kernels": _kernels.search_instruction_sets(),
+        "encoder_kernels": _kernels.encoder_instruction_sets(),
     }
 
 

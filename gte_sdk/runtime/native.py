@@ -32,7 +32,7 @@ _MATMUL = re.compile(
     r"/layer\.(\d+)/(attention/self/query|attention/self/key|attention/self/value|attention/output/dense|"
     r"intermediate/dense|output/dense)/MatMul_output_0/int32$"
 )
-_RAISED = "gte_int8/zero_0"
+_SHIFTED = "gte_int8/zero_0"
 # The operators of a token table's graph: it looks up rows, averages them and scales the mean to unit length.
 _TABLE_OPERATORS = {"Cast", "Clip", "Div", "Expand", "Gather", "Mul", "ReduceL2", "ReduceSum", "Shape", "Unsqueeze"}
 
@@ -45,7 +45,7 @@ class NativeModel(NamedTuple):
     dim: int
     threads: int
     instruction_set: str
-    """One of _kernels.bert_variants()."""
+    """One of _kernels.encoder_instruction_sets()."""
 
 
 class _NotCoveredError(Exception):
@@ -119,7 +119,7 @@ def load_native(
         )
     except (_NotCoveredError, KeyError):
         return None
-    return NativeModel(bert, dim, threads, instruction_set or _kernels.bert_variants()[-1])
+    return NativeModel(bert, dim, threads, instruction_set or _kernels.encoder_instruction_sets()[-1])
 
 
 def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: bool = False) -> NDArray[np.float32]:
@@ -147,28 +147,28 @@ def _build_table(graph: OnnxFile, pooling: str) -> tuple[Any, int]:
     if pooling != "mean" or {node.operator for node in graph.nodes} != _TABLE_OPERATORS or len(tables) != 2:
         raise _NotCoveredError
     name = tables[0].removesuffix("/int8")
-    words_VD: Any = graph.weights[f"{name}/int8"].copy()
-    dim = words_VD.shape[1]
-    if words_VD.dtype != np.int8 or dim % _TABLE_WIDTH:
+    embeddings_VD: Any = graph.weights[f"{name}/int8"].copy()
+    dim = embeddings_VD.shape[1]
+    if embeddings_VD.dtype != np.int8 or dim % _TABLE_WIDTH:
         raise _NotCoveredError
     none = np.empty(0, dtype=np.float32)
     scales = _floats(graph.weights, f"{name}/scale").ravel()
-    return _kernels.Bert(words_VD, scales, none.reshape(0, dim), none, none, 1, 0.0, pooling), dim
+    return _kernels.Bert(embeddings_VD, scales, none.reshape(0, dim), none, none, 1, 0.0, pooling), dim
 
 
 def _build(graph: OnnxFile, heads: int, epsilon: float, pooling: str) -> tuple[Any, int]:
     weights = graph.weights
     prefix = _only_prefix(weights)
     embeddings = f"{prefix}embeddings."
-    words_VD: Any = weights[f"{embeddings}word_embeddings.weight/int8"].copy()
+    embeddings_VD: Any = weights[f"{embeddings}word_embeddings.weight/int8"].copy()
     positions_PD = _floats(weights, f"{embeddings}position_embeddings.weight")
     if f"{embeddings}token_type_embeddings.weight" in weights:
         positions_PD = positions_PD + _floats(weights, f"{embeddings}token_type_embeddings.weight")[0]
-    dim = words_VD.shape[1]
+    dim = embeddings_VD.shape[1]
     if dim % _WIDTH or dim % (heads * _HEAD_WIDTH):
         raise _NotCoveredError
     bert = _kernels.Bert(
-        words_VD,
+        embeddings_VD,
         _floats(weights, f"{embeddings}word_embeddings.weight/scale").ravel(),
         positions_PD,
         _floats(weights, f"{embeddings}LayerNorm.weight"),
@@ -234,9 +234,9 @@ def _linear(weights: Mapping[str, NDArray[np.generic]], product: Node, bias_name
     bias_N = _floats(weights, bias_name)
     if f"{name}/undo_shift" in weights:
         bias_N = bias_N + _floats(weights, f"{name}/undo_shift")
-    steps_KN: Any = weights[matrix]
-    level_K = _floats(weights, f"{rows.removesuffix('/uint8')}/level")
-    return steps_KN, _floats(weights, f"{name}/scale").ravel(), bias_N, level_K, zero == _RAISED
+    codes_KN: Any = weights[matrix]
+    smoothing_K = _floats(weights, f"{rows.removesuffix('/uint8')}/level")
+    return codes_KN, _floats(weights, f"{name}/scale").ravel(), bias_N, smoothing_K, zero == _SHIFTED
 
 
 def _floats(weights: Mapping[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.graphs.calibrate import level_channels, measure_channel_maxima
 from export.graphs.quantize import (
-    GELU_MINIMUM,
+    GELU_SHIFT,
     MINIMUM_TABLE_ROWS,
     _quantize_symmetrically,
     _quantize_without_saturation,
@@ -134,7 +134,7 @@ def test_gelu_is_never_below_its_minimum() -> None:
     from math import erf, sqrt
 
     lowest = min(x * (erf(x / sqrt(2)) + 1) / 2 for x in np.linspace(-2, 0, 20_001))
-    assert -GELU_MINIMUM < lowest < -GELU_MINIMUM + 1e-4
+    assert -GELU_SHIFT < lowest < -GELU_SHIFT + 1e-4
 
 
 matrices = arrays(

@@ -39,11 +39,11 @@ std::vector<int8_t> random_bytes(size_t count) {
     return values;
 }
 
-gte::Linear random_linear(size_t inputs, size_t outputs, bool raised) {
+gte::Linear random_linear(size_t inputs, size_t outputs, bool shifted) {
     const auto weights = random_bytes(inputs * outputs);
     const auto scales = random_floats(outputs, 0.0003f, 0.0008f), bias = random_floats(outputs, 0.1f);
-    const auto level = random_floats(inputs, 0.4f, 1.0f);
-    return gte::make_linear(weights.data(), scales.data(), bias.data(), level.data(), inputs, outputs, raised);
+    const auto smoothing = random_floats(inputs, 0.4f, 1.0f);
+    return gte::make_linear(weights.data(), scales.data(), bias.data(), smoothing.data(), inputs, outputs, shifted);
 }
 
 gte::Norm random_norm() {
@@ -70,9 +70,9 @@ int main() {
     encoder.vocabulary = vocabulary;
     encoder.position_count = positions;
     encoder.epsilon = 1e-12f;
-    const auto words = random_bytes(vocabulary * hidden);
-    encoder.words = words.data();
-    encoder.word_scales = random_floats(vocabulary, 0.0002f, 0.0005f);
+    const auto token_embeddings = random_bytes(vocabulary * hidden);
+    encoder.token_embeddings = token_embeddings.data();
+    encoder.token_scales = random_floats(vocabulary, 0.0002f, 0.0005f);
     encoder.positions = random_floats(positions * hidden, 0.05f);
     encoder.embedding_norm = random_norm();
     for (int i = 0; i < 3; ++i) {
@@ -97,8 +97,8 @@ int main() {
     gte::Encoder table;
     table.hidden = hidden;
     table.vocabulary = vocabulary;
-    table.words = encoder.words;
-    table.word_scales = encoder.word_scales;
+    table.token_embeddings = encoder.token_embeddings;
+    table.token_scales = encoder.token_scales;
     const struct {
         const char* name;
         const gte::Encoder& encoder;
@@ -112,12 +112,12 @@ int main() {
     };
     bool all_equal = true;
     for (const auto& [name, run, output, rows, expected] : cases) {
-        for (const gte::BertVariant& variant : gte::bert_variants()) {
+        for (const gte::EncoderKernels& kernels : gte::available_encoders()) {
             for (const size_t threads : {1, 2, 3}) {
                 std::vector<float> out(rows * hidden);
-                gte::encode(run, variant, token_ids.data(), starts.data(), texts, 50 * threads, threads, output, out.data());
+                gte::encode(run, kernels, token_ids.data(), starts.data(), texts, 50 * threads, threads, output, out.data());
                 const bool equal = checksum(out) == expected;
-                std::printf("%s, %s, %zu threads: %s %llx\n", name, variant.name, threads, equal ? "equal" : "DIFFERENT",
+                std::printf("%s, %s, %zu threads: %s %llx\n", name, kernels.name, threads, equal ? "equal" : "DIFFERENT",
                             static_cast<unsigned long long>(checksum(out)));
                 all_equal = all_equal && equal;
             }

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 
-VARIANTS = _kernels.variants()
+INSTRUCTION_SETS = _kernels.search_instruction_sets()
 SMALL_TYPES = ["float16", "int8", "binary"]
 DIMS = [1, 7, 8, 31, 32, 33, 129, 384, 1000, 2049]
 
@@ -70,16 +70,16 @@ def test_halves_are_rounded_as_ieee_says() -> None:
     assert (_kernels.encode(pairs, "float16")[0].view(np.float16) == unit.astype(np.float16)).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 @pytest.mark.parametrize("dtype", SMALL_TYPES)
 @pytest.mark.parametrize("dim", DIMS)
-def test_scores_are_the_cosines_of_what_is_stored(variant: str, dtype: str, dim: int) -> None:
+def test_scores_are_the_cosines_of_what_is_stored(instruction_set: str, dtype: str, dim: int) -> None:
     queries, vectors = random_vectors(1, 14, dim), random_vectors(2, 401, dim)
     encoded = _kernels.encode(vectors, dtype)
     query_values = queries.astype(np.float64) if dtype == "float16" else stored_values(queries, dtype)
     cosines = unit_rows(query_values) @ unit_rows(stored_values(vectors, dtype)).T
     for k in (1, 10, 401):
-        scores, indices, bad_row = search(queries, encoded, k, dtype, threads=2, variant=variant)
+        scores, indices, bad_row = search(queries, encoded, k, dtype, threads=2, instruction_set=instruction_set)
         assert bad_row == -1
         np.testing.assert_allclose(scores, -np.sort(-cosines, axis=1)[:, :k], atol=2e-6)
         np.testing.assert_allclose(np.take_along_axis(cosines, indices, axis=1), scores, atol=2e-6)
@@ -93,37 +93,41 @@ def test_scores_are_the_cosines_of_what_is_stored(variant: str, dtype: str, dim:
 def test_every_instruction_set_gives_the_same_bits(dtype: str, dim: int) -> None:
     queries, vectors = random_vectors(3, 29, dim), random_vectors(4, 1000, dim)
     encoded = _kernels.encode(vectors, dtype)
-    results = [search(queries, encoded, 1000, dtype, variant=variant) for variant in VARIANTS]
+    results = [
+        search(queries, encoded, 1000, dtype, instruction_set=instruction_set) for instruction_set in INSTRUCTION_SETS
+    ]
     for scores, indices, _ in results[1:]:
         assert scores.tobytes() == results[0][0].tobytes()
         assert indices.tobytes() == results[0][1].tobytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_int8_sums_do_not_saturate(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_int8_sums_do_not_saturate(instruction_set: str) -> None:
     """All codes at their ends: where 16-bit intermediate sums would clip, and dimensions that need the 32nd bit."""
     for dim in (4, 64, 4096, _kernels.MAX_DIM):
         vectors = np.ones((3, dim), np.float32)
         vectors[1] = -1
         vectors[2, ::2] = -1
-        scores, indices, _ = search(vectors, _kernels.encode(vectors, "int8"), 3, "int8", variant=variant)
+        scores, indices, _ = search(
+            vectors, _kernels.encode(vectors, "int8"), 3, "int8", instruction_set=instruction_set
+        )
         assert indices.tolist() == [[0, 2, 1], [1, 2, 0], [2, 0, 1]]
         np.testing.assert_allclose(scores, [[1, 0, -1], [1, 0, -1], [1, 0, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 @pytest.mark.parametrize("dtype", SMALL_TYPES)
-def test_place_batch_threads_and_selection_leave_a_score_alone(variant: str, dtype: str) -> None:
+def test_place_batch_threads_and_selection_leave_a_score_alone(instruction_set: str, dtype: str) -> None:
     queries, vectors = random_vectors(5, 300, 72), np.tile(random_vectors(6, 700, 72), (4, 1))
     rows, scales = _kernels.encode(vectors, dtype)
-    scores, indices, _ = search(queries, (rows, scales), 50, dtype, threads=3, variant=variant)
+    scores, indices, _ = search(queries, (rows, scales), 50, dtype, threads=3, instruction_set=instruction_set)
     for query in (0, 13, 263, 264, 299):
-        alone = search(queries[query : query + 1], (rows, scales), 50, dtype, variant=variant)
+        alone = search(queries[query : query + 1], (rows, scales), 50, dtype, instruction_set=instruction_set)
         assert alone[0].tobytes() == scores[query].tobytes()
         assert alone[1].tobytes() == indices[query].tobytes()
     selected = np.arange(5, 2800, 7, dtype=np.uint32)
-    some = search(queries, (rows, scales), 50, dtype, selected=selected, threads=2, variant=variant)
-    copied = search(queries, (rows[selected], scales[selected]), 50, dtype, variant=variant)
+    some = search(queries, (rows, scales), 50, dtype, selected=selected, threads=2, instruction_set=instruction_set)
+    copied = search(queries, (rows[selected], scales[selected]), 50, dtype, instruction_set=instruction_set)
     assert some[0].tobytes() == copied[0].tobytes()
     assert some[1].tolist() == selected[copied[1]].tolist()
     # Four copies of every row: they tie, in order.
@@ -131,29 +135,29 @@ def test_place_batch_threads_and_selection_leave_a_score_alone(variant: str, dty
     assert (np.diff(indices[:, 0:4], axis=1) > 0).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 @pytest.mark.parametrize("dtype", SMALL_TYPES)
-def test_zeros_score_zero(variant: str, dtype: str) -> None:
+def test_zeros_score_zero(instruction_set: str, dtype: str) -> None:
     vectors = random_vectors(7, 66, 40)
     vectors[[0, 65]] = 0
     encoded = _kernels.encode(vectors, dtype)
-    scores, indices, bad_row = search(vectors[:2], encoded, 66, dtype, variant=variant)
+    scores, indices, bad_row = search(vectors[:2], encoded, 66, dtype, instruction_set=instruction_set)
     assert bad_row == -1
     assert scores[0].tolist() == [0.0] * 66
     assert indices[0].tolist() == list(range(66))
     assert scores[1, np.isin(indices[1], [0, 65])].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_candidates_are_searched_per_query(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_candidates_are_searched_per_query(instruction_set: str) -> None:
     queries, vectors = random_vectors(8, 21, 50), random_vectors(9, 500, 50)
     generator = np.random.default_rng(10)
     candidates = np.stack([np.sort(generator.choice(500, 60, replace=False)) for _ in range(21)]).astype(np.uint32)
     rows = vectors.view(np.uint8)
-    scores, indices, _ = _kernels.search_candidates(queries, rows, 5, "float32", candidates, 3, variant)
+    scores, indices, _ = _kernels.search_candidates(queries, rows, 5, "float32", candidates, 3, instruction_set)
     for query in range(21):
         expected = _kernels.search(
-            queries[query : query + 1], rows, 5, selected=candidates[query].copy(), variant=variant
+            queries[query : query + 1], rows, 5, selected=candidates[query].copy(), instruction_set=instruction_set
         )
         assert scores[query].tobytes() == expected[0].tobytes()
         assert indices[query].tobytes() == expected[1].tobytes()

@@ -35,11 +35,11 @@ def gte_mini() -> Embedder:
     return Embedder("gte-mini")
 
 
-def open_variant(variant: str, threads: int = 1, name: str = "gte-mini") -> tuple[native.NativeModel, Any]:
+def open_on(instruction_set: str, threads: int = 1, name: str = "gte-mini") -> tuple[native.NativeModel, Any]:
     directory = bundled_model_path(name)
     pooling = read_model_dir(directory).pooling
     config = json.loads((directory / "config.json").read_text())
-    model = native.load_native(directory / "onnx/model_quantized.onnx", config, pooling, threads, variant)
+    model = native.load_native(directory / "onnx/model_quantized.onnx", config, pooling, threads, instruction_set)
     assert model is not None
     return model, tokens.load_tokenizer(directory / "tokenizer.json")
 
@@ -68,17 +68,17 @@ def test_a_text_has_the_same_bits_in_any_batch_order_and_thread_count(name: str,
 
 
 @pytest.mark.parametrize("name", ["gte-mini", "gte-nano"])
-@pytest.mark.parametrize("variant", _kernels.bert_variants())
-def test_every_instruction_set_gives_the_same_bits(name: str, variant: str) -> None:
-    fastest, tokenizer = open_variant("", name=name)
-    forced, _ = open_variant(variant, threads=2, name=name)
-    texts = random_texts(12, seed=3, most_words=40) + ["word " * 200] * (variant != "scalar")
+@pytest.mark.parametrize("instruction_set", _kernels.encoder_instruction_sets())
+def test_every_instruction_set_gives_the_same_bits(name: str, instruction_set: str) -> None:
+    fastest, tokenizer = open_on("", name=name)
+    forced, _ = open_on(instruction_set, threads=2, name=name)
+    texts = random_texts(12, seed=3, most_words=40) + ["word " * 200] * (instruction_set != "scalar")
     ids = tokens.tokenize(tokenizer, texts, 512).ids
     np.testing.assert_array_equal(native.run_native(forced, ids), native.run_native(fastest, ids))
 
 
 def test_the_mean_of_the_token_states_is_the_vector() -> None:
-    model, tokenizer = open_variant("")
+    model, tokenizer = open_on("")
     ids = tokens.tokenize(tokenizer, random_texts(20, seed=8), 512).ids
     vectors = native.run_native(model, ids)
     states = np.split(native.run_native(model, ids, token_states=True), np.cumsum([len(row) for row in ids])[:-1])
@@ -93,8 +93,8 @@ def test_the_table_is_a_mean_of_rows() -> None:
 
 
 @pytest.mark.parametrize("width", [16, 48, 304])
-@pytest.mark.parametrize("variant", _kernels.bert_variants())
-def test_a_table_of_any_multiple_of_16_is_the_mean_of_its_rows(variant: str, width: int) -> None:
+@pytest.mark.parametrize("instruction_set", _kernels.encoder_instruction_sets())
+def test_a_table_of_any_multiple_of_16_is_the_mean_of_its_rows(instruction_set: str, width: int) -> None:
     random_numbers = np.random.default_rng(width)
     words_VD = random_numbers.integers(-127, 128, (50, width), dtype=np.int8)
     scales_V = random_numbers.uniform(0.1, 2, 50).astype(np.float32)
@@ -102,7 +102,7 @@ def test_a_table_of_any_multiple_of_16_is_the_mean_of_its_rows(variant: str, wid
     table = _kernels.Bert(words_VD, scales_V, none.reshape(0, width), none, none, 1, 0.0, "mean")
     ids = random_numbers.integers(0, 50, 40, dtype=np.int32)
     vectors_ND = np.empty((3, width), dtype=np.float32)
-    table.encode(ids, np.array([0, 1, 20, 40]), vectors_ND, 256, 1, variant, False)
+    table.encode(ids, np.array([0, 1, 20, 40]), vectors_ND, 256, 1, instruction_set, False)
     rows_TD = (words_VD * scales_V[:, None].astype(np.float64))[ids]
     means_ND = np.array([rows_TD[first:last].mean(axis=0) for first, last in ((0, 1), (1, 20), (20, 40))])
     expected_ND = means_ND / np.linalg.norm(means_ND, axis=1, keepdims=True)

@@ -8,7 +8,7 @@
 namespace gte {
 namespace {
 
-// rows of scores (R, key_stride) = queries (R, head) times keys, which lie transposed (head, key_stride).
+// scores (R, key_stride) = queries (R, head) times keys, which are transposed: (head, key_stride).
 template <size_t R>
 GTE_INLINE void score_rows(const float* queries, size_t query_stride, const float* keys, size_t key_stride, size_t head,
                            float scale, float* scores) {
@@ -32,7 +32,7 @@ GTE_INLINE void score_rows(const float* queries, size_t query_stride, const floa
     }
 }
 
-// Turns a row of scores into weights whose sum is the result; what is beyond `count` becomes 0.
+// Replaces a row of scores by their exponentials and returns the sum. Values beyond `count` become 0.
 float exponentiate_row(float* scores, size_t count, size_t stride) {
     for (size_t i = count; i < stride; ++i) {
         scores[i] = -3e38f;

@@ -10,11 +10,11 @@ void look_up(const Encoder& encoder, const int32_t* token_ids, const int64_t* st
     const size_t hidden = encoder.hidden;
     for (size_t text = 0; text < text_count; ++text) {
         for (int64_t token = starts[text]; token < starts[text + 1]; ++token) {
-            const size_t word = static_cast<size_t>(token_ids[token]), position = static_cast<size_t>(token - starts[text]);
-            const Floats scale = set(encoder.word_scales[word]);
+            const size_t id = static_cast<size_t>(token_ids[token]), position = static_cast<size_t>(token - starts[text]);
+            const Floats scale = set(encoder.token_scales[id]);
             float* row = hidden_rows + static_cast<size_t>(token - starts[0]) * hidden;
             for (size_t i = 0; i < hidden; i += lanes) {
-                store(row + i, fma(load_int8(encoder.words + word * hidden + i), scale,
+                store(row + i, fma(load_int8(encoder.token_embeddings + id * hidden + i), scale,
                                    load(encoder.positions.data() + position * hidden + i)));
             }
         }

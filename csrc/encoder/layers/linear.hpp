@@ -7,42 +7,42 @@
 namespace gte {
 namespace {
 
-// What is added to the steps as they are stored: VNNI wants them unsigned.
+// What is added to the codes before they are stored, because VNNI multiplies unsigned codes.
 int zero_of(const Linear& linear) {
-    return (linear.raised ? 0 : 128) - activation_bias;
+    return (linear.shifted ? 0 : 128) - activation_bias;
 }
 
-// One scale a row, so that no other row has a say in it. `values` (row_count, linear.input_count) are left as they are.
-void quantize_rows(const float* values, size_t row_count, const Linear& linear, uint8_t* steps, float* row_scales) {
+// values (row_count, linear.input_count) to codes, with one scale for each row, so that no other row affects it.
+void quantize_rows(const float* values, size_t row_count, const Linear& linear, uint8_t* codes, float* row_scales) {
     const size_t width = linear.input_count;
-    const float* level = linear.level.data();
-    const float step_count = linear.raised ? 255.0f : 127.0f;
+    const float* smoothing = linear.smoothing.data();
+    const float largest_code = linear.shifted ? 255.0f : 127.0f;
     const int zero = zero_of(linear);
-    const Floats lift = set(linear.raised ? gelu_minimum : 0.0f);
+    const Floats shift = set(linear.shifted ? static_cast<float>(gelu_shift) : 0.0f);
     for (size_t row = 0; row < row_count; ++row) {
         const float* in = values + row * width;
         Floats magnitude = zero_floats();
         for (size_t i = 0; i < width; i += lanes) {
-            magnitude = max(magnitude, absolute(mul(add(load(in + i), lift), load(level + i))));
+            magnitude = max(magnitude, absolute(mul(add(load(in + i), shift), load(smoothing + i))));
         }
-        const float scale = std::fmax(largest_lane(magnitude) / step_count, 1e-12f);
+        const float scale = std::fmax(largest_lane(magnitude) / largest_code, 1e-12f);
         const Floats per_scale = set(1.0f / scale);
         row_scales[row] = scale;
         for (size_t i = 0; i < width; i += lanes) {
-            store_uint8(steps + row * width + i, mul(mul(add(load(in + i), lift), load(level + i)), per_scale), zero);
+            store_uint8(codes + row * width + i, mul(mul(add(load(in + i), shift), load(smoothing + i)), per_scale), zero);
         }
     }
 }
 
 enum class Then { nothing, gelu };
 
-// Of the R rows the first `row_count` are finished and stored.
+// Stores the first `row_count` of the R rows.
 template <size_t R, Then then>
-GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* steps, const float* row_scales, size_t row_count, size_t column,
+GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, size_t column,
                             const int32_t* start, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     alignas(64) int32_t sums[R * tile_columns * lanes];
-    dot_tile<R>(steps, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs, start, sums);
+    dot_tile<R>(codes, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs, start, sums);
     GTE_UNROLL
     for (size_t c = 0; c < tile_columns; ++c) {
         const Floats scale = load(linear.scales.data() + column + c * lanes);
@@ -58,26 +58,26 @@ GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* steps, const fl
     }
 }
 
-// out (row_count, output_count) = steps (row_count, input_count) through the layer. Columns outside: their weights stay in the
-// first cache while the rows pass.
+// out (row_count, output_count) from codes (row_count, input_count). The outer loop runs over columns, so that their weights stay
+// in the first-level cache while all rows pass.
 template <Then then>
-void apply_linear(const Linear& linear, const uint8_t* steps, const float* row_scales, size_t row_count, float* out) {
+void apply_linear(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     const int zero = zero_of(linear);
     for (size_t column = 0; column < outputs; column += tile_columns * lanes) {
-        // Takes away what the offset of the steps adds to every sum.
+        // Subtracts what the offset of the codes adds to every sum.
         alignas(64) int32_t start[tile_columns * lanes];
         for (size_t i = 0; i < tile_columns * lanes; ++i) {
             start[i] = -zero * linear.weight_sums[column + i];
         }
         size_t row = 0;
         for (; row + tile_rows <= row_count; row += tile_rows) {
-            linear_tile<tile_rows, then>(linear, steps + row * inputs, row_scales + row, tile_rows, column, start,
+            linear_tile<tile_rows, then>(linear, codes + row * inputs, row_scales + row, tile_rows, column, start,
                                          out + row * outputs);
         }
         for (; row < row_count; row += last_rows) {
             const size_t count = last_rows < row_count - row ? last_rows : row_count - row;
-            linear_tile<last_rows, then>(linear, steps + row * inputs, row_scales + row, count, column, start,
+            linear_tile<last_rows, then>(linear, codes + row * inputs, row_scales + row, count, column, start,
                                          out + row * outputs);
         }
     }

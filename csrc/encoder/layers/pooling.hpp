@@ -36,8 +36,8 @@ struct RowSums {
     }
 };
 
-// The same of the words of a table.
-struct WordSums {
+// Sums of the token embeddings of a text.
+struct EmbeddingSums {
     const Encoder& encoder;
     const int32_t* token_ids;
     size_t count;
@@ -45,8 +45,8 @@ struct WordSums {
     GTE_INLINE Floats operator()(size_t i) const {
         Floats sum = zero_floats();
         for (size_t token = 0; token < count; ++token) {
-            const size_t word = static_cast<size_t>(token_ids[token]);
-            sum = fma(load_int8(encoder.words + word * encoder.hidden + i), set(encoder.word_scales[word]), sum);
+            const size_t id = static_cast<size_t>(token_ids[token]);
+            sum = fma(load_int8(encoder.token_embeddings + id * encoder.hidden + i), set(encoder.token_scales[id]), sum);
         }
         return sum;
     }

@@ -26,12 +26,12 @@ using SumOfSquares = void (*)(const float* panel, size_t dim, float* sums);
 using DotWords = void (*)(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,
                           int32_t* dots);
 
-#define GTE_DECLARE_DOTS(isa)                                                                                         \
-    void sum_of_squares_##isa(const float* panel, size_t dim, float* sums);                                           \
-    void dot_float_##isa(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);      \
-    void dot_int8_##isa(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,        \
+#define GTE_DECLARE_DOTS(instruction_set)                                                                                         \
+    void sum_of_squares_##instruction_set(const float* panel, size_t dim, float* sums);                                           \
+    void dot_float_##instruction_set(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);      \
+    void dot_int8_##instruction_set(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,        \
                         int32_t* dots);                                                                               \
-    void dot_binary_##isa(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,      \
+    void dot_binary_##instruction_set(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,      \
                           int32_t* dots);
 
 GTE_DECLARE_DOTS(scalar)

@@ -16,8 +16,8 @@ Kernels scalar_kernels() {
     kernels.dot_float = dot_float_scalar;
     kernels.dot_int8 = dot_int8_scalar;
     kernels.dot_binary = dot_binary_scalar;
-    kernels.finish_float = finish_float_scalar;
-    kernels.finish_int = finish_int_scalar;
+    kernels.score_float = score_float_scalar;
+    kernels.score_int = score_int_scalar;
     return kernels;
 }
 
@@ -32,8 +32,8 @@ Kernels avx2_kernels() {
     kernels.dot_float = dot_float_avx2;
     kernels.dot_int8 = dot_int8_avx2;
     kernels.dot_binary = dot_binary_avx2;
-    kernels.finish_float = finish_float_avx2;
-    kernels.finish_int = finish_int_avx2;
+    kernels.score_float = score_float_avx2;
+    kernels.score_int = score_int_avx2;
     return kernels;
 }
 
@@ -44,8 +44,8 @@ Kernels avx512_kernels() {
     kernels.widen_halves = widen_halves_avx512;
     kernels.sum_of_squares = sum_of_squares_avx512;
     kernels.dot_float = dot_float_avx512;
-    kernels.finish_float = finish_float_avx512;
-    kernels.finish_int = finish_int_avx512;
+    kernels.score_float = score_float_avx512;
+    kernels.score_int = score_int_avx512;
     kernels.one_query_float = one_query_float_avx512;
     kernels.one_query_half = one_query_half_avx512;
     return kernels;

@@ -20,8 +20,8 @@ struct Kernels {
     DotWords dot_int8 = nullptr;
     int int8_row_offset = 0;
     DotWords dot_binary = nullptr;
-    FinishFloat finish_float = nullptr;
-    FinishInt finish_int = nullptr;
+    ScoreFloat score_float = nullptr;
+    ScoreInt score_int = nullptr;
     // nullptr where packing a panel for one query costs no more.
     OneQueryFloat one_query_float = nullptr;
     OneQueryFloat one_query_half = nullptr;

@@ -7,13 +7,13 @@
 
 namespace gte {
 
-// The words beyond a row's end are read as zero: they add nothing to any of these sums. Integers are added up row by row and
-// turned once at the end, which their sums allow; floats keep the order of panel.hpp, in which every word is turned.
+// Words beyond a row's end are read as zero, which adds nothing to any of these sums. Integers are summed row by row and
+// transposed once at the end; floats keep the order of panel.hpp, so every word is transposed.
 
 namespace {
 
-// Calls the panel that comes next into the cache, 16 lines at a time: line by line where its rows lie one after the
-// other, which memory answers faster than a line of each of 32 rows in turn.
+// Prefetches the next panel, 16 cache lines at a time. Where its rows are adjacent it goes line by line, which memory answers
+// faster than one line of each of 32 rows.
 class NextPanel {
   public:
     NextPanel(const char* const* rows, size_t word_count)
@@ -21,8 +21,8 @@ class NextPanel {
           line_(rows[0]),
           adjacent_(rows[panel_rows - 1] - rows[0] == static_cast<ptrdiff_t>((panel_rows - 1) * word_count * 4)) {}
 
-    // Of rows that lie elsewhere, the place of this word in 16 of them.
-    GTE_INLINE void call_lines(size_t first_row, size_t word) {
+    // For rows that are not adjacent: this word of 16 rows from first_row on.
+    GTE_INLINE void prefetch_lines(size_t first_row, size_t word) {
         if (adjacent_) {
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i, line_ += 64) {
@@ -54,8 +54,8 @@ GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char*
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             __m512i column[16];
-            next.call_lines(16 * half, word);
-            turn_16_rows(rows + 16 * half, word * 4, left, column);
+            next.prefetch_lines(16 * half, word);
+            transpose_16_rows(rows + 16 * half, word * 4, left, column);
 #pragma GCC unroll 16
             for (size_t i = 0; i < 16; ++i) {
 #pragma GCC unroll 2
@@ -76,7 +76,7 @@ GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char*
     _mm512_storeu_ps(squares + 16, square_f32x16[1]);
 }
 
-// Lane i of the result is the sum of all lanes of sums[i]: 30 shuffles, where turning every block of words takes 64.
+// Lane i of the result is the sum of all lanes of sums[i]: 30 shuffles, where transposing every block of words takes 64.
 GTE_AVX512VNNI GTE_INLINE __m512i sum_each_of_16(const __m512i* sums) {
     __m512i pairs[8], fours[4], halves[2];
 #pragma GCC unroll 8

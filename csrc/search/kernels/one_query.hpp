@@ -1,4 +1,4 @@
-// A panel of rows against one query, where memory is the limit: the panel is turned and used in registers, not stored.
+// A panel of rows against one query, where memory is the limit: the panel is transposed and used in registers, not stored.
 // The sums are the same as those of panel.hpp and dot.hpp; those of floats are also in the same order.
 #pragma once
 

@@ -111,7 +111,7 @@ GTE_AVX512 void pack_panel_avx512(const char* const* rows, const char* const* ne
                 _mm_prefetch(next_rows[i] + offset, _MM_HINT_T0);
             }
             __m512i column[16];
-            turn_16_rows(rows + first, offset, left, column);
+            transpose_16_rows(rows + first, offset, left, column);
             uint32_t* out = panel + word * panel_rows + first;
             if (left == 16) {
                 for (int i = 0; i < 16; ++i) {

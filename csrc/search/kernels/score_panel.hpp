@@ -11,17 +11,17 @@ namespace gte {
 // dots, scales, scores: [panel_rows]; scores may be dots. Each product is rounded in this order in every instruction set.
 // Returns a bit for each row whose score is above the threshold.
 // score = dot * scale
-using FinishFloat = uint32_t (*)(const float* dots, const float* scales, float threshold, float* scores);
+using ScoreFloat = uint32_t (*)(const float* dots, const float* scales, float threshold, float* scores);
 // score = (dot * scale) * query_scale
-using FinishInt = uint32_t (*)(const int32_t* dots, const float* scales, float query_scale, float threshold,
+using ScoreInt = uint32_t (*)(const int32_t* dots, const float* scales, float query_scale, float threshold,
                                float* scores);
 
-uint32_t finish_float_scalar(const float* dots, const float* scales, float threshold, float* scores);
-uint32_t finish_float_avx2(const float* dots, const float* scales, float threshold, float* scores);
-uint32_t finish_float_avx512(const float* dots, const float* scales, float threshold, float* scores);
+uint32_t score_float_scalar(const float* dots, const float* scales, float threshold, float* scores);
+uint32_t score_float_avx2(const float* dots, const float* scales, float threshold, float* scores);
+uint32_t score_float_avx512(const float* dots, const float* scales, float threshold, float* scores);
 
-uint32_t finish_int_scalar(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
-uint32_t finish_int_avx2(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
-uint32_t finish_int_avx512(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
+uint32_t score_int_scalar(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
+uint32_t score_int_avx2(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
+uint32_t score_int_avx512(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
 
 }  // namespace gte

@@ -24,7 +24,7 @@ def test_properties(gte_mini: Embedder) -> None:
     assert gte_mini.max_tokens == read_model_dir(bundled_model_path("gte-mini")).max_tokens
     report = gte_mini.report()
     assert (report.engine, report.device, report.variant) == (gte_mini.engine, gte_mini.device, gte_mini.variant)
-    assert report.instruction_set == _kernels.bert_variants()[-1]
+    assert report.instruction_set == _kernels.encoder_instruction_sets()[-1]
     assert str(report.graph).endswith("models/gte-mini/onnx/model_quantized.onnx")
     assert report.golden is not None
     assert (report.golden.text_count > 0, report.golden.made_by) == (True, ARITHMETIC)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 
-VARIANTS = _kernels.variants()
-FUSED = [name for name in VARIANTS if name != "scalar"]
+INSTRUCTION_SETS = _kernels.search_instruction_sets()
+FUSED = [name for name in INSTRUCTION_SETS if name != "scalar"]
 
 
 def random_vectors(seed: int, count: int, dim: int) -> NDArray[np.float32]:
@@ -31,21 +31,21 @@ def reference_cosines(queries: NDArray[np.float32], documents: NDArray[np.float3
 
 
 def test_the_scalar_kernels_are_always_there_and_an_unknown_name_is_refused() -> None:
-    assert VARIANTS[0] == "scalar"
+    assert INSTRUCTION_SETS[0] == "scalar"
     vectors = np.ones((1, 1), np.float32)
     with pytest.raises(ValueError, match="no kernels called sse9"):
-        search(vectors, vectors, 1, variant="sse9")
+        search(vectors, vectors, 1, instruction_set="sse9")
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 @pytest.mark.parametrize("dim", [1, 7, 8, 31, 384, 1000])
 @pytest.mark.parametrize("row_count", [1, 17, 10_007])
-def test_scores_and_ranks_equal_float64(variant: str, dim: int, row_count: int) -> None:
+def test_scores_and_ranks_equal_float64(instruction_set: str, dim: int, row_count: int) -> None:
     queries, documents = random_vectors(1, 13, dim), random_vectors(2, row_count, dim)
     cosines = reference_cosines(queries, documents)
     sorted_cosines = -np.sort(-cosines, axis=1)
     for k in {1, min(10, row_count), row_count}:
-        scores, indices, bad_row = search(queries, documents, k, threads=2, variant=variant)
+        scores, indices, bad_row = search(queries, documents, k, threads=2, instruction_set=instruction_set)
         assert bad_row == -1
         assert scores.shape == indices.shape == (13, k)
         np.testing.assert_allclose(scores, sorted_cosines[:, :k], atol=2e-6)
@@ -56,69 +56,73 @@ def test_scores_and_ranks_equal_float64(variant: str, dim: int, row_count: int) 
 @pytest.mark.parametrize("dim", [1, 7, 31, 384, 1000])
 def test_instruction_sets_with_fused_multiply_add_agree_to_the_bit(dim: int) -> None:
     queries, documents = random_vectors(3, 13, dim), random_vectors(4, 1009, dim)
-    results = [search(queries, documents, 1009, variant=variant) for variant in FUSED]
+    results = [search(queries, documents, 1009, instruction_set=instruction_set) for instruction_set in FUSED]
     for scores, indices, _ in results[1:]:
         assert scores.tobytes() == results[0][0].tobytes()
         assert indices.tobytes() == results[0][1].tobytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_score_depends_on_its_row_and_query_only(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_a_score_depends_on_its_row_and_query_only(instruction_set: str) -> None:
     """Neither on the other queries, nor on the place among the rows, nor on the threads."""
     queries, documents = random_vectors(5, 27, 100), random_vectors(6, 333, 100)
-    scores, indices, _ = search(queries, documents, 333, threads=1, variant=variant)
+    scores, indices, _ = search(queries, documents, 333, threads=1, instruction_set=instruction_set)
     by_row = np.take_along_axis(scores, np.argsort(indices, axis=1), axis=1)
     for query in (0, 11, 12, 26):
-        alone, order, _ = search(queries[query : query + 1], documents, 333, variant=variant)
+        alone, order, _ = search(queries[query : query + 1], documents, 333, instruction_set=instruction_set)
         assert alone.tobytes() == scores[query].tobytes()
         assert order.tobytes() == indices[query].tobytes()
     for row in (0, 31, 32, 332):
-        one = search(queries, documents[row : row + 1], 1, variant=variant)[0]
+        one = search(queries, documents[row : row + 1], 1, instruction_set=instruction_set)[0]
         assert one[:, 0].tobytes() == by_row[:, row].tobytes()
-    many_threads = search(np.tile(queries, (8, 1)), np.tile(documents, (9, 1)), 7, threads=5, variant=variant)
-    one_thread = search(np.tile(queries, (8, 1)), np.tile(documents, (9, 1)), 7, threads=1, variant=variant)
+    many_threads = search(
+        np.tile(queries, (8, 1)), np.tile(documents, (9, 1)), 7, threads=5, instruction_set=instruction_set
+    )
+    one_thread = search(
+        np.tile(queries, (8, 1)), np.tile(documents, (9, 1)), 7, threads=1, instruction_set=instruction_set
+    )
     assert many_threads[0].tobytes() == one_thread[0].tobytes()
     assert many_threads[1].tobytes() == one_thread[1].tobytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_equal_rows_tie_and_the_lower_index_wins(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_equal_rows_tie_and_the_lower_index_wins(instruction_set: str) -> None:
     queries = random_vectors(7, 14, 19)
     documents = np.tile(random_vectors(8, 3, 19), (500, 1))
-    scores, indices, _ = search(queries, documents, 1500, threads=3, variant=variant)
+    scores, indices, _ = search(queries, documents, 1500, threads=3, instruction_set=instruction_set)
     for query in range(14):
         assert len(set(scores[query].tolist())) == 3
         for third in range(3):
             run = indices[query, 500 * third : 500 * (third + 1)]
             assert run.tolist() == sorted(run.tolist())
             assert len(set((run % 3).tolist())) == 1
-    few, few_indices, _ = search(queries, documents, 40, threads=3, variant=variant)
+    few, few_indices, _ = search(queries, documents, 40, threads=3, instruction_set=instruction_set)
     assert few.tobytes() == scores[:, :40].tobytes()
     assert few_indices.tobytes() == indices[:, :40].tobytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_rows_of_extreme_size_keep_their_direction(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_rows_of_extreme_size_keep_their_direction(instruction_set: str) -> None:
     direction = random_vectors(9, 40, 24)
     # From subnormal numbers to the largest ones, whose squares leave the range of float32.
     sizes = np.array([1e-44, 1e-38, 1e-20, 1e-15, 1e-3, 1.0, 1e10, 1e15, 1e20, 1e37], np.float64)
     unit = direction / np.abs(direction).max(axis=1, keepdims=True)
     documents = (unit.astype(np.float64) * np.tile(sizes, 4)[:, None]).astype(np.float32)
     queries = (unit[:5] * np.array([[1e-38], [1e-12], [1], [1e12], [1e38]])).astype(np.float32)
-    scores, indices, bad_row = search(queries, documents, 40, variant=variant)
+    scores, indices, bad_row = search(queries, documents, 40, instruction_set=instruction_set)
     assert bad_row == -1
     expected = np.take_along_axis(reference_cosines(queries, documents), indices, axis=1)
     np.testing.assert_allclose(scores, expected, atol=2e-6)
     assert (scores[:, :-1] >= scores[:, 1:]).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_row_or_query_of_zeros_scores_zero(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_a_row_or_query_of_zeros_scores_zero(instruction_set: str) -> None:
     documents = random_vectors(10, 70, 12)
     documents[[3, 40]] = 0
     queries = random_vectors(11, 3, 12)
     queries[1] = 0
-    scores, indices, bad_row = search(queries, documents, 70, variant=variant)
+    scores, indices, bad_row = search(queries, documents, 70, instruction_set=instruction_set)
     assert bad_row == -1
     assert (scores[1] == 0).all()
     assert indices[1].tolist() == list(range(70))
@@ -128,21 +132,21 @@ def test_a_row_or_query_of_zeros_scores_zero(variant: str) -> None:
         assert indices[query, places].tolist() == [3, 40]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_the_lowest_row_that_is_not_finite_is_named(variant: str, value: float) -> None:
+def test_the_lowest_row_that_is_not_finite_is_named(instruction_set: str, value: float) -> None:
     documents = random_vectors(12, 5000, 33)
     for row, column in ((4999, 0), (77, 32), (3000, 5)):
         documents[row, column] = value
-    assert search(documents[:1], documents, 2, threads=2, variant=variant)[2] == 77
+    assert search(documents[:1], documents, 2, threads=2, instruction_set=instruction_set)[2] == 77
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_selected_rows_are_searched_as_if_they_were_all(variant: str) -> None:
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_selected_rows_are_searched_as_if_they_were_all(instruction_set: str) -> None:
     queries, documents = random_vectors(13, 5, 40), random_vectors(14, 3000, 40)
     selected = np.flatnonzero(np.random.default_rng(15).random(3000) < 0.3).astype(np.uint32)
-    scores, indices, _ = search(queries, documents, 20, selected=selected, threads=2, variant=variant)
-    expected = search(queries, documents[selected], 20, variant=variant)
+    scores, indices, _ = search(queries, documents, 20, selected=selected, threads=2, instruction_set=instruction_set)
+    expected = search(queries, documents[selected], 20, instruction_set=instruction_set)
     assert scores.tobytes() == expected[0].tobytes()
     assert indices.tolist() == selected[expected[1]].tolist()
 
