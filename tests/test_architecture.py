@@ -98,8 +98,9 @@ ROOMS: dict[str, dict[str, set[str]]] = {
 MAY_INCLUDE: dict[str, set[str]] = {
     "machine": set(),
     "tokenizer": {"machine"},
+    "encoder/lanes": {"machine"},
     "encoder/layers": {"machine"},
-    "encoder": {"encoder/layers", "machine"},
+    "encoder": {"encoder/lanes", "encoder/layers", "machine"},
     "search/kernels": {"machine"},
     "search": {"search/kernels", "machine"},
     "bindings": {"search", "search/kernels", "encoder", "encoder/layers", "tokenizer", "machine"},

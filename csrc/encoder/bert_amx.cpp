@@ -11,7 +11,7 @@
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("amx-int8,amx-tile,avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define GTE_INSTRUCTION_SET amx
-#include "encoder/floats_avx512.hpp"
+#include "encoder/lanes/avx512.hpp"
 
 namespace gte {
 namespace {

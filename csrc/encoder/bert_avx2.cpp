@@ -11,7 +11,7 @@
 #include "machine/target_region.hpp"
 GTE_REGION_BEGIN("avx2,fma")
 #define GTE_INSTRUCTION_SET avx2
-#include "encoder/floats_avx2.hpp"
+#include "encoder/lanes/avx2.hpp"
 
 namespace gte {
 namespace {

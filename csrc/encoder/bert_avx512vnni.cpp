@@ -12,7 +12,7 @@
 GTE_REGION_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 #define GTE_INSTRUCTION_SET avx512vnni
 
-#include "encoder/floats_avx512.hpp"
+#include "encoder/lanes/avx512.hpp"
 
 namespace gte {
 namespace {
