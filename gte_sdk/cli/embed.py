@@ -82,7 +82,7 @@ class Counts(NamedTuple):
     "--workers", type=click.IntRange(min=1), metavar="N",
     help="With --on ray: the number of workers, each with --threads (by default 1); by default as many as fit.",
 )  # fmt: skip
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar, no summary; errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only: no progress bar or summary.")
 def embed(
     source: str,
     column: str | None,
@@ -105,10 +105,11 @@ def embed(
 ) -> None:
     """Turn texts into vectors.
 
-    INPUT holds one text a line (.txt, or - for standard input), or rows with a column of texts: JSONL, a JSON array,
-    CSV, TSV or Parquet. Text files may be compressed (.gz, .zst). Each row gives one vector of unit length, in the same
-    order. JSONL and Parquet keep the other columns. The output file appears complete or not at all. After Ctrl-C, a
-    kill or a bad row, the finished work is kept in FILE.unfinished: the same command with --resume goes on from there.
+    INPUT holds one text on each line (.txt, or - for standard input), or rows with a column of texts: JSONL, a JSON
+    array, CSV, TSV or Parquet. Text files may be compressed (.gz, .zst). Each row gives one vector of unit length, in
+    the same order. JSONL and Parquet keep the other columns. The output file appears complete or not at all. After
+    Ctrl-C, a kill or a bad row, the finished work is kept in FILE.unfinished: the same command with --resume continues
+    from there.
 
     With --on ray, INPUT is a Parquet file or a folder of them, and FILE becomes a folder of Parquet files with the same
     rows and vectors. If a worker dies, only the part that it was working on is lost; --resume works as above.
@@ -149,7 +150,7 @@ def embed(
     if output == STANDARD_STREAM and target_format != "jsonl":
         raise click.UsageError(f"{target_format} cannot be written to standard output; name a file with --output")
     if to_stream and resume:
-        raise click.UsageError("--resume goes on with a file; name it with --output")
+        raise click.UsageError("--resume continues a file; name it with --output")
     if output != STANDARD_STREAM:
         check_target(Path(output), overwrite)
         if (source_format, target_format) not in (("jsonl", "jsonl"), ("parquet", "parquet")) or on_null == "skip":

@@ -7,9 +7,9 @@ from gte_sdk.errors import GteError
 
 REMEDIES = {
     "overwrite": "give --overwrite to replace it",
-    "unfinished": "give --resume to go on with it, or --overwrite to start again",
-    "other run": "run it as before, or give --overwrite without --resume to start again",
-    "other rows": "give --overwrite without --resume to start again",
+    "unfinished": "give --resume to continue it, or --overwrite to start over",
+    "other run": "run it as before, or give --overwrite without --resume to start over",
+    "other rows": "give --overwrite without --resume to start over",
     "resume": "run the same command with --resume",
     "input format": "give --input-format",
     "input format json": "give --input-format json",

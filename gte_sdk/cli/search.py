@@ -33,20 +33,20 @@ Find = Callable[[str], list[Found]]
     "-k", "count", type=click.IntRange(min=1), default=5, show_default=True, help="How many passages to show."
 )
 @click.option(
-    "--glob", "globs", multiple=True, metavar="PATTERN", help="Only files in folders whose name or path matches."
+    "--glob", "globs", multiple=True, metavar="PATTERN", help="Read only files whose name or path in a folder matches."
 )
-@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Leave out files and folders that match.")
+@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Skip files and folders that match.")
 @click.option(
     "--lines", type=click.IntRange(min=0), default=4, show_default=True, metavar="N",
-    help="Lines to show of each passage.",
+    help="How many lines of each passage to show.",
 )  # fmt: skip
 @click.option(
     "--watch", is_flag=True,
-    help="With an index: bring it up to date, stay, and answer again when the answer changes, until Ctrl-C.",
+    help="With an index: update it, keep running, and answer again when the answer changes, until Ctrl-C.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the whole passage.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on each line, with the whole passage.")
 @model_options
-@click.option("--quiet", "-q", is_flag=True, help="No progress bar, notices or summary; results and errors only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print results and errors only: no progress bar, notices or summary.")
 @click.pass_context
 def search(
     context: click.Context,
@@ -65,13 +65,13 @@ def search(
 ) -> None:
     """Find the passages of files that answer QUESTION, by meaning.
 
-    Text, Markdown, reStructuredText and code files at and below each PATH are cut into passages of about a paragraph;
-    those nearest to the question are shown, best first, as path:line, cosine score and text. QUESTION - reads questions
-    from standard input, one a line; the files are read once.
+    Text, Markdown, reStructuredText and code files at and below each PATH are split into passages of about a paragraph.
+    The passages nearest to the question are shown, best first, as path:line, cosine score and text. The QUESTION "-"
+    reads questions from standard input, one on each line. The files are read once.
 
-    A PATH that is an index, made by `gte index`, answers at once: nothing is read or embedded but the question.
+    A PATH can be an index made by `gte index`. It answers at once, because only the question is embedded.
 
-    Hidden, build and package folders (.git, node_modules, virtual environments) are left out unless they are named.
+    Hidden, build and package folders (.git, node_modules, virtual environments) are skipped unless you name them.
 
     \b
     Examples:

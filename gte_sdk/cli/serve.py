@@ -1,4 +1,4 @@
-"""`gte serve`: the model over HTTP, for programs that speak OpenAI's interface."""
+"""`gte serve`: the model over HTTP, for programs that use the OpenAI API."""
 
 import ipaddress
 import os
@@ -13,40 +13,47 @@ KEY_VARIABLE = "GTE_API_KEY"
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 takes a free one."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="The port; 0 picks a free one."
 )
 @click.option(
     "--api-key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-    help=f"A file whose first line is the key that requests must carry; or set {KEY_VARIABLE} in the environment.",
+    help=f"A file whose first line is the key that requests must send; or set {KEY_VARIABLE} in the environment.",
 )  # fmt: skip
-@click.option("--name", metavar="NAME", help="What requests call the model; by default MODEL, of a path its last part.")
+@click.option(
+    "--name", metavar="NAME", help="The model's name in requests; by default MODEL, or the last part of its path."
+)
 @click.option(
     "--alias", "aliases", metavar="NAME", multiple=True,
-    help="One more name for it, such as text-embedding-3-small for a program that asks for that; repeatable.",
+    help="Another name for the model, such as text-embedding-3-small for a program that asks for it. Can be repeated.",
 )  # fmt: skip
 @click.option(
     "--cors-origin", "cors_origins", metavar="ORIGIN", multiple=True,
-    help="A web page that may read the answers, such as https://app.example.com; repeatable, by default none.",
+    help="The origin of web pages that may read the answers, such as https://app.example.com. Can be repeated; by "
+    "default none.",
 )  # fmt: skip
 @click.option(
     "--truncation", type=click.Choice(["report", "error"]), default="report", show_default=True,
-    help="Cut texts that are longer than the model reads and say so in a header, or refuse them.",
+    help="What to do with texts that are longer than the model reads: cut them and report it in a header, or refuse.",
 )  # fmt: skip
-@click.option("--max-body-mb", type=click.IntRange(1), default=8, show_default=True, help="MiB of one request.")
-@click.option("--max-inputs", type=click.IntRange(1), default=2048, show_default=True, help="Texts of one request.")
+@click.option(
+    "--max-body-mb", type=click.IntRange(1), default=8, show_default=True, help="The most MiB of one request."
+)
+@click.option(
+    "--max-inputs", type=click.IntRange(1), default=2048, show_default=True, help="The most texts of one request."
+)
 @click.option(
     "--max-queue", type=click.IntRange(1), default=4096, show_default=True,
-    help="Texts that wait for the model; requests beyond are answered with 429.",
+    help="The most texts that wait for the model. Further requests get a 429.",
 )  # fmt: skip
 @click.option(
     "--max-connections", type=click.IntRange(1), default=1024, show_default=True,
-    help="Open connections; those beyond are answered with 503.",
+    help="The most open connections. Further ones get a 503.",
 )  # fmt: skip
 @click.option(
     "--micro-batching/--no-micro-batching", default=True, show_default=True,
-    help="Embed the texts of requests that wait at the same time together.",
+    help="Embed the texts of requests that wait at the same time in one batch.",
 )  # fmt: skip
 @click.option("--access-log", is_flag=True, help="Log each request on standard output.")
 @model_options
@@ -68,11 +75,11 @@ def serve(
     device: str,
     threads: int | None,
 ) -> None:
-    """Serve embeddings over HTTP by OpenAI's interface.
+    """Serve embeddings over HTTP with the OpenAI API.
 
-    POST /v1/embeddings, GET /v1/models, POST /rerank, /health, /metrics for Prometheus, /openapi.json, and a page to
-    try it at /. Only this machine can connect unless --host says otherwise. A plain kill (SIGTERM) or Ctrl-C answers
-    what was accepted, then ends.
+    The routes are POST /v1/embeddings, GET /v1/models, POST /rerank, /health, /metrics for Prometheus, /openapi.json,
+    and a page to try it on at /. Only this machine can connect, unless --host names another address. On SIGTERM (a
+    plain kill) or Ctrl-C, the server answers the requests it has accepted, then ends.
 
     \b
     Examples:

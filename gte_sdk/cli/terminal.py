@@ -63,9 +63,9 @@ def plural(count: int, noun: str) -> str:
 
 
 def say_kept(text_count: int, path: Path) -> None:
-    """What a `gte embed` that ended early leaves behind, and how to go on."""
+    """Says what a `gte embed` that ended early kept, and how to continue."""
     kept = f"{plural(text_count, 'text')} are kept in {printable_path(path)}"
-    click.echo(f"gte: {kept}; the same command with --resume goes on from there", err=True)
+    click.echo(f"gte: {kept}; the same command with --resume continues from there", err=True)
 
 
 def kept_before(text_count: int) -> str:

@@ -38,7 +38,7 @@ class VectorJournal:
     def __init__(self, output: Path, dim: int, identity: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
         """`identity` says what makes the vectors; the journal of another identity is refused.
 
-        Raises InputError for the journal of an earlier run unless resume (go on with it) or overwrite is given.
+        Raises InputError for the journal of an earlier run unless resume (continue it) or overwrite is given.
         """
         self.path = unfinished_path(output)
         self.row_count = 0

@@ -1,4 +1,4 @@
-"""What a run that did not end leaves beside its output: where it lies, and whether this run may go on with it."""
+"""What an unfinished run leaves beside its output: where it is, and whether this run may continue it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +14,15 @@ def unfinished_path(output: Path) -> Path:
 
 
 def check_choice(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raises InputError for an unfinished run at `path`, unless it is said whether to go on or to start again."""
+    """Raises InputError for an unfinished run at `path`, unless `resume` or `overwrite` says what to do with it."""
     if not resume and not overwrite:
-        raise InputError(f"{path} is of a run that did not end", remedy="unfinished")
+        raise InputError(f"{path} belongs to an unfinished run", remedy="unfinished")
 
 
 def check_same_run(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     """Raises InputError if what `path` says of its run (parsed JSON) is not what this run wants."""
     if not isinstance(found, dict) or found.get("format") != wanted["format"]:
-        raise InputError(f"{path} is not of an unfinished run of this gte-sdk; remove it to start again")
+        raise InputError(f"{path} does not belong to an unfinished run of this gte-sdk; remove it to start over")
     if other := next((name for name in wanted if found.get(name) != wanted[name]), None):
         raise InputError(
             f"{path} has {other} {found.get(other)!s:.200}, this run {wanted[other]!s:.200}", remedy="other run"

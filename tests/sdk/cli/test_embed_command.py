@@ -155,8 +155,8 @@ def test_a_bad_row_is_named_and_leaves_nothing_behind(model: Path, tmp_path: Pat
     result = embed(model, source, "-o", tmp_path / f"out.{target}")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        f"gte: 1,024 texts are kept in {tmp_path / f'out.{target}'}.unfinished; the same command with --resume goes on "
-        "from there",
+        f"gte: 1,024 texts are kept in {tmp_path / f'out.{target}'}.unfinished; the same command with --resume "
+        "continues from there",
         f"Error: {source}, row 1501: 'text' is null; expected text; give --on-null skip or --on-null empty",
     ]
     assert sorted(tmp_path.iterdir()) == [source, tmp_path / f"out.{target}.unfinished"]

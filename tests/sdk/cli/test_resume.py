@@ -56,7 +56,7 @@ def interrupted(model: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> C
             patch.setattr(Embedder, "embed_tokens", counted)
             result = embed(model, source, "-o", output, *arguments)
         assert result.exit_code != 0
-        kept = f"gte: {batches * 512:,} texts are kept in {output}.unfinished; the same command with --resume goes on"
+        kept = f"gte: {batches * 512:,} texts are kept in {output}.unfinished; the same command with --resume continues"
         assert kept in result.stderr
         assert not output.exists()
         return output
@@ -121,7 +121,7 @@ def test_a_run_that_did_not_end_is_not_begun_again_by_accident(
     output = interrupted()
     result = embed(model, source, "-o", output)
     assert result.exit_code == 1
-    assert "out.npy.unfinished is of a run that did not end; give --resume to go on with it, or --overwrite" in (
+    assert "out.npy.unfinished belongs to an unfinished run; give --resume to continue it, or --overwrite" in (
         result.stderr
     )
     result = embed(model, source, "-o", output, "--overwrite")
@@ -151,14 +151,14 @@ def test_a_foreign_file_in_the_place_of_the_journal_is_left_alone(model: Path, s
     source.with_name("out.npy.unfinished").write_bytes(b"mine")
     result = embed(model, source, "-o", source.with_name("out.npy"), "--resume")
     assert (result.exit_code, source.with_name("out.npy.unfinished").read_bytes()) == (1, b"mine")
-    assert "is not of an unfinished run of this gte-sdk; remove it" in result.stderr
+    assert "does not belong to an unfinished run of this gte-sdk; remove it" in result.stderr
 
 
 def test_nothing_to_resume_is_a_first_run_and_standard_output_has_none(model: Path, source: Path) -> None:
     assert embed(model, source, "-o", source.with_name("out.npy"), "--resume").exit_code == 0
     result = embed(model, source, "--resume")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "--resume goes on with a file; name it with --output" in result.stderr
+    assert "--resume continues a file; name it with --output" in result.stderr
 
 
 def records_of(journal: Path) -> bytes:

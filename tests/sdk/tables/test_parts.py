@@ -154,7 +154,7 @@ def test_what_cannot_be_an_input_is_named(tmp_path: Path) -> None:
 def test_only_the_same_work_is_gone_on_with(model: Path, source: Path, tmp_path: Path) -> None:
     folder = opened(source, model)
     (folder / "part-000000.parquet").write_bytes(b"kept")
-    with pytest.raises(InputError, match=r"out.unfinished is of a run that did not end$"):
+    with pytest.raises(InputError, match=r"out.unfinished belongs to an unfinished run$"):
         opened(source, model)
     assert opened(source, model, resume=True) == folder
     with pytest.raises(InputError, match=r"has kind plain, this run query"):
@@ -174,7 +174,7 @@ def test_a_foreign_folder_in_the_place_of_the_parts_is_left_alone(model: Path, s
     mine.mkdir()
     (mine / "mine").touch()
     for options in ({"resume": True}, {"overwrite": True}):
-        with pytest.raises(InputError, match="is not of an unfinished run"):
+        with pytest.raises(InputError, match="does not belong to an unfinished run"):
             opened(source, model, **options)
     assert [path.name for path in mine.iterdir()] == ["mine"]
 
