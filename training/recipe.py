@@ -1,7 +1,7 @@
 """Recipes: every constant of a training run, in one TOML file with typed keys.
 
-A recipe may extend another file and say only what differs. Reading is strict: a key that no one reads, a value of
-another type or a number out of range is an error that names the key: a typing mistake here costs a training run.
+A recipe may extend another file and give only what differs. Reading is strict, because a typing mistake costs a
+training run: an unknown key, a value of another type or a number out of range is an error that names the key.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class RecipeError(ValueError):
-    """A recipe that is not there, or says something that cannot be run; the message names the file and the key."""
+    """A recipe that is missing or cannot be run. The message names the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -38,49 +38,49 @@ class Architecture:
     feed_forward: int
     positions: int = 512
     vocabulary: int = 30522
-    """Word pieces, at most, of the tokenizer that is made of the first stage's texts where none is given."""
+    """Most word pieces of the tokenizer that is made from the first stage's texts if the recipe names none."""
 
 
 @dataclass(frozen=True)
 class EncoderRecipe:
     kind: Literal["transformer", "static"] = "transformer"
     start: str = ""
-    """A directory or Hub name to start from. Empty: random weights, of `architecture` or, if static, of `dim`.
-    A static encoder that starts from a transformer gets the transformer's vector of each token."""
+    """A directory or Hub name to start from. Empty: random weights of `architecture`, or of `dim` if static. A static
+    encoder that starts from a transformer gets the transformer's vector of each token."""
     tokenizer: str = ""
-    """Where the tokenizer of random weights comes from; empty: one is made of the first stage's texts."""
+    """A directory or Hub name of the tokenizer for random weights. Empty: one is made from the first stage's texts."""
     added_words: int = 0
-    """Words of the first stage's texts that a static encoder's tokenizer gets besides those of its start."""
+    """How many words of the first stage's texts a static encoder's tokenizer gets in addition to those it has."""
     split_case: bool = False
-    """Whether a static encoder's tokenizer first cuts identifiers into words: createdAt into created At."""
+    """Whether a static encoder's tokenizer first cuts identifiers into words: createdAt becomes created At."""
     architecture: Architecture | None = None
     dim: int = 256
-    """Of a static encoder."""
+    """Dimensions of a static encoder."""
     max_tokens: int = 512
-    """What the trained model reads of a text."""
+    """The most tokens of a text that the trained model reads."""
     freeze_token_embeddings: bool = False
     dropout: float = -1.0
-    """Of hidden states and attention in training; below 0: what the start says."""
+    """Dropout of hidden states and attention in training. Below 0: that of the start."""
 
 
 @dataclass(frozen=True)
 class Distillation:
     teacher: str = "start"
-    """A directory (a checkpoint, or a model that the export wrote: its int8 graph is fast on a CPU) or a Hub name;
-    "start" is the run's own encoder as it was before the first step."""
+    """A Hub name, or the directory of a checkpoint or of an exported model, whose int8 graph is fast on a CPU.
+    "start" is the run's own encoder before the first step."""
     weight: float = 1.0
     kind: Literal["vectors", "similarities"] = "vectors"
     texts: Literal["queries", "documents", "both"] = "both"
     skip_categories: tuple[str, ...] = ()
-    """Batches of these categories (what stands before __ in a source's name) are not distilled."""
+    """Categories whose batches are not distilled. A category is what precedes __ in a source's name."""
 
 
 @dataclass(frozen=True)
 class Mining:
-    """Hard negatives, mined before the stage's first step with the encoder as it is then; see data/mining.py."""
+    """Hard negatives, mined before the stage's first step with the encoder at that time; see data/mining.py."""
 
     sources: tuple[str, ...] = ("*",)
-    """Patterns of the names of sources that are mined; the others keep the negatives that they come with."""
+    """Patterns of names of sources to mine. The other sources keep the negatives that they have."""
     count: int = 15
     first_rank: int = 10
     last_rank: int = 100
@@ -95,50 +95,50 @@ class Stage:
     learning_rate: float
     max_tokens: int
     steps: int = 0
-    """Optimizer steps; where 0, `epochs` counts. Both 0: the stage is skipped."""
+    """Optimizer steps. 0: `epochs` decides. If both are 0, the stage is skipped."""
     epochs: float = 0.0
     exclude: tuple[str, ...] = ()
     commercial: tuple[str, ...] = ()
-    """Values of the manifest's column `commercial` that are admitted; empty: the manifest is not asked."""
+    """Values of the manifest's column `commercial` to admit. Empty: the manifest is not read."""
     alpha: float = 0.5
     mixed_sources: bool = False
     max_sources: int = 0
-    """Only the first so many sources, in an order that the seed shuffles; 0: all."""
+    """Use only this many sources, in an order that the seed shuffles. 0: all."""
     loss: LossKind = "improved"
     temperature: float = 0.01
     negatives: int = 0
-    """Hard negatives a query, at most."""
+    """Most hard negatives of a query."""
     false_negative_margin: float = -1.0
-    """Below 0: no mask."""
+    """See contrastive_loss. Below 0: no term is left out."""
     matryoshka: tuple[int, ...] = ()
-    """Dimensions that the loss is averaged over, the whole one among them; empty: the whole one."""
+    """Dimensions to average the loss over, the full dimension included. Empty: the full dimension only."""
     distillation: Distillation | None = None
     mining: Mining | None = None
     warmup: float = 0.05
-    """Fraction of the steps; linear, and linear decay to 0 after it."""
+    """Fraction of the steps with linear warm-up; linear decay to 0 follows."""
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.999)
     clip_norm: float = 1.0
     average_last: float = 0.0
-    """Fraction of the steps over whose weights the result of the stage is averaged; 0: the last weights."""
+    """Fraction of the steps, the last ones, whose weights are averaged to the stage's result. 0: the last weights."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What changes speed and memory, and the result only by rounding."""
+    """Keys that change speed and memory, and the result only by rounding."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the encoder's products; weights, pooling and losses stay float32. fp16 needs a GPU; bf16 is fast on a CPU that
-    has instructions for it (AVX-512 BF16, AMX) and slow on others."""
+    """Of the encoder's matrix products; weights, pooling and losses stay float32. fp16 needs a GPU. bf16 is fast on a
+    CPU with instructions for it (AVX-512 BF16, AMX) and slow on others."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """The backbone's implementation. eager is the fastest for short texts on a CPU; flash_attention_2 needs the package
-    flash-attn, a GPU and 16 bits, and leaves padding out (transformers packs the texts before the kernel)."""
+    """The backbone's implementation. eager is the fastest for short texts on a CPU. flash_attention_2 needs the package
+    flash-attn, a GPU and 16 bits; it skips padding, because transformers packs the texts before the kernel."""
     chunk_tokens: int = 16384
-    """Padded tokens that go through the encoder at once, on each device."""
+    """Most padded tokens in the encoder at once, on each device."""
     kept_tokens: int = 16384
-    """Padded tokens whose graphs are held, see grad_cache; a batch within it needs no second pass."""
+    """Most padded tokens whose graphs stay in memory, see loss/grad_cache.py. A smaller batch needs no second pass."""
     block_rows: int = 1024
-    """Rows of the similarity matrices that are in memory at once."""
+    """Rows of the similarity matrices in memory at once."""
     gradient_checkpointing: bool = False
     optimizer_sharding: bool = False
     """ZeRO stage 1: each process keeps its share of AdamW's state."""
@@ -147,11 +147,11 @@ class Hardware:
 @dataclass(frozen=True)
 class Evaluation:
     sets: tuple[str, ...] = ()
-    """Patterns of directories under --evaluation DIR, such as sts/*."""
+    """Patterns of directories below --evaluation DIR, such as sts/*."""
     after_stages: bool = True
-    """Whether the encoder is measured on `sets` after every stage."""
+    """Whether to measure the encoder on `sets` after every stage."""
     refuse_texts: bool = True
-    """Whether training pairs with a text that stands in one of `sets` are left out."""
+    """Whether to leave out training pairs with a text of one of the `sets`."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ class Recipe:
 
 
 def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe by path, or by its name under training/recipes (`smoke`, `ablation/vanilla`).
+    """A recipe by path, or by its name in training/recipes (`smoke`, `ablation/vanilla`).
 
-    Raises RecipeError for what is not there, is not TOML, or is not a recipe.
+    Raises RecipeError if it is missing, is not TOML, or is not a recipe.
     """
     table = _read(_locate(name_or_path, Path.cwd()))
     recipe: Recipe = _build(Recipe, table, name_or_path, "")
@@ -179,9 +179,9 @@ def load_recipe(name_or_path: str) -> Recipe:
         _check_stage(stage, f"{name_or_path}: stages.{name}")
     if not any(stage.steps or stage.epochs for stage in recipe.stages.values()):
         raise RecipeError(f"{name_or_path}: no stage has steps or epochs, so there is nothing to train")
-    for key in ("chunk_tokens", "block_rows"):
-        if getattr(recipe.hardware, key) < 1:
-            raise RecipeError(f"{name_or_path}: hardware.{key} = {getattr(recipe.hardware, key)} must be at least 1")
+    for key, value in (("chunk_tokens", recipe.hardware.chunk_tokens), ("block_rows", recipe.hardware.block_rows)):
+        if value < 1:
+            raise RecipeError(f"{name_or_path}: hardware.{key} = {value} must be at least 1")
     if not recipe.encoder.start and recipe.encoder.kind == "transformer" and recipe.encoder.architecture is None:
         raise RecipeError(f"{name_or_path}: encoder needs `start` (a directory or Hub name) or `architecture`")
     _check_tokenizer(recipe.encoder, f"{name_or_path}: encoder")
@@ -189,7 +189,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as TOML with every key, also those that were left at their default; load_recipe reads it back."""
+    """The recipe as TOML with every key, defaults included. load_recipe reads it back."""
     lines: list[str] = []
 
     def write(table: dict[str, Any], path: str) -> None:
@@ -206,8 +206,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _locate(name: str, beside: Path) -> Path:
-    candidates = [beside / name, beside / f"{name}.toml", RECIPES / f"{name}.toml"]
-    for path in candidates:
+    for path in (beside / name, beside / f"{name}.toml", RECIPES / f"{name}.toml"):
         if path.is_file():
             return path
     known = sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml"))
@@ -225,7 +224,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `changes`, table by table."""
+    """`base` with the values of `changes`, merged table by table."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -234,7 +233,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(kind: Any, value: Any, file: str, key: str) -> Any:
-    """`value` as `kind`: a dataclass, a dict of dataclasses, a tuple, an optional one, a literal or a plain type."""
+    """`value` as `kind`: a dataclass, a dict of them, a tuple, an optional value, a literal or a plain type."""
     origin = typing.get_origin(kind)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _build_dataclass(kind, value, file, key)
@@ -281,7 +280,7 @@ def _check_tokenizer(encoder: EncoderRecipe, where: str) -> None:
     if encoder.added_words < 0:
         raise RecipeError(f"{where}.added_words = {encoder.added_words} must not be negative")
     if (encoder.added_words or encoder.split_case) and not (encoder.kind == "static" and encoder.start):
-        raise RecipeError(f'{where}: added_words and split_case are for kind = "static" with a `start`')
+        raise RecipeError(f'{where}: added_words and split_case need kind = "static" and a `start`')
 
 
 def _check_stage(stage: Stage, where: str) -> None:

@@ -88,5 +88,5 @@ def test_a_training_run_and_its_checkpoints(bert_checkpoint: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("source", ["./nothing", "/nothing/here", "nothing"])
 def test_a_path_is_never_asked_of_the_hub(source: str) -> None:
-    with pytest.raises(ModelFormatError, match="no directory"):
+    with pytest.raises(ModelFormatError, match="is not a directory"):
         find_source(source)

@@ -252,7 +252,7 @@ def test_damaged_weights(spoiled: Callable[[], Path], tmp_path: Path) -> None:
 
 
 def test_no_such_source(tmp_path: Path) -> None:
-    assert "no directory" in refused(tmp_path / "nothing/here", tmp_path / "model")
+    assert "is not a directory" in refused(tmp_path / "nothing/here", tmp_path / "model")
 
 
 def test_unknown_precision(bert_checkpoint: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_padding_does_not_change_a_vector(tiny_encoder: Encoder, tokenizer_direc
 
 
 def test_what_cannot_be_rebuilt_is_refused(tiny_encoder: Encoder, tokenizer_directory: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelFormatError, match="no/such/dir is no directory"):
+    with pytest.raises(ModelFormatError, match="no/such/dir is not a directory"):
         load_encoder("no/such/dir")
     with pytest.raises(ModelFormatError, match=r"config\.json is missing"):
         load_encoder(tmp_path)

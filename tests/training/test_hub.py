@@ -71,7 +71,7 @@ def test_a_file_of_a_data_set_is_a_source(tmp_path: Path) -> None:
         opened, same_name, no_file, no_data_set, no_name = answers(SOURCES, json.dumps(asked), endpoint, tmp_path)
     assert opened == [["pairs__train", "pairs", 1, "document 0"], ["pairs__more", "pairs", 3, "document 2"]]
     assert any(f"/datasets/somebody/pairs/resolve/{COMMIT}/deep/more.parquet" in request for request in requests)
-    assert "two sources are called pairs__train" in same_name
+    assert "two sources have the name pairs__train" in same_name
     assert no_file == (
         "source 'hub:somebody/pairs/gone.parquet' names a file that the repository does not have; "
         f"{endpoint}/datasets/somebody/pairs/tree/main lists its files"
@@ -80,7 +80,7 @@ def test_a_file_of_a_data_set_is_a_source(tmp_path: Path) -> None:
         f"source 'hub:somebody/else/train.parquet' is not on {endpoint}, or is private; check the name, or set "
         "HF_TOKEN if it is private"
     )
-    assert "should look like hub:OWNER/NAME/FILE" in no_name
+    assert "must have the form hub:OWNER/NAME/FILE" in no_name
 
 
 def test_an_encoder_by_name_is_the_one_that_is_served(

@@ -66,7 +66,7 @@ def test_a_row_that_is_no_text_is_named_with_its_file(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path / "a.parquet", [Pair(f"question {row}", "document") for row in range(1000)])
-    message = r"a\.parquet cannot be read, or kept in .*cache: .*; free space there"
+    message = r"a\.parquet cannot be read, or cached in .*cache: .*; free space there"
     with full_disk(1000), pytest.raises(PairsError, match=message):
         open_source(tmp_path / "a.parquet", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -144,7 +144,7 @@ def test_patterns_exclusions_and_the_manifest_choose_sources(tmp_path: Path) -> 
         open_sources(["stage1/*"], None, cache=cache)
     (tmp_path / "other").mkdir()
     write_pairs(tmp_path / "other" / "kb__b.parquet", PAIRS)
-    with pytest.raises(PairsError, match="two sources are called kb__b"):
+    with pytest.raises(PairsError, match="two sources have the name kb__b"):
         names("stage1/*", "other/*")
 
 

@@ -137,8 +137,8 @@ def test_a_trained_table_keeps_its_words(data: Path, tiny_encoder: Encoder, toke
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ('start = "x"\nadded_words = 5', r"added_words and split_case are for kind = \"static\" with a `start`"),
-        ('kind = "static"\nsplit_case = true', "added_words and split_case are for"),
+        ('start = "x"\nadded_words = 5', r"added_words and split_case need kind = \"static\" and a `start`"),
+        ('kind = "static"\nsplit_case = true', "added_words and split_case need"),
         ('kind = "static"\nstart = "x"\nadded_words = -1', r"encoder\.added_words = -1 must not be negative"),
     ],
 )

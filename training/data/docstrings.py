@@ -1,7 +1,7 @@
-"""Pairs that every Python carries in itself: functions, as (what their docstring says they do, their code).
+"""Pairs from Python's own functions: what the docstring says, and the code.
 
-The standard library's are enough to run the whole chain from a clean clone, without a network or a licence question;
-any installed package gives many more, under its own licence. Parsed, never imported.
+The standard library has enough to run the whole chain from a clean clone, without a network or a licence question. Any
+installed package gives more, under its own licence. Files are parsed, never imported.
 """
 
 import ast
@@ -20,14 +20,14 @@ DOCSTRINGS_NAME = "code__docstrings"
 MAX_PAIRS_OF_STANDARD_LIBRARY = 2000
 MAX_CODE_CHARACTERS = 400
 _SKIPPED_DIRECTORIES = {"test", "tests", "testing", "_vendor", "externals"}
-"""Directories whose functions are not what a package is for, or not its own."""
+"""Directories of tests and of copies of other packages."""
 
 
 def write_docstring_pairs(directory: Path, package: str = "") -> Path:
-    """Writes code__docstrings.jsonl, or code__docstrings_PACKAGE.jsonl of an installed package; returns its path.
+    """Writes code__docstrings.jsonl, or code__docstrings_PACKAGE.jsonl of an installed package, and returns its path.
 
-    The pairs are the same for the same Python and the same version of the package. Raises LookupError where no such
-    package is installed.
+    The pairs depend only on the versions of Python and of the package. Raises LookupError if the package is not
+    installed.
     """
     pairs = read_package_pairs(package) if package else islice(read_docstring_pairs(), MAX_PAIRS_OF_STANDARD_LIBRARY)
     stem = f"{DOCSTRINGS_NAME}_{package}" if package else DOCSTRINGS_NAME
@@ -40,12 +40,12 @@ def write_docstring_pairs(directory: Path, package: str = "") -> Path:
 
 
 def read_docstring_pairs() -> Iterator[tuple[str, str]]:
-    """The pairs of the standard library's modules."""
+    """Yields the pairs of the standard library's modules."""
     return _extract_pairs(sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py")))
 
 
 def read_package_pairs(package: str) -> Iterator[tuple[str, str]]:
-    """The pairs of an installed package, its tests and what it carries of others apart."""
+    """Yields the pairs of an installed package, without its tests and the packages that it contains copies of."""
     spec = find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"package {package!r} is not installed here; install it, or leave it out")
@@ -55,7 +55,7 @@ def read_package_pairs(package: str) -> Iterator[tuple[str, str]]:
 
 
 def _extract_pairs(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """(first paragraph of the docstring, code without the docstring) of every function, each paragraph once."""
+    """Yields (first paragraph of the docstring, code without it) of every function, each paragraph once."""
     seen = set()
     for path in paths:
         for node in ast.walk(_parse(path)):
@@ -70,9 +70,9 @@ def _extract_pairs(paths: Iterable[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _parse(path: Path) -> ast.Module:
-    """The file's tree; empty for one that is no Python of this version, such as a template."""
+    """The file's tree; an empty one if it is not Python of this version, such as a template."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # others' escapes are not ours to mend
+        warnings.simplefilter("ignore")  # invalid escapes in other packages' code
         try:
             return ast.parse(path.read_text(encoding="utf-8", errors="replace"))
         except (SyntaxError, ValueError):

@@ -1,8 +1,8 @@
-"""Hard negatives: documents of the same source that rank high for a query and do not answer it.
+"""Mines hard negatives: documents of the same source that rank high for a query but do not answer it.
 
-The ranking is exact, with the kernel of the runtime. Positive-aware (NV-Retriever, arXiv 2407.15831): a document that
-scores more than 95 % of the positive's similarity is probably an answer too and is left out; of the rest, a sample out
-of a window of ranks. Costs one pass of the encoder over the source and one exact search.
+Mining is positive-aware (NV-Retriever, arXiv 2407.15831): a document that reaches 95 % of the positive's similarity is
+probably an answer too and is left out. Of the others in a window of ranks, a random sample is taken. It costs one pass
+of the encoder over the source and one exact search with the runtime's kernel.
 """
 
 from collections import defaultdict
@@ -26,9 +26,9 @@ def mine(
 ) -> list[Pair]:
     """The pairs with up to `mining.count` negatives each: their own first, then mined ones.
 
-    A candidate is a document of `pairs` of rank first_rank to last_rank (0 is the nearest) for the query, at most
-    max_ratio times as similar as the query's own document, and no document of another pair with the same query.
-    Candidates are drawn at random with `seed`. A pair without candidates keeps what it has.
+    A candidate is a document of `pairs` that ranks from first_rank to last_rank for the query (0 is the nearest), is at
+    most max_ratio times as similar as the query's own document, and does not belong to another pair with the same
+    query. Candidates are drawn at random with `seed`. A pair without candidates keeps the negatives that it has.
     """
     documents = list(dict.fromkeys(pair.document for pair in pairs))
     document_vectors_MD = embed(documents)

@@ -1,8 +1,8 @@
-"""The mixture: which pairs make up the next batch, as a sequence that a seed fixes and a state resumes.
+"""The mixture: which pairs form the next batch, as a sequence that a seed fixes and a state resumes.
 
-Each batch comes from one source, drawn with p_i = n_i^alpha / sum_j n_j^alpha (GTE paper, section 3.2), so that sources
-do not give themselves away as negatives. Inside a batch no text stands twice: a duplicate is a negative that costs
-exp(1/temperature). A pair that would repeat one waits for its source's next batch.
+Each batch comes from one source, drawn with p_i = n_i^alpha / sum_j n_j^alpha (GTE paper, section 3.2): a negative from
+another source would be too easy to tell. No text appears twice in a batch, because a duplicate is a false negative that
+costs exp(1/temperature). A pair that would repeat a text waits for its source's next batch.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from training.data.pairs import Pair, PairsError, Source
 class Batch(NamedTuple):
     pairs: list[Pair]
     sources: list[str]
-    """The source's name for each pair; all the same unless sources are mixed."""
+    """The name of each pair's source; all the same unless sources are mixed."""
     state: dict[str, Any]
     """The mixture's state after this batch."""
 
@@ -25,8 +25,8 @@ class Batch(NamedTuple):
 class Mixture:
     """An endless sequence of batches over sources.
 
-    A batch has `batch_size` pairs, or as many as its source has without repetition where that is fewer, in multiples of
-    `multiple` (the number of processes). Each source is walked in an order that is new for every pass over it.
+    A batch has `batch_size` pairs, or fewer if its source has fewer without repetition, and a multiple of `multiple`
+    (the number of processes). Every pass over a source has a new order.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Mixture:
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     def next_batch(self) -> Batch:
-        """The next batch of the sequence; `mixed` draws a source for each pair instead of each batch.
+        """The next batch of the sequence. `mixed` draws a source for each pair instead of each batch.
 
-        Raises PairsError where a source has fewer distinct pairs than `multiple`.
+        Raises PairsError if a source has fewer distinct pairs than `multiple`.
         """
         source = self._draw_source()
         retry, self._waiting = self._waiting, [[] for _ in self.sources]
@@ -88,7 +88,7 @@ class Mixture:
         return Batch(pairs, [self.sources[source].name for source, _, _ in drawn], self.state())
 
     def state(self) -> dict[str, Any]:
-        """All that the next batch depends on, as plain values that JSON holds."""
+        """Everything that the next batch depends on, as plain values that JSON can hold."""
         return {
             "random": self._random.bit_generator.state,
             "passes": list(self._passes),
@@ -97,7 +97,7 @@ class Mixture:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues the sequence of the mixture that gave `state`, made with the same arguments."""
+        """Continues the sequence of a mixture with the same arguments, after the batch that had `state`."""
         if len(state["passes"]) != len(self.sources):
             raise ValueError(f"the state is of {len(state['passes'])} sources, but there are {len(self.sources)}")
         self._random.bit_generator.state = state["random"]
@@ -109,7 +109,7 @@ class Mixture:
         return int(self._random.choice(len(self.sources), p=self.probabilities_S))
 
     def _next_index(self, source: int) -> int:
-        """The next row of the source in this pass's order; after the last one a new pass begins."""
+        """The next row of the source in this pass's order. After the last one a new pass begins."""
         if self._positions[source] == len(self.sources[source]):
             self._passes[source] += 1
             self._positions[source] = 0
@@ -121,7 +121,7 @@ class Mixture:
         return int(self._orders[source][1][self._positions[source] - 1])
 
     def _with_negatives(self, pair: Pair, texts: set[str]) -> Pair:
-        """Up to `negatives` of the pair's hard negatives, drawn among those that stand nowhere in the batch."""
+        """The pair with up to `negatives` of its hard negatives, drawn from those that are not in the batch yet."""
         fresh = list(dict.fromkeys(text for text in pair.negatives if text not in texts))
         if len(fresh) > self.negatives:
             chosen = self._random.choice(len(fresh), self.negatives, replace=False)

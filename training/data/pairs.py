@@ -1,7 +1,7 @@
-"""Pairs of texts on disk: Parquet or JSON lines in, one memory-mapped Arrow file a source out, read row by row.
+"""Pairs of texts on disk: Parquet or JSON lines become a memory-mapped Arrow file for each source, read row by row.
 
-A file is checked once, whole, when it is first opened, and kept uncompressed under its SHA-256 in a cache directory;
-from then on opening a source costs a hash of the file, and memory holds only the rows that are read.
+A file is checked as a whole when it is first opened, and kept uncompressed under its SHA-256 in a cache directory. From
+then on, opening a source costs a hash of the file, and memory holds only the rows that are read.
 """
 
 import hashlib
@@ -31,27 +31,27 @@ _NOT_A_WORD = re.compile(r"[\W_]+")
 
 
 class PairsError(ValueError):
-    """A source that is missing, empty or malformed; the message names the file, the row and the remedy."""
+    """A source that is missing, empty or malformed. The message names the file, the row and the remedy."""
 
 
 class Pair(NamedTuple):
     query: str
     document: str
     negatives: tuple[str, ...] = ()
-    """Hard negatives of the query, maybe none."""
+    """Hard negatives of the query, if any."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The pairs of one file. `name` is the file's stem, as in `code__rosettacode`; before `__` stands the category."""
+    """The pairs of one file. `name` is the file's stem, such as `code__rosettacode`; `code` is the category."""
 
     name: str
     path: Path
     sha256: str
     rows: NDArray[np.int64]
-    """(n,): the rows that may be trained on, in the file's order."""
+    """(n,): the rows to train on, in the file's order."""
     refused: int
-    """How many rows were left out, because a text of theirs stands in an evaluation set."""
+    """How many rows were left out because an evaluation set has one of their texts."""
     batches: list[pa.RecordBatch]
 
     @property
@@ -62,17 +62,17 @@ class Source:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Pair:
-        """Pair `index` of the usable ones, 0 <= index < len(self)."""
+        """Pair `index` of those to train on, 0 <= index < len(self)."""
         batch, offset = divmod(int(self.rows[index]), ROWS_A_BATCH)
         query, document, negatives = (column[offset].as_py() for column in self.batches[batch].columns)
         return Pair(query, document, tuple(negatives or ()))
 
 
 def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = frozenset()) -> Source:
-    """Opens one .parquet or .jsonl file of (query, document, optional list of negatives).
+    """Opens a .parquet or .jsonl file of (query, document, optional list of negatives).
 
-    Rows with a text whose `comparable` form is in `forbidden` are left out and counted. Raises PairsError for a file
-    that is missing, of another kind, without rows, or with a row that has no text where one belongs.
+    Rows with a text whose `to_comparable` form is in `forbidden` are left out and counted. Raises PairsError if the
+    file is missing, of another kind, without rows, or has a row without a text where one belongs.
     """
     if not path.is_file():
         raise PairsError(f"{path} is missing; every source of the recipe must be there")
@@ -80,7 +80,7 @@ def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = f
     try:
         return _open_source(path, cache, forbidden)
     except OSError as error:
-        raise PairsError(f"{path} cannot be read, or kept in {cache}: {error}; free space there") from error
+        raise PairsError(f"{path} cannot be read, or cached in {cache}: {error}; free space there") from error
 
 
 def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
@@ -98,12 +98,12 @@ def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
         name = f"{sha256[:40]}.{_hash_texts(frozenset(forbidden))[:16]}.npy"
         allowed = _load_allowed_rows(cache / name, batches, forbidden)
     if len(allowed) == 0:
-        raise PairsError(f"{path} has no pair left: all {row_count} stand in an evaluation set")
+        raise PairsError(f"{path} has no pair left: all {row_count} are in an evaluation set")
     return Source(path.stem, path, sha256, allowed, row_count - len(allowed), batches)
 
 
 def to_comparable(text: str) -> str:
-    """The form in which a training text is compared with evaluation texts: letters and digits, lower case."""
+    """The form in which training texts are compared with evaluation texts: letters and digits in lower case."""
     return _NOT_A_WORD.sub(" ", text.casefold()).strip()
 
 
@@ -133,9 +133,9 @@ def _write_arrow(path: Path, output: IO[bytes]) -> None:
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
-    """Tables of ROWS_A_BATCH rows, the last one shorter: the row of a pair then tells its batch.
+    """Yields tables of ROWS_A_BATCH rows, the last one shorter, so that the row of a pair gives its batch.
 
-    The file is read whole, once: its own batches end where its row groups do.
+    The file is read as a whole, because Parquet's own batches end where row groups end.
     """
     try:
         file = pq.ParquetFile(path)

@@ -1,7 +1,7 @@
-"""Which files a recipe's sources are: patterns under a data directory, single files, or files of a data set on the Hub.
+"""Finds the files of a recipe's sources: patterns below a data directory, single files, or data sets on the Hub.
 
-A manifest.csv in the data directory says which sources may be used commercially; a recipe for shipped models names what
-it admits. Everything that a run reads is recorded with its hash.
+A manifest.csv in the data directory says which sources may be used commercially; a recipe for shipped models names the
+values that it admits. A run records the hash of everything it reads.
 """
 
 import csv
@@ -35,15 +35,18 @@ def open_sources(
     seed: int = 0,
     cache: Path = DEFAULT_CACHE,
 ) -> list[Source]:
-    """The sources of all patterns in the order of their paths, each once.
+    """The sources that the patterns match, in their order, each once.
 
-    A pattern is a path under `data` with or without suffix, in which * stands for anything (`stage1/*`,
-    `stage2/nli__*`), an absolute path, or `hub:OWNER/NAME/FILE` with an optional `@REVISION` after NAME, downloaded
-    into the Hugging Face cache; `docstrings` are pairs made of the Python standard library, `docstrings:PACKAGE` of an
-    installed package. A source is called what its file's stem is, one from the Hub NAME__STEM. `exclude` are patterns
-    of these names. With `commercial`, only files whose manifest entry is one of its values are opened, and docstrings,
-    which no manifest lists. With `first`, only so many are, in an order that `seed` shuffles. Raises PairsError where
-    a pattern matches no file, or two sources have one name.
+    A pattern is one of these:
+    - a path below `data`, with or without suffix, in which * matches anything: `stage1/*`, `stage2/nli__*`
+    - an absolute path
+    - `hub:OWNER/NAME/FILE` or `hub:OWNER/NAME@REVISION/FILE`, downloaded into the Hugging Face cache
+    - `docstrings`, pairs from Python's standard library, or `docstrings:PACKAGE`, from an installed package
+
+    The name of a source is its file's stem, or NAME__STEM if it comes from the Hub. `exclude` are patterns of names.
+    `commercial` admits only files whose manifest entry has one of these values, and docstrings, which no manifest
+    lists. `first` opens only that many sources, in an order that `seed` shuffles. Raises PairsError if a pattern
+    matches no file, or if two sources have the same name.
     """
     names: dict[Path, str] = {}
     made: set[Path] = set()
@@ -67,14 +70,14 @@ def open_sources(
     if len(set(of_kept)) < len(of_kept):
         twice = next(name for name in of_kept if of_kept.count(name) > 1)
         both = " and ".join(str(path) for path in kept if names[path] == twice)
-        raise PairsError(f"two sources are called {twice} ({both}); rename one file, the name identifies a source")
+        raise PairsError(f"two sources have the name {twice} ({both}); rename one of the files")
     if first:
         kept = [kept[index] for index in np.random.default_rng(seed).permutation(len(kept))[:first]]
     return [dataclasses.replace(open_source(path, cache, forbidden), name=names[path]) for path in kept]
 
 
 def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """What is recorded of a run's data: name, SHA-256, pairs used, pairs refused."""
+    """What run.json records of each source: name, SHA-256, pairs used, pairs refused."""
     return [
         {"name": source.name, "sha256": source.sha256, "pairs": len(source), "refused": source.refused}
         for source in sources
@@ -115,12 +118,12 @@ def _fetch_from_hub(pattern: str) -> Path:
 def _parse_hub_file(pattern: str) -> re.Match[str]:
     at = _HUB_FILE.fullmatch(pattern)
     if at is None:
-        raise PairsError(f"source {pattern!r} should look like hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
+        raise PairsError(f"source {pattern!r} must have the form hub:OWNER/NAME/FILE or hub:OWNER/NAME@REVISION/FILE")
     return at
 
 
 def _read_admitted_names(data: Path | None, commercial: Sequence[str]) -> set[str]:
-    """File stems whose manifest entry has one of the values `commercial`."""
+    """The stems of files whose manifest entry has one of the values `commercial`."""
     if data is None or not (data / "manifest.csv").is_file():
         raise PairsError(f"commercial = {list(commercial)} needs a manifest.csv in the data directory ({data})")
     with (data / "manifest.csv").open(encoding="utf-8", newline="") as file:

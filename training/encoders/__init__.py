@@ -1,1 +1,1 @@
-"""Encoders in PyTorch: pooling, files, and embedding with them."""
+"""Encoders in PyTorch: their modules with pooling, their files, and how to embed texts with them."""

@@ -1,4 +1,4 @@
-"""Texts to vectors with a torch encoder: what mining, evaluation and distillation see of a model in training."""
+"""Texts to vectors with an encoder in PyTorch, for mining, evaluation and distillation."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def embed_texts(
     token_budget: int = 16_384,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
-    """(n, d) unit rows of `prompt + text`, in the order of the texts, without dropout."""
+    """(n, d) float32 unit rows of `prompt + text`, in the order of the texts, without dropout or gradients."""
     ids = tokenize_in_parts(tokenizer, texts, max_tokens, prompt)
     vectors_ND = embed_token_ids(encoder, ids, pad_token_id(tokenizer), token_budget=token_budget, device=device)
     array: NDArray[np.float32] = vectors_ND.float().cpu().numpy()
@@ -31,7 +31,7 @@ def embed_texts(
 
 
 def tokenize_in_parts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt: str = "") -> list[list[int]]:
-    """Token ids of many texts, TEXTS_AT_ONCE at a time: the tokenizer's own objects take a hundred times the ids."""
+    """Token ids of many texts, TEXTS_AT_ONCE at a time: the tokenizer's own objects take a hundred times as much."""
     parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
     return [ids for part in parts for ids in tokenize(tokenizer, part, max_tokens, prompt).ids]
 
@@ -44,7 +44,7 @@ def embed_token_ids(
     token_budget: int = 16_384,
     device: torch.device | None = None,
 ) -> Tensor:
-    """(n, d) unit rows on `device`, without a graph."""
+    """(n, d) unit rows on `device`, in the order of the texts, without dropout or gradients."""
     if not token_ids:
         raise ValueError("no texts to embed")
     device = device or torch.device("cpu")

@@ -1,7 +1,7 @@
-"""The encoder: a transformer (or a token table), pooling and unit length, as one traceable torch module.
+"""The encoder: a transformer or a token table, pooling and unit length, as one module that can be traced.
 
-This is the single home of pooling in PyTorch: training calls it, and export traces the same module into the ONNX graph.
-How an encoder is read and written stands in encoder_files.
+Pooling in PyTorch lives only here: training calls it, and the export traces the same module into the ONNX graph.
+encoder_files.py reads and writes encoders.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from gte_sdk.runtime.tokens import special_tokens_around
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 
-# What [CLS] and [SEP] weigh in a static encoder: nothing beside any real token, but an empty text keeps a direction.
+# The weight of [CLS] and [SEP] in a static encoder: nothing beside a real token, but an empty text keeps a direction.
 SPECIAL_TOKEN_WEIGHT = 1e-6
 
 
@@ -29,7 +29,7 @@ class EncoderOutput(NamedTuple):
 
 
 def mean_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
-    """(n, d): the mean over the tokens that are not padding."""
+    """(n, d): the mean of the tokens that are not padding."""
     mask_NT1 = attention_mask_NT.unsqueeze(-1).to(last_hidden_state_NTD.dtype)
     return (last_hidden_state_NTD * mask_NT1).sum(dim=1) / mask_NT1.sum(dim=1).clamp(min=1.0)
 
@@ -55,11 +55,11 @@ POOLING: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Encoder(nn.Module):
-    """A transformer backbone, pooling, the linear layers that may follow it, and unit length.
+    """A transformer, pooling, optional linear layers, and unit length.
 
-    `backbone` is a transformers model whose output has `last_hidden_state`; its own pooler, which GTE does not use, is
-    dropped. `dense` maps pooled (n, h) to (n, d) as sentence-transformers' Dense modules do. `matryoshka_dims` are the
-    widths that the vectors were trained to be cut to.
+    `backbone` is a transformers model whose output has `last_hidden_state`. Its own pooler is dropped, because GTE does
+    not use it. `dense` maps pooled vectors (n, h) to (n, d), as sentence-transformers' Dense modules do.
+    `matryoshka_dims` are the numbers of dimensions that the vectors were trained to be cut to.
     """
 
     def __init__(
@@ -97,13 +97,19 @@ class Encoder(nn.Module):
     def forward(
         self, input_ids_NT: Tensor, attention_mask_NT: Tensor, token_type_ids_NT: Tensor | None = None
     ) -> EncoderOutput:
-        """Token ids and mask (n, t) int64 to token vectors and unit rows. Where the backbone has no segments,
-        `token_type_ids_NT` is not used; where it has and none are given, all tokens are in segment 0."""
+        """Token ids and mask (n, t) int64 to token vectors and unit rows.
+
+        A backbone without segments ignores `token_type_ids_NT`. One with segments puts all tokens into segment 0 by
+        default.
+        """
         inputs = {"input_ids": input_ids_NT, "attention_mask": attention_mask_NT}
         if self._takes_token_types and token_type_ids_NT is not None:
             inputs["token_type_ids"] = token_type_ids_NT
         last_hidden_state_NTD = self.backbone(**inputs).last_hidden_state
-        if last_hidden_state_NTD.dtype in (torch.bfloat16, torch.float16):  # from autocast: pool and scale in float32
+        if last_hidden_state_NTD.dtype in (
+            torch.bfloat16,
+            torch.float16,
+        ):  # from autocast: pool and normalize in float32
             last_hidden_state_NTD = last_hidden_state_NTD.float()
         pooled_ND = POOLING[self.pooling](last_hidden_state_NTD, attention_mask_NT)
         if self.dense is not None:
@@ -114,8 +120,8 @@ class Encoder(nn.Module):
 class StaticEncoder(nn.Module):
     """A vector and a learned weight for each token, their mean, unit length: no attention, hundreds of times faster.
 
-    The tokens that the tokenizer puts around every text (`special_ids`) weigh SPECIAL_TOKEN_WEIGHT, so that the vector
-    is the one sentence-transformers' StaticEmbedding gives, and an empty text is still a unit vector.
+    The tokens that the tokenizer puts around every text (`special_ids`) have the weight SPECIAL_TOKEN_WEIGHT. So the
+    vectors are those of sentence-transformers' StaticEmbedding, and an empty text still has a unit vector.
     """
 
     def __init__(
@@ -145,14 +151,14 @@ class StaticEncoder(nn.Module):
         return self.embedding.embedding_dim
 
     def fold_table(self) -> Tensor:
-        """(v, d) float32: each token's vector times its weight, all that is needed at inference."""
+        """(v, d) float32: each token's vector times its weight, which is all that inference needs."""
         special_scale_V: Tensor = self.get_buffer("special_scale")
         return (self.embedding.weight * (self.token_weights * special_scale_V)[:, None]).detach()
 
     def forward(
         self, input_ids_NT: Tensor, attention_mask_NT: Tensor, token_type_ids_NT: Tensor | None = None
     ) -> EncoderOutput:
-        """The signature of Encoder; segments have no meaning here and are not used."""
+        """As Encoder.forward; segments have no meaning here and are ignored."""
         weights_V1 = (self.token_weights * self.get_buffer("special_scale"))[:, None]
         weighted_NTD = self.embedding(input_ids_NT) * embedding(input_ids_NT, weights_V1)
         return EncoderOutput(weighted_NTD, normalize(mean_pool(weighted_NTD, attention_mask_NT), dim=1))
@@ -170,10 +176,10 @@ def find_special_token_ids(tokenizer: Tokenizer) -> list[int]:
 def make_random_encoder(
     configuration: dict[str, Any], vocabulary_size: int, max_tokens: int, attention: str | None = None
 ) -> Encoder:
-    """A transformer with random weights, from the fields of a transformers configuration (`model_type` included).
+    """A transformer with random weights, from the fields of a transformers configuration, `model_type` included.
 
-    Weights depend on torch's seed only. `vocabulary_size` is that of the tokenizer in use. `attention` is the
-    backbone's implementation, such as eager; where it is None, transformers chooses.
+    The weights depend on torch's seed only. `attention` is the backbone's implementation, such as "eager"; None lets
+    transformers choose.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -187,5 +193,5 @@ def make_random_encoder(
 def make_random_static_encoder(
     vocabulary_size: int, dim: int, special_ids: Sequence[int], max_tokens: int
 ) -> StaticEncoder:
-    """A token table drawn from a normal distribution of standard deviation 1/sqrt(dim): rows of length about one."""
+    """A token table from a normal distribution with standard deviation 1/sqrt(dim), so rows have a length near one."""
     return StaticEncoder(torch.randn(vocabulary_size, dim) / dim**0.5, special_ids, max_tokens=max_tokens)

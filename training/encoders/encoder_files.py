@@ -1,7 +1,7 @@
-"""An encoder as a directory: the sentence-transformers layout, read and written.
+"""Reads and writes an encoder as a directory in the layout of sentence-transformers.
 
-Written directories load in sentence-transformers and in transformers as they are. Reading takes configuration and
-safetensors only: no pickle, no remote code; a module that we cannot rebuild exactly is an error, never skipped.
+A written directory loads in sentence-transformers and in transformers. Reading takes configuration and safetensors
+only: no pickle and no remote code. A module that cannot be rebuilt exactly is an error; none is skipped.
 """
 
 import json
@@ -58,16 +58,17 @@ _ACTIVATIONS = {
 
 
 def resolve_directory(directory_or_hub_name: str | Path) -> Path:
-    """The directory itself where it exists, otherwise the Hub's snapshot of that name (in the Hugging Face cache).
+    """The directory itself if it exists, otherwise the Hub's snapshot of that name, in the Hugging Face cache.
 
-    A value that looks like a path is never asked for on the Hub. Raises ModelFormatError and HubError.
+    A value that looks like a path is never sent to the Hub; it raises ModelFormatError. Raises HubError if the Hub does
+    not deliver.
     """
     path = Path(directory_or_hub_name).expanduser()
     if path.is_dir():
         return path
     name = str(directory_or_hub_name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelFormatError(f"{name} is no directory; give one, or a Hub name such as thenlper/gte-small")
+        raise ModelFormatError(f"{name} is not a directory; give one, or a Hub name such as thenlper/gte-small")
     from huggingface_hub import snapshot_download
 
     try:
@@ -81,11 +82,13 @@ def load_encoder(
 ) -> AnyEncoder:
     """An encoder from a Hugging Face or sentence-transformers directory, or from the Hub by name.
 
-    Pooling is what 1_Pooling/config.json says; a plain Hugging Face directory has none and gets mean pooling. Rows are
-    always scaled to unit length, also where modules.json has no Normalize: cosine similarity is the same either way.
-    Weights are float32. Raises ModelFormatError for a directory without safetensors weights, with a pooling mode that
-    is not supported or with a module of another kind. `max_tokens` overrides the directory's. `attention` is the
-    backbone's implementation, such as eager; where it is None, transformers chooses.
+    1_Pooling/config.json gives the pooling; a plain Hugging Face directory has none and gets mean pooling. Vectors
+    always have unit length, even if modules.json has no Normalize: the cosine is the same either way. Weights are
+    float32. `max_tokens` overrides the directory's limit. `attention` is the backbone's implementation, such as
+    "eager"; None lets transformers choose.
+
+    Raises ModelFormatError for a directory without safetensors weights, or with a pooling or module that is not
+    supported.
     """
     directory = resolve_directory(directory_or_hub_name)
     max_tokens = max_tokens or read_max_tokens(directory)
@@ -118,14 +121,14 @@ def _set_matryoshka_dims(encoder: AnyEncoder, directory: Path) -> AnyEncoder:
 
 
 def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Path) -> None:
-    """Writes the encoder and copies the tokenizer's files into `directory`, which is made where it is missing."""
+    """Writes the encoder and a copy of the tokenizer's files into `directory`, which is created if it is missing."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         if (tokenizer_directory / name).is_file():
             shutil.copyfile(tokenizer_directory / name, directory / name)
     tokenizer_json = directory / TOKENIZER_JSON
     if tokenizer_json.is_file():
-        # Without the limit and padding of whoever saved it last: StaticEmbedding would obey them.
+        # Without the truncation and padding that whoever saved it last used: StaticEmbedding would obey them.
         tokenizer = {**read_json(tokenizer_json), "truncation": None, "padding": None}
         compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
         tokenizer_json.write_text(compact + "\n", encoding="utf-8")
@@ -149,7 +152,7 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
             "prompts": encoder.prompts,
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
-            "matryoshka_dims": list(encoder.matryoshka_dims),  # ours; sentence-transformers leaves it alone
+            "matryoshka_dims": list(encoder.matryoshka_dims),  # our own key; sentence-transformers ignores it
         },
     )
 
@@ -164,7 +167,7 @@ def _read_backbone(path: Path, attention: str | None) -> nn.Module:
             "(pickled weights are not read)"
         )
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its report of missing weights is replaced by ours
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # our own error reports missing weights
     try:
         backbone, info = AutoModel.from_pretrained(
             path,
@@ -245,7 +248,7 @@ def _write_transformer(encoder: Encoder, directory: Path) -> list[tuple[str, str
 
 
 def _write_static(encoder: StaticEncoder, directory: Path) -> list[tuple[str, str]]:
-    """The token weights are folded into the table: read again they are one, and the vectors are the same."""
+    """Folds the token weights into the table: when read again they are 1, and the vectors are the same."""
     save_file({"embedding.weight": encoder.fold_table().cpu().contiguous()}, directory / "model.safetensors")
     config = {"model_type": STATIC_MODEL_TYPE, "hidden_size": encoder.dim, "special_token_weight": SPECIAL_TOKEN_WEIGHT}
     _write_json(directory / "config.json", config)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class MtebModel:
-    """What mteb calls of a model; it looks for methods, not for a base class.
+    """The methods that mteb calls on a model; it does not ask for a base class.
 
-    `name` is OWNER/NAME as mteb files results under it. Queries are embedded with the model's query prompt, passages
-    with its document prompt, everything else with none. `index` holds one corpus at a time, as mteb uses it.
+    `name` is OWNER/NAME, under which mteb files the results. Queries are embedded with the model's query prompt,
+    passages with its document prompt, everything else without one. `index` holds one corpus at a time, as mteb needs.
     """
 
     def __init__(self, embedder: Embedder, name: str, revision: str | None = None, **_: Any) -> None:
@@ -59,24 +59,24 @@ class MtebModel:
         prompt_type: Any = None,
         **_: Any,
     ) -> NDArray[np.float32]:
-        """(n, dim) unit rows of the "text" of all batches, joined: the Embedder makes its own."""
+        """(n, dim) unit rows of the "text" of all batches. The Embedder makes batches of its own."""
         texts = [text for batch in inputs for text in batch["text"]]
         return self._embed(texts, None if prompt_type is None else str(prompt_type.value))
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
-        """(n, m) cosines, of rows that may have any length."""
+        """(n, m) cosines of rows of any length."""
         cosines_NM: NDArray[np.float32] = _unit_rows(embeddings1) @ _unit_rows(embeddings2).T
         return cosines_NM
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> NDArray[np.float32]:
-        """(n,) cosines of row by row."""
+        """(n,) cosines of rows at the same index."""
         cosines_N: NDArray[np.float32] = (_unit_rows(embeddings1) * _unit_rows(embeddings2)).sum(axis=1)
         return cosines_N
 
     def index(
         self, corpus: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, encode_kwargs: Any, **_: Any
     ) -> None:
-        """Embeds a corpus with columns id, text and maybe title, which is joined as title + space + text."""
+        """Embeds a corpus with the columns id, text and maybe title, as title, a space and text."""
         self._document_ids = list(corpus["id"])
         titles = corpus["title"] if "title" in corpus.column_names else [""] * len(self._document_ids)
         texts = [f"{title or ''} {text}".strip() for title, text in zip(titles, corpus["text"], strict=True)]
@@ -94,7 +94,7 @@ class MtebModel:
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         **_: Any,
     ) -> dict[str, dict[str, float]]:
-        """The `top_k` nearest documents of each query with their cosines; of `top_ranked` only where it is given."""
+        """The `top_k` nearest documents of each query with their cosines, out of `top_ranked` if it is given."""
         query_ids = list(queries["id"])
         queries_QD = self._embed(list(queries["text"]), "query")
         if top_ranked is not None:

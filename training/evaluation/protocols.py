@@ -1,7 +1,7 @@
-"""The protocols of MTEB for a set of each kind, over any function from texts to vectors.
+"""MTEB's protocols for each kind of evaluation set, over any function from texts to vectors.
 
-A set is a directory TASK/NAME with JSON lines. Ranking sets are read and scored apart from how they were ranked, so
-what has no vectors (BM25) is measured by the same ruler. Ranking is by the kernel that ships.
+A set is a directory TASK/NAME with JSON lines. Reading and scoring a ranking set do not depend on how it was ranked, so
+that BM25, which has no vectors, is measured the same way. Vectors are ranked with the kernel that ships.
 """
 
 import json
@@ -25,7 +25,7 @@ SEED = 42
 
 
 class SetError(ValueError):
-    """An evaluation set that is not there or not in the layout; the message names the path."""
+    """An evaluation set that is missing or has another layout. The message names the path."""
 
 
 class RankingSet(NamedTuple):
@@ -34,11 +34,11 @@ class RankingSet(NamedTuple):
     queries: list[str]
     """Those that have a relevant document."""
     grades: list[dict[int, int]]
-    """Of each query: the grade of each judged document, by its index."""
+    """For each query, the grade of each judged document by its index."""
 
 
 def sts(path: Path, embed: Embed, embed_query: Embed) -> float:
-    """Spearman's correlation of cosine and human score. STS is symmetric: the query function is not used."""
+    """Spearman's correlation of cosine and human score. STS is symmetric, so `embed_query` is not used."""
     rows = list(read_rows(path / "test.jsonl"))
     return spearman(_cosines(rows, embed), np.array([row["score"] for row in rows]))
 
@@ -60,7 +60,7 @@ def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def pair_classification(path: Path, embed: Embed, embed_query: Embed) -> float:
-    """Average precision of the cosine."""
+    """Average precision of the pairs ranked by cosine."""
     from sklearn.metrics import average_precision_score
 
     rows = list(read_rows(path / "test.jsonl"))
@@ -68,7 +68,7 @@ def pair_classification(path: Path, embed: Embed, embed_query: Embed) -> float:
 
 
 def retrieval(path: Path, embed: Embed, embed_query: Embed) -> float:
-    """nDCG@10 with gain 2^grade - 1, the mean over queries that have a relevant document."""
+    """nDCG@10 with gain 2^grade - 1, as the mean over queries that have a relevant document."""
     return score_ranking_set(path, embed, embed_query)["ndcg@10"]
 
 
@@ -78,7 +78,7 @@ def code_search(path: Path, embed: Embed, embed_query: Embed) -> float:
 
 
 def score_ranking_set(path: Path, embed: Embed, embed_query: Embed) -> dict[str, float]:
-    """ranking_metrics of the cosine's order."""
+    """The measures of score_ranking for documents ranked by cosine."""
     ranking = read_ranking_set(path)
     documents_MD, queries_QD = embed(ranking.documents), embed_query(ranking.queries)
     _, ranked_QK = top_k_cosine(queries_QD, documents_MD, min(RANKED_DOCUMENTS, len(ranking.documents)))
@@ -86,7 +86,7 @@ def score_ranking_set(path: Path, embed: Embed, embed_query: Embed) -> dict[str,
 
 
 def read_ranking_set(path: Path) -> RankingSet:
-    """A set with corpus.jsonl, queries.jsonl and qrels.tsv. Raises SetError for a judged document that is not there."""
+    """Reads corpus.jsonl, queries.jsonl and qrels.tsv. Raises SetError for a judged document that is missing."""
     documents = list(read_rows(path / "corpus.jsonl"))
     numbers = {str(document["id"]): number for number, document in enumerate(documents)}
     grades = _read_qrels(path / "qrels.tsv")
@@ -101,7 +101,7 @@ def read_ranking_set(path: Path) -> RankingSet:
 
 
 def score_ranking(ranked_QK: NDArray[np.int64], grades: Sequence[Mapping[int, int]]) -> dict[str, float]:
-    """ndcg@10, recall@100 and mrr (0 beyond the ranks given) of document indices, the best first."""
+    """ndcg@10, recall@100 and mrr of document indices, best first. A document that is not among them counts 0."""
     scores: defaultdict[str, list[float]] = defaultdict(list)
     for ranked_K, of_query in zip(ranked_QK, grades, strict=True):
         gains_K = np.array([of_query.get(int(index), 0) for index in ranked_K])
@@ -115,7 +115,7 @@ def score_ranking(ranked_QK: NDArray[np.int64], grades: Sequence[Mapping[int, in
 
 
 def reranking(path: Path, embed: Embed, embed_query: Embed) -> float:
-    """Mean average precision over queries, each with its own candidates."""
+    """Mean average precision over queries, each of which has its own candidates."""
     rows = list(read_rows(path / "test.jsonl"))
     candidates = list(dict.fromkeys(text for row in rows for text in (*row["positive"], *row["negative"])))
     numbers = {text: number for number, text in enumerate(candidates)}
@@ -127,7 +127,7 @@ def reranking(path: Path, embed: Embed, embed_query: Embed) -> float:
 
 
 def mean_average_precision(rows: Sequence[Mapping[str, Any]], scores: Sequence[NDArray[np.float32]]) -> float:
-    """`scores` of each row's positives, then negatives."""
+    """Mean average precision. `scores` are those of each row's positives, then its negatives."""
     from sklearn.metrics import average_precision_score
 
     return float(
@@ -141,7 +141,7 @@ def mean_average_precision(rows: Sequence[Mapping[str, Any]], scores: Sequence[N
 
 
 def classification(path: Path, embed: Embed, embed_query: Embed) -> float:
-    """Accuracy of a logistic regression on 16 training samples a label, the mean of 5 draws."""
+    """Accuracy of a logistic regression on 16 training samples of each label, as the mean of 5 draws."""
     from sklearn.linear_model import LogisticRegression
 
     train, test = list(read_rows(path / "train.jsonl")), list(read_rows(path / "test.jsonl"))
@@ -159,9 +159,9 @@ def classification(path: Path, embed: Embed, embed_query: Embed) -> float:
 
 
 def clustering(path: Path, embed: Embed, embed_query: Embed) -> float:
-    """V-measure of mini-batch k-means with as many clusters as labels, the mean of 10 seeds.
+    """V-measure of mini-batch k-means with as many clusters as labels, as the mean of 10 seeds.
 
-    One seed says little: SearchSnippets moved by nine points between fp32 and int8 of the same weights.
+    One seed is not enough: SearchSnippets moved by nine points between fp32 and int8 of the same weights.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.metrics import v_measure_score
@@ -195,7 +195,7 @@ def _cosines(rows: Sequence[dict[str, Any]], embed: Embed) -> NDArray[np.float32
 
 
 def _sample(rows: Sequence[dict[str, Any]], random: np.random.Generator) -> list[int]:
-    """Indices of at most SAMPLES_A_LABEL rows of each label, at random."""
+    """Indices of at most SAMPLES_A_LABEL random rows of each label."""
     counts: defaultdict[str, int] = defaultdict(int)
     chosen = []
     for index in random.permutation(len(rows)):

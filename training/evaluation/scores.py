@@ -1,4 +1,4 @@
-"""The scores of evaluation sets, their means, and which sets and texts they are."""
+"""Scores models on evaluation sets, averages the scores, and finds the sets and their texts."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from training.evaluation.protocols import PROTOCOLS, Embed, SetError, join_title
 
 
 def evaluate(sets: Sequence[Path], embed: Embed, embed_query: Embed | None = None) -> dict[str, float]:
-    """The main score of each set in percent, by `task/name`. `embed_query` is used for queries where it is given."""
+    """The main score of each set in percent, by `task/name`. `embed_query` embeds queries; the default is `embed`."""
     return {
         f"{path.parent.name}/{path.name}": 100 * PROTOCOLS[path.parent.name](path, embed, embed_query or embed)
         for path in sets
@@ -19,7 +19,7 @@ def evaluate(sets: Sequence[Path], embed: Embed, embed_query: Embed | None = Non
 
 
 def summarize(scores: Mapping[str, float]) -> dict[str, float]:
-    """The mean of each task type, the mean over tasks and the mean over task types."""
+    """The mean of each task type, the mean over all sets, and the mean over task types."""
     by_task: defaultdict[str, list[float]] = defaultdict(list)
     for name, score in scores.items():
         by_task[name.partition("/")[0]].append(score)
@@ -32,7 +32,7 @@ def summarize(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
-    """Directories TASK/NAME that the patterns match (`sts/*`, a path), in order. Raises SetError where one has none."""
+    """The directories TASK/NAME that the patterns (`sts/*`, a path) match. Raises SetError if one matches none."""
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
@@ -47,14 +47,14 @@ def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
             nested = sorted(directory for directory in path.iterdir() if directory.is_dir())
         if not nested:
             raise SetError(
-                f"{pattern} is no evaluation set; one is a directory TASK/NAME, TASK of {', '.join(PROTOCOLS)}"
+                f"{pattern} is not an evaluation set, a directory TASK/NAME; TASK is one of {', '.join(PROTOCOLS)}"
             )
         found.update(dict.fromkeys(nested))
     return list(found)
 
 
 def read_evaluation_texts(sets: Sequence[Path]) -> set[str]:
-    """Every text that is measured on, in its `comparable` form; the training splits beside them are not."""
+    """Every text of the sets in its `to_comparable` form, without the training splits beside them."""
     texts: set[str] = set()
     for path in sets:
         for name in ("test.jsonl", "queries.jsonl", "corpus.jsonl"):

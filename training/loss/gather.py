@@ -1,7 +1,7 @@
-"""Rows of every process side by side, so that negatives are shared over all of them; gradients flow back.
+"""Gathers the rows of all processes, so that they share their negatives, and sends gradients back.
 
-A process differentiates the mean over its own rows. The backward pass here sums what all processes' losses say of a
-row, and averaging gradients over processes (DDP) then gives the gradient of the mean over the whole batch.
+Each process differentiates the mean over its own rows. The backward pass here sums the gradients of a row over all
+processes' losses. DDP then averages over processes, which gives the gradient of the mean over the whole batch.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows_ND: Tensor) -> Tensor:
-    """(sum of n over processes, d): all processes' rows in the order of their ranks; `rows_ND` itself in a single one.
+    """(sum of n over processes, d): the rows of all processes by rank. With one process, it is `rows_ND` itself.
 
-    Processes may have different counts of rows, also none. Differentiable with respect to this process's rows.
+    Processes may have different numbers of rows, also none. Differentiable with respect to this process's rows.
     """
     if process_count() == 1:
         return rows_ND
@@ -38,7 +38,7 @@ def gather_rows(rows_ND: Tensor) -> Tensor:
 
 
 def first_row(rows_ND: Tensor) -> int:
-    """Where this process's rows begin in what gather_rows returns."""
+    """The index of this process's first row in the result of gather_rows."""
     return 0 if process_count() == 1 else sum(_row_counts(rows_ND)[: dist.get_rank()])
 
 
@@ -54,7 +54,7 @@ def _row_counts(rows_ND: Tensor) -> list[int]:
 
 
 def _all_gather(rows_ND: Tensor, counts: list[int]) -> list[Tensor]:
-    """all_gather takes equal shapes only: rows are padded to the largest count and cut again."""
+    """all_gather needs equal shapes, so rows are padded to the largest count and cut again."""
     padded_ND = rows_ND.new_zeros(max(counts), rows_ND.shape[1])
     padded_ND[: len(rows_ND)] = rows_ND.detach()
     parts = [torch.empty_like(padded_ND) for _ in counts]

@@ -1,9 +1,9 @@
 """Gradient caching: the gradient of a loss over all vectors of a batch, in the memory of one chunk of it.
 
 Gao et al. 2021 (arXiv 2101.06983): embed every chunk without a graph, differentiate the loss with respect to the
-vectors, embed each chunk again with a graph and push its vectors' gradients through. Chunks are cut by tokens and
-grouped by length, so short texts are not padded to long ones. The random state is kept with each chunk: dropout draws
-the same in both passes. Chunks up to `kept_tokens` keep their first graph and are not embedded twice.
+vectors, then embed each chunk again with a graph and backpropagate its vectors' gradients. Chunks are cut by tokens and
+grouped by length, so short texts are not padded to long ones. Each chunk keeps its random state, so dropout draws the
+same in both passes. The last chunks, up to `kept_tokens`, keep their first graph and are not embedded twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,10 +37,10 @@ def backward_through_chunks(
 ) -> Tensor:
     """Adds the gradient of `loss_of(vectors)` to the model's parameters and returns the loss, detached.
 
-    `loss_of` gets the vectors (n, d) of `token_ids` in their order. A chunk holds at most `chunk_tokens` padded tokens
-    (one text more than that alone), and the graphs of up to `kept_tokens` padded tokens are held in memory at once.
-    The model returns an EncoderOutput, and with DDP averages gradients over processes once, in its last backward pass:
-    `no_sync` is its context for the earlier ones. `backward` is where mixed precision scales the loss.
+    `loss_of` gets the vectors (n, d) of `token_ids`, in their order. A chunk has at most `chunk_tokens` padded tokens;
+    a longer text is a chunk of its own. Memory holds the graphs of up to `kept_tokens` padded tokens. The model returns
+    an EncoderOutput. Under DDP it averages gradients over processes once, in the last backward pass; `no_sync` is its
+    context for the earlier ones. `backward` lets mixed precision scale the loss.
     """
     device = device or torch.device("cpu")
     lengths = [len(ids) for ids in token_ids]
@@ -92,7 +92,7 @@ def backward_through_chunks(
 
 
 def _first_kept(chunks: Sequence[NDArray[np.int64]], lengths: Sequence[int], kept_tokens: int) -> int:
-    """The first of the last chunks that together hold no more than `kept_tokens` padded tokens."""
+    """The index of the first of the last chunks that together have at most `kept_tokens` padded tokens."""
     first = len(chunks)
     for chunk in reversed(chunks):
         kept_tokens -= len(chunk) * max(lengths[index] for index in chunk)

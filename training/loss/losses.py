@@ -1,8 +1,8 @@
 """The losses, on unit vectors: GTE's improved contrastive loss, vanilla InfoNCE, Matryoshka and distillation.
 
-Similarity rows are computed in blocks, and each block's gradient at once, while its matrices are there: at 16,384 pairs
-one whole matrix of float32 takes 1.07 GB and the improved loss has four, a block of 1,024 rows takes 67 MB each.
-Logits reach 1/temperature = 100, so all of it is float32 and log-sum-exp.
+Similarities are computed in blocks of rows, and the gradient of a block while its matrices are in memory. With 16,384
+pairs a whole float32 matrix takes 1.07 GB, and the improved loss has four; in a block of 1,024 rows each takes 67 MB.
+Logits reach 1/temperature = 100, so everything is float32 and log-sum-exp.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ def contrastive_loss(
     "improved" is equations 5 to 7 of the GTE paper (arXiv 2308.03281), one joint partition of 4n - 2 terms:
     Z_i = sum_j q_i.d_j + sum_{j!=i} q_i.q_j + sum_j q_j.d_i + sum_{j!=i} d_j.d_i (each exponentiated). The positive
     stands in it twice, so its floor is ln 2. "vanilla" is equation 3, InfoNCE, with the first sum only and floor 0.
-    `negatives_MD` are hard negatives of any of the queries (m of them, maybe none); every one joins the first sum of
-    every query: the paper does not say how its 15 enter Z, this is the natural reading.
+    `negatives_MD` are m hard negatives, maybe none, of any of the queries. Each joins the first sum of every query: the
+    paper does not say how its 15 enter Z, and this is the natural reading.
 
-    With `false_negative_margin` a term is left out of Z_i where its similarity exceeds the positive's by more than the
-    margin (Qwen3-Embedding, arXiv 2506.05176, with 0.1). Where several processes run, rows are gathered over all of
-    them and the mean is over this process's own pairs. float16 and bfloat16 are computed in float32.
+    `false_negative_margin` leaves a term out of Z_i if its similarity exceeds the positive's by more than the margin
+    (Qwen3-Embedding, arXiv 2506.05176, with 0.1). With several processes, rows are gathered from all of them and the
+    mean is over this process's pairs. float16 and bfloat16 are computed in float32.
     """
     queries_ND, documents_ND = _at_least_float32(queries_ND), _at_least_float32(documents_ND)
     if negatives_MD is None:
@@ -64,9 +64,9 @@ def contrastive_loss(
 
 
 def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int]) -> Tensor:
-    """The mean of a loss over prefix lengths of the vectors (Matryoshka, arXiv 2205.13147), all weighing the same.
+    """The mean of a loss over several dimensions that the vectors are cut to (Matryoshka, arXiv 2205.13147).
 
-    A mean and not a sum, so that the value keeps the scale of the loss at one dimension.
+    It is a mean and not a sum, so that the value has the scale of a single loss.
     """
     return torch.stack([loss_of_dim(dim) for dim in dims]).mean()
 
@@ -77,9 +77,9 @@ def cut_rows(vectors_ND: Tensor, dim: int) -> Tensor:
 
 
 def vector_distillation_loss(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-    """The mean of 1 - cosine between student and teacher: 0 where the student gives the teacher's vectors.
+    """The mean of 1 - cosine between student and teacher: 0 if the student gives the teacher's vectors.
 
-    A teacher with more dimensions is cut to the student's, which presumes that it is a Matryoshka model.
+    A teacher with more dimensions is cut to the student's, which assumes that it is a Matryoshka model.
     """
     teacher_ND = cut_rows(_at_least_float32(teacher_ND), student_ND.shape[1])
     if student_ND.shape != teacher_ND.shape:
@@ -90,7 +90,7 @@ def vector_distillation_loss(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
 
 
 def similarity_distillation_loss(student_ND: Tensor, teacher_NE: Tensor, block_rows: int = 1024) -> Tensor:
-    """The mean squared difference of the two models' cosines over all pairs of rows, for any dimensions d and e."""
+    """The mean squared difference of the models' cosines over all pairs of rows, whatever their dimensions d and e."""
     student_ND, teacher_NE = _at_least_float32(student_ND), _at_least_float32(teacher_NE)
 
     def block_loss(start: int, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> Tensor:
@@ -101,7 +101,7 @@ def similarity_distillation_loss(student_ND: Tensor, teacher_NE: Tensor, block_r
 
 
 BlockLoss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""First row, the block's rows of some tensors, and other tensors whole, to a scalar."""
+"""A block's first row, its rows of some tensors, and other tensors as a whole, to a scalar."""
 
 
 def _sum_over_blocks(
@@ -113,7 +113,7 @@ def _sum_over_blocks(
 
 
 class _SumOverBlocks(torch.autograd.Function):
-    """Differentiates in the forward pass, block by block: no matrix outlives its block, none is computed twice."""
+    """Differentiates in the forward pass, block by block, so that no matrix outlives its block or is computed twice."""
 
     @staticmethod
     def forward(context: Any, block_loss: BlockLoss, block_rows: int, row_count: int, *tensors: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class _SumOverBlocks(torch.autograd.Function):
                 parts = torch.autograd.grad(loss, [*rows, *leaves], allow_unused=True)
             total += loss.detach()
             for number, part in enumerate(parts):
-                if part is not None:  # vanilla InfoNCE has no use for the other queries
+                if part is not None:  # vanilla InfoNCE does not use the other queries
                     target = gradients[number][block] if number < row_count else gradients[number]
                     target += part
         context.save_for_backward(*gradients)
@@ -157,7 +157,7 @@ def _sum_of_row_losses(
     own_BA = torch.zeros(len(queries_BD), len(all_queries_AD), dtype=torch.bool, device=queries_BD.device)
     own_BA[rows_B, rows_B + first] = True
 
-    # (similarities, where the positive itself stands, what is no term of Z)
+    # (similarities, where the positive is, what is not a term of Z)
     terms: list[tuple[Tensor, Tensor | None, Tensor | None]]
     terms = [(queries_BD @ all_documents_AD.T, own_BA, None), (queries_BD @ all_negatives_MD.T, None, None)]
     if kind == "improved":
