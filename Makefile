@@ -1,7 +1,7 @@
 # Everything that a developer, a newcomer or CI runs. Each target does its own set-up from a fresh clone.
 # `make` alone lists the targets: the line after ## says what each one is for.
 .DELETE_ON_ERROR:
-.PHONY: help demo check test test-wheel test-checkout test-integrations desktop-example interop site format clean
+.PHONY: help demo check test test-wheel test-checkout fuzz test-integrations desktop-example interop site format clean
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
@@ -28,14 +28,18 @@ test: test-wheel test-checkout ## both parts of the tests, then what was skipped
 	@.venv/bin/python tests/skipped.py build/test-wheel.xml build/test-checkout.xml
 
 # Away from the checkout's root, where `import gte_sdk` would find the sources instead of the installed wheel.
-test-wheel: .venv-wheel/.installed ## the installed wheel, without PyTorch: tests/sdk and tests/kernels
+test-wheel: .venv-wheel/.installed ## the installed wheel, without PyTorch: tests/sdk, tests/kernels and tests/fuzz
 	mkdir -p build/away
 	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. \
-	  --junit-xml ../test-wheel.xml ../../tests/sdk ../../tests/kernels
+	  --junit-xml ../test-wheel.xml ../../tests/sdk ../../tests/kernels ../../tests/fuzz
 
 test-checkout: .venv/.development dist/.built ## the other tests: training, export, the server, documentation, architecture
 	.venv/bin/python -m pytest --junit-xml build/test-checkout.xml tests \
-	  --ignore tests/sdk --ignore tests/kernels --ignore tests/integrations
+	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations
+
+fuzz: .venv-wheel/.installed ## 2,000 damaged files of each format; make test runs 40
+	mkdir -p build/away
+	cd build/away && GTE_FUZZ_CASES=2000 ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/fuzz
 
 test-integrations: .venv-integrations/.installed ## the adapters against the frameworks themselves, 1.5 GB of packages
 	mkdir -p build/away

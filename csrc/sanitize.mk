@@ -8,7 +8,7 @@ sanitize: sanitize-address sanitize-thread ## self-tests and the extension's tes
 SANITIZED_PYTEST = cd build/away && PYTHONMALLOC=malloc PYTHONPATH=../sanitize/$(1) \
   LD_PRELOAD="$$($(CXX) -print-file-name=$(2)) $$($(CXX) -print-file-name=libstdc++.so.6)" \
   ../../.venv-wheel/bin/python -m pytest -p no:cacheprovider -c ../../pyproject.toml --rootdir ../.. ../../tests/kernels \
-  ../../tests/sdk/runtime/test_word_pieces.py
+  ../../tests/sdk/runtime/test_word_pieces.py ../../tests/fuzz
 
 sanitize-address: build/sanitize/address/.built .venv-wheel/.installed
 	ASAN_OPTIONS=detect_leaks=1 build/sanitize/cmake-address/self_test
