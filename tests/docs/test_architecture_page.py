@@ -48,10 +48,10 @@ def test_the_map_names_every_module_and_nothing_else() -> None:
     for folder in re.findall(r"^### `([\w/]+)/`$", PAGE, re.MULTILINE):
         named[folder] = {name for cell, _ in rows_below(f"### `{folder}/`") for name in spans(cell)} - {"__init__.py"}
     expected = modules_and_folders()
-    missing = {folder: names - named.get(folder, set()) for folder, names in expected.items()}
-    gone = {folder: names - expected.get(folder, set()) for folder, names in named.items()}
-    assert not any(missing.values()), f"name these in docs/architecture.md: {missing}"
-    assert not any(gone.values()), f"docs/architecture.md names what is not there: {gone}"
+    missing = [f"{folder}/{name}" for folder in expected for name in expected[folder] - named.get(folder, set())]
+    gone = [f"{folder}/{name}" for folder in named for name in named[folder] - expected.get(folder, set())]
+    assert not missing, f"name these in docs/architecture.md: {missing}"
+    assert not gone, f"docs/architecture.md names what is not there: {gone}"
 
 
 @pytest.mark.parametrize("package", list(ROOMS))
