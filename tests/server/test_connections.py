@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gte_sdk import Embedder
 from gte_sdk.server import Settings
+from gte_sdk.server.http.connection import MAX_PIPELINED
 
 from .servers import answer_of, metric, post_head, raw_connection, served, wait_for
 
@@ -97,3 +99,114 @@ def test_what_is_no_http_is_400(url: str) -> None:
     with raw_connection(url) as connection:
         connection.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+def test_a_chunked_body_that_never_ends_is_408(hasty: str) -> None:
+    with raw_connection(hasty) as connection:
+        connection.sendall(chunked_head())
+        deadline = time.monotonic() + 60
+        while not select.select([connection], [], [], 0.05)[0]:
+            assert time.monotonic() < deadline
+            connection.sendall(b"1\r\nx\r\n")
+        assert answer_of(connection)[1]["error"]["code"] == "body_timeout"
+    assert metric(hasty, "gte_held_bytes") == 0
+
+
+# What may be sent without an end, none of it part of a header that is timed or a body that is measured.
+ENDLESS = {
+    "lines before a request": (b"", b"\r\n"),
+    "a method": (b"", b"A"),
+    "a path": (b"GET /", b"a"),
+    "lines of a header": (b"GET /health HTTP/1.1\r\n", b"a: b\r\n"),
+    "the size of a chunk": (b"CHUNKED", b"0"),
+    "what may follow the size": (b"CHUNKED" + b"1;", b"a"),
+    "lines behind a body": (b"CHUNKED" + b"0\r\n", b"a: b\r\n"),
+    "one line behind a body": (b"CHUNKED" + b"0\r\na: ", b"b"),
+}
+
+
+@pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=list(ENDLESS))
+def test_what_has_no_end_is_cut_off_after_some_kilobytes(embedder: Embedder, start: bytes, more: bytes) -> None:
+    settings = Settings("gte-mini", header_seconds=120, body_seconds=120)
+    with served(embedder, settings) as url, raw_connection(url) as connection:
+        connection.sendall(start.replace(b"CHUNKED", chunked_head()))
+        sent, piece = 0, more * (8192 // len(more))
+        with contextlib.suppress(ConnectionError):
+            while not select.select([connection], [], [], 0.01)[0]:
+                assert sent < 2_000_000
+                connection.sendall(piece)
+                sent += len(piece)
+            assert answer_of(connection)[0] in (400, 431)
+
+
+def test_a_header_that_is_too_large_but_arrives_at_once_is_431(url: str) -> None:
+    for lines in (b"a: " + b"b" * 70_000 + b"\r\n", b"a: b\r\n" * 200, (b"a: " + b"b" * 10_000 + b"\r\n") * 7):
+        with raw_connection(url) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + lines + b"\r\n")
+            status, content = answer_of(connection)
+            assert (status, content["error"]["code"]) == (431, "header_too_large")
+
+
+def test_some_requests_may_be_pipelined_and_a_flood_of_them_ends_the_connection(url: str) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with raw_connection(url) as connection:
+        connection.sendall(ask * (MAX_PIPELINED - 1) + ask.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+        assert received.count(b"HTTP/1.1 200 OK") == MAX_PIPELINED
+    with raw_connection(url) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(ask * 5000)
+        while chunk := connection.recv(65536):
+            assert b"HTTP/1.1 4" not in chunk  # an answer to another request would be taken for that to this one
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_a_client_that_waits_to_be_told_to_go_on(url: str) -> None:
+    body = b'{"model": "gte-mini", "input": "red"}'
+    with raw_connection(url) as connection:
+        connection.sendall(post_head("/v1/embeddings", len(body), ["Expect: 100-continue", "Connection: close"]))
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert answer_of(connection)[0] == 200
+    for head in (
+        post_head("/v1/embeddings", 10**9, ["Expect: 100-continue"]),
+        post_head("/v1/embeddings", 100, ["Expect: 100-continue"]).replace(b"application/json", b"text/plain"),
+    ):
+        with raw_connection(url) as connection:  # one that will be refused is not told to go on
+            connection.sendall(head)
+            assert answer_of(connection)[0] in (413, 415)
+
+
+# Two readers of such a request could see two different requests in it.
+AMBIGUOUS = {
+    "two lengths": ["Content-Length: 5", "Content-Length: 6"],
+    "a length and chunks": ["Content-Length: 5", "Transfer-Encoding: chunked"],
+    "a negative length": ["Content-Length: -5"],
+    "no number": ["Content-Length: 5x"],
+    "a length beyond 64 bits": ["Content-Length: " + "9" * 30],
+    "chunks that are not the last coding": ["Transfer-Encoding: chunked, gzip"],
+    "a line that goes on": ["Content-Length: 5", "X: a\r\n b"],
+    "a space in a name": ["Content-Length : 5"],
+}
+
+
+@pytest.mark.parametrize("lines", AMBIGUOUS.values(), ids=list(AMBIGUOUS))
+def test_a_request_with_an_ambiguous_length_is_400(url: str, lines: list[str]) -> None:
+    head = ["POST /v1/embeddings HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *lines, "", ""]
+    with raw_connection(url) as connection:
+        connection.sendall("\r\n".join(head).encode("ascii") + b"hello")
+        assert answer_of(connection)[0] == 400
+
+
+def test_an_old_client_gets_an_answer_that_it_can_read(url: str) -> None:
+    """HTTP/1.0 knows no chunks, so the answer has a length, however long it is."""
+    body = json.dumps({"model": "gte-mini", "input": ["red"] * 100}).encode("ascii")
+    with raw_connection(url) as connection:
+        connection.sendall(post_head("/v1/embeddings", len(body)).replace(b"HTTP/1.1", b"HTTP/1.0") + body)
+        status, content = answer_of(connection)
+        assert (status, len(content["data"])) == (200, 100)
+
+
+def chunked_head() -> bytes:
+    return post_head("/v1/embeddings", 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")

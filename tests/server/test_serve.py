@@ -19,7 +19,7 @@ import pytest
 from gte_sdk import Embedder
 from gte_sdk.cli.serve import name_of
 
-from .servers import gte_serve
+from .servers import gte_serve, listens
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc of Linux")
@@ -31,16 +31,6 @@ def requests_read(url: str) -> int:
     answered = re.findall(r'^gte_requests_total{route="/v1/embeddings",.*} (\d+)$', metrics, re.MULTILINE)
     in_progress = re.findall(r"^gte_requests_in_progress (\d+)$", metrics, re.MULTILINE)
     return sum(map(int, answered)) + int(in_progress[0]) - 1  # the one for the metrics
-
-
-def listens(url: str) -> bool:
-    try:
-        httpx.get(f"{url}/health")
-    except httpx.ConnectError:
-        return False
-    except httpx.TransportError:  # closed before it was read: the server is about to go
-        return True
-    return True
 
 
 # `gte serve` whose model waits for a file.
