@@ -1,5 +1,6 @@
 """`gte serve`: the model over HTTP, for programs that use the OpenAI API."""
 
+import contextlib
 import ipaddress
 import os
 from pathlib import Path
@@ -114,13 +115,12 @@ def serve(
     app = create_app(Embedder(model, device=device, threads=threads, truncation="ignore"), settings)
     address, bound_port = listener.getsockname()[:2]
     url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
-    run(
-        app,
-        listener,
-        settings,
-        lambda: click.echo(f"gte: serving {settings.model_name} at {url}", err=True),
-        access_log,
-    )
+
+    def announce() -> None:
+        with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
+            click.echo(f"gte: serving {settings.model_name} at {url}", err=True)
+
+    run(app, listener, settings, announce, access_log)
 
 
 def name_of(model: str) -> str:

@@ -1,5 +1,6 @@
 """How a server ends: what was accepted is answered, and the end comes in bounded time, whatever the model is doing."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from ..ports import free_port
 from .servers import listens, metric, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -79,3 +81,37 @@ def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
         wait_for(lambda: not listens(url))  # signals that come together would be one
         process.send_signal(second)
         assert process.wait(120) == 128 + second
+
+
+WITHOUT_STREAMS = """
+import os, sys
+how = sys.argv.pop(1)
+if how == "closed":
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+if how != "nobody reads":  # as under pythonw
+    sys.stdin = sys.stdout = sys.stderr = None
+from gte_sdk.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["none", "closed", "nobody reads"])
+def test_a_server_without_standard_streams_answers_and_ends(how: str) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", WITHOUT_STREAMS, how, "serve", "--port", str(port), "--access-log"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    streams = write_end if how == "nobody reads" else subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=streams, stderr=streams) as process:
+        os.close(write_end)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(lambda: process.poll() is not None or listens(url))
+            body = {"model": "gte-mini", "input": "red"}
+            assert httpx.post(f"{url}/v1/embeddings", json=body).status_code == 200
+            assert httpx.post(f"{url}/v1/embeddings", json={}).status_code == 422
+            process.terminate()
+            process.wait(60)
+        finally:
+            process.kill()

@@ -4,6 +4,7 @@ The first SIGTERM or Ctrl-C closes the door and answers what was accepted, for a
 one ends at once. Python would otherwise wait for threads in a long native call, however long that takes.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ def run(
 
     Ends the process itself, with status 128 + signal, at a second signal or where the end would take too long.
     """
+    logging.raiseExceptions = False  # where the log goes nowhere, each line of it would be another traceback
     allow_descriptors(settings.max_connections + _OTHER_DESCRIPTORS)
     give_back_large_blocks()
     config = uvicorn.Config(
