@@ -106,7 +106,7 @@ def reporting(path: Path) -> Iterator[None]:
     """Turns SQLite's errors into ours."""
     try:
         yield
-    except (sqlite3.Error, sqlite3.Warning) as error:
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:  # the last: messages with bytes of the file
         if str(error) == "interrupted":  # a signal's exception, which SQLite keeps to itself
             raise KeyboardInterrupt from error
         if isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in _NOT_DAMAGE):

@@ -5,6 +5,7 @@ of a text, so a longer line is a mistake or an attack.
 """
 
 import codecs
+import contextlib
 import gzip
 import io
 import zlib
@@ -68,7 +69,8 @@ def _other_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[in
                 raise too_long(name, f"line {number}")
             yield number, line.removeprefix("\ufeff") if number == 1 else line
     finally:
-        text.detach()  # which would close the file of the caller
+        with contextlib.suppress(ValueError):  # the caller closed it first
+            text.detach()  # which would close the file of the caller
 
 
 def _read(readline: Any, limit: int, name: str, number: int, encoding: str = "") -> Any:
