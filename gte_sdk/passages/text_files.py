@@ -16,8 +16,10 @@ from typing import Literal
 Kind = Literal["markdown", "restructuredtext", "code", "text"]
 Notice = Callable[[str], None]
 
-MAX_FILE_BYTES = 2 * 1024 * 1024
-"""A larger file in a folder is generated or data more often than something to read; named outright, it is read."""
+MAX_FILE_BYTES = 2 * 2**20
+"""A larger file in a folder is generated or data more often than something to read."""
+MAX_NAMED_FILE_BYTES = 16 * 2**20
+"""The limit for a file that is named outright; it bounds the memory that a file can take."""
 
 _SUFFIXES: dict[Kind, str] = {
     "markdown": ".md .markdown .mdown .mdx .qmd .rmd",
@@ -80,8 +82,10 @@ def find_text_files(
             seen.add((status.st_dev, status.st_ino))
             if not stat.S_ISREG(status.st_mode):
                 notice(f"{file}: not a regular file; skipped")
+            elif status.st_size > MAX_NAMED_FILE_BYTES:
+                notice(f"{file}: {status.st_size / 2**20:.1f} MiB; skipped ({_limit(MAX_NAMED_FILE_BYTES)} at most)")
             elif status.st_size > MAX_FILE_BYTES and not named:
-                limit = f"{MAX_FILE_BYTES / 2**20:.0f} MiB"
+                limit = _limit(MAX_FILE_BYTES)
                 notice(f"{file}: {status.st_size / 2**20:.1f} MiB, more than {limit}; skipped (name it to search it)")
             else:
                 yield file
@@ -89,12 +93,22 @@ def find_text_files(
 
 def read_text(path: Path, notice: Notice) -> str | None:
     """The text of a file in UTF-8, or UTF-16 with a byte order mark; None, and a notice, where it cannot be read."""
+    content = read_content(path, notice)
+    return None if content is None else decode_text(path, content, notice)
+
+
+def read_content(path: Path, notice: Notice) -> bytes | None:
+    """The bytes of a file; None, and a notice, where it cannot be read or has grown beyond MAX_NAMED_FILE_BYTES."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_NAMED_FILE_BYTES + 1)
     except OSError as error:
         notice(f"{path}: {error.strerror or error}; skipped")
         return None
-    return decode_text(path, content, notice)
+    if len(content) > MAX_NAMED_FILE_BYTES:
+        notice(f"{path}: more than {_limit(MAX_NAMED_FILE_BYTES)}; skipped")
+        return None
+    return content
 
 
 def decode_text(path: Path, content: bytes, notice: Notice) -> str | None:
@@ -108,6 +122,10 @@ def decode_text(path: Path, content: bytes, notice: Notice) -> str | None:
     except UnicodeDecodeError as error:
         notice(f"{path}: not {error.encoding.upper()} at byte {error.start}; skipped (convert it to UTF-8)")
         return None
+
+
+def _limit(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
 
 
 def _files_below(folder: Path, globs: Sequence[str], excludes: Sequence[str], notice: Notice) -> Iterator[Path]:

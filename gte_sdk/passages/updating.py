@@ -18,7 +18,7 @@ from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.errors import InputError
 from gte_sdk.passages.splitting import split_passages, text_to_embed
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore
-from gte_sdk.passages.text_files import Notice, decode_text, find_text_files, kind_of
+from gte_sdk.passages.text_files import Notice, decode_text, find_text_files, kind_of, read_content
 from gte_sdk.passages.update_lock import lock_path_of
 
 Progress = Callable[[int, int], None]
@@ -154,10 +154,8 @@ class _ReadFiles:
         """Files that cannot be read are taken out of `present`: the next update tries them again."""
         for path, name, stamp in to_read:
             self.read_count += 1
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                self._notice(f"{path}: {error.strerror or error}; skipped")
+            content = read_content(path, self._notice)
+            if content is None:
                 present.discard(name)
                 continue
             text = decode_text(path, content, self._notice)

@@ -69,6 +69,18 @@ def test_a_large_file_is_reported_unless_it_is_named(tmp_path: Path, monkeypatch
     assert len(notices) == 1
 
 
+def test_a_named_file_has_a_limit_too_also_when_it_grows_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "MAX_NAMED_FILE_BYTES", 3 * 2**20)
+    large = tmp_path / "large.txt"
+    large.write_bytes(b"x" * (4 * 2**20))
+    notices: list[str] = []
+    assert list(find_text_files([large], notice=notices.append)) == []
+    assert read_text(large, notices.append) is None
+    assert notices == [f"{large}: 4.0 MiB; skipped (3 MiB at most)", f"{large}: more than 3 MiB; skipped"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes need privileges or do not exist")
 def test_links_that_loop_or_dangle_and_pipes_are_reported_and_end(tmp_path: Path) -> None:
     write(tmp_path, "real/a.md")
