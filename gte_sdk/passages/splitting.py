@@ -53,16 +53,17 @@ class _Block(NamedTuple):
 def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
     """Yields the passages of a text in order; every line that is not blank is in exactly one of them."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    sizes = [count_rough_tokens(line) for line in lines]
     if kind == "markdown":
         blocks = _markdown_blocks(lines)
     elif kind == "restructuredtext":
         blocks = _restructuredtext_blocks(lines)
     elif kind == "code":
-        blocks = _code_blocks(lines)
+        blocks = _code_blocks(lines, sizes)
     else:
         blocks = (_Block(start, end, (), False, False) for start, end in _paragraphs(lines, 0, len(lines)))
     for section in _sections(blocks):
-        for run in _pack(section, lines):
+        for run in _pack(section, sizes):
             start, end = run[0].start, run[-1].end
             while start < end and not lines[start].strip():
                 start += 1
@@ -95,10 +96,10 @@ def _sections(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
         yield section
 
 
-def _pack(section: list[_Block], lines: list[str]) -> Iterator[list[_Block]]:
+def _pack(section: list[_Block], line_sizes: list[int]) -> Iterator[list[_Block]]:
     """Cuts a section into runs of about equal size, each of at most MAX_ROUGH_TOKENS unless a single line has more."""
-    pieces = [piece for block in section for piece in _cut_to_size(block, lines)]
-    sizes = [count_rough_tokens("\n".join(lines[piece.start : piece.end])) for piece in pieces]
+    pieces = [piece for block in section for piece in _cut_to_size(block, line_sizes)]
+    sizes = [sum(line_sizes[piece.start : piece.end]) for piece in pieces]
     enough = sum(sizes) / max(1, math.ceil(sum(sizes) / MAX_ROUGH_TOKENS))
     run: list[_Block] = []
     run_size = 0
@@ -113,8 +114,8 @@ def _pack(section: list[_Block], lines: list[str]) -> Iterator[list[_Block]]:
         yield run
 
 
-def _cut_to_size(block: _Block, lines: list[str]) -> Iterator[_Block]:
-    sizes = [count_rough_tokens(line) for line in lines[block.start : block.end]]
+def _cut_to_size(block: _Block, line_sizes: list[int]) -> Iterator[_Block]:
+    sizes = line_sizes[block.start : block.end]
     if sum(sizes) <= MAX_ROUGH_TOKENS:
         yield block
         return
@@ -230,7 +231,7 @@ def _restructuredtext_title(paragraph: list[str]) -> tuple[str, int]:
     return "", 0
 
 
-def _code_blocks(lines: list[str]) -> Iterator[_Block]:
+def _code_blocks(lines: list[str], line_sizes: list[int]) -> Iterator[_Block]:
     enclosing: list[tuple[int, str]] = []  # the indentation and text of the definitions around the current line
     size = 0
     for start, end in _paragraphs(lines, 0, len(lines)):
@@ -238,9 +239,9 @@ def _code_blocks(lines: list[str]) -> Iterator[_Block]:
         opens = at_left and size >= _MIN_CODE_ROUGH_TOKENS
         size = 0 if opens else size
         # Cut here already, so that each piece of a long block gets the definitions around its own first line.
-        for piece in _cut_to_size(_Block(start, end, (), False, False), lines):
+        for piece in _cut_to_size(_Block(start, end, (), False, False), line_sizes):
             piece_lines = lines[piece.start : piece.end]
-            size += count_rough_tokens("\n".join(piece_lines))
+            size += sum(line_sizes[piece.start : piece.end])
             indent = _indentation(piece_lines[0])
             context = tuple(line[:_CONTEXT_CHARACTERS] for outer, line in enclosing if outer < indent)
             yield piece._replace(context=context, opens_section=opens and piece.start == start)
