@@ -1,5 +1,5 @@
-// What the bindings check of every argument. A failed check is a ValueError: our own Python passed something wrong, since the
-// messages for users are made in gte_sdk.
+// What the bindings check of every argument. A failed check is a ValueError: our own Python passed something wrong,
+// since the messages for users are made in gte_sdk.
 #pragma once
 
 #include <pybind11/numpy.h>

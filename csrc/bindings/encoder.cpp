@@ -21,8 +21,8 @@ std::vector<float> vector_of(const Floats& values, size_t count) {
     return {values.data(), values.data() + count};
 }
 
-gte::Linear linear_of(const Bytes& weights, const Floats& scales, const Floats& bias, const Floats& smoothing, bool shifted,
-                      size_t inputs, size_t outputs) {
+gte::Linear linear_of(const Bytes& weights, const Floats& scales, const Floats& bias, const Floats& smoothing,
+                      bool shifted, size_t inputs, size_t outputs) {
     require(weights.ndim() == 2 && static_cast<size_t>(weights.shape(0)) == inputs &&
                 static_cast<size_t>(weights.shape(1)) == outputs,
             "a matrix of weights has another shape");
@@ -41,8 +41,8 @@ gte::Linear linear_of(const LinearArrays& arrays, size_t inputs, size_t outputs)
 
 class Bert {
   public:
-    Bert(Bytes token_embeddings, const Floats& token_scales, const Floats& positions, const Floats& norm_weight, const Floats& norm_bias,
-         size_t heads, float epsilon, const std::string& pooling)
+    Bert(Bytes token_embeddings, const Floats& token_scales, const Floats& positions, const Floats& norm_weight,
+         const Floats& norm_bias, size_t heads, float epsilon, const std::string& pooling)
         : token_embeddings_(std::move(token_embeddings)) {
         require(token_embeddings_.ndim() == 2 && positions.ndim() == 2, "tables must be matrices");
         encoder_.vocabulary = static_cast<size_t>(token_embeddings_.shape(0));
@@ -52,7 +52,8 @@ class Bert {
         encoder_.epsilon = epsilon;
         encoder_.positions = vector_of(positions, encoder_.position_count * encoder_.hidden);
         const size_t step = encoder_.is_table() ? gte::lanes : gte::width_unit;
-        require(encoder_.hidden > 0 && encoder_.hidden % step == 0 && heads > 0 && encoder_.hidden % (heads * gte::lanes) == 0,
+        require(encoder_.hidden > 0 && encoder_.hidden % step == 0 && heads > 0 &&
+                    encoder_.hidden % (heads * gte::lanes) == 0,
                 "widths must be multiples of 64, those of heads and tables of 16");
         require(pooling == "mean" || pooling == "cls" || pooling == "lasttoken", "unknown pooling");
         encoder_.pooling = pooling == "mean"  ? gte::Pooling::mean
@@ -64,11 +65,12 @@ class Bert {
         encoder_.embedding_norm = {vector_of(norm_weight, norm_width), vector_of(norm_bias, norm_width)};
     }
 
-    void add_layer(const LinearArrays& query_key_value, const LinearArrays& attention_output, const LinearArrays& intermediate,
-                   const LinearArrays& output, const std::vector<Floats>& norms) {
+    void add_layer(const LinearArrays& query_key_value, const LinearArrays& attention_output,
+                   const LinearArrays& intermediate, const LinearArrays& output, const std::vector<Floats>& norms) {
         const size_t hidden = encoder_.hidden, wide = static_cast<size_t>(std::get<0>(output).shape(0));
         require(wide > 0 && wide % gte::width_unit == 0, "widths must be multiples of 64");
-        require(encoder_.layers.empty() || encoder_.layers[0].intermediate.output_count == wide, "layers must be equally wide");
+        require(encoder_.layers.empty() || encoder_.layers[0].intermediate.output_count == wide,
+                "layers must be equally wide");
         require(norms.size() == 4 && !encoder_.is_table(), "a layer has two norms, a table no layers");
         gte::Layer layer;
         layer.query_key_value = linear_of(query_key_value, hidden, 3 * hidden);
@@ -80,11 +82,12 @@ class Bert {
         encoder_.layers.push_back(std::move(layer));
     }
 
-    // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written, or for
-    // token_states out (tokens, hidden).
+    // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written,
+    // or for token_states out (tokens, hidden).
     void encode(const TokenIds& token_ids, const Integers& starts, Floats& out, size_t batch_tokens, size_t threads,
                 const std::string& instruction_set, bool token_states) const {
-        require(token_ids.ndim() == 1 && starts.ndim() == 1 && starts.size() >= 1, "token_ids and starts must be vectors");
+        require(token_ids.ndim() == 1 && starts.ndim() == 1 && starts.size() >= 1,
+                "token_ids and starts must be vectors");
         const size_t text_count = static_cast<size_t>(starts.size()) - 1;
         const int64_t* start_data = starts.data();
         require(start_data[0] == 0 && start_data[text_count] == token_ids.size(), "starts must cover token_ids");
@@ -95,7 +98,8 @@ class Bert {
         }
         const int32_t* id_data = token_ids.data();
         for (py::ssize_t i = 0; i < token_ids.size(); ++i) {
-            require(id_data[i] >= 0 && static_cast<size_t>(id_data[i]) < encoder_.vocabulary, "a token id is not in the table");
+            require(id_data[i] >= 0 && static_cast<size_t>(id_data[i]) < encoder_.vocabulary,
+                    "a token id is not in the table");
         }
         require(!(token_states && encoder_.is_table()), "a table has no states of tokens");
         const size_t row_count = token_states ? static_cast<size_t>(token_ids.size()) : text_count;
@@ -139,7 +143,8 @@ std::vector<std::string> instruction_sets() {
 }
 
 Floats mean_pool(const Floats& token_vectors, const Integers& mask) {
-    require(token_vectors.ndim() == 3 && mask.ndim() == 2, "last_hidden_state must be (n, t, d), attention_mask (n, t)");
+    require(token_vectors.ndim() == 3 && mask.ndim() == 2,
+            "last_hidden_state must be (n, t, d), attention_mask (n, t)");
     require(token_vectors.shape(0) == mask.shape(0) && token_vectors.shape(1) == mask.shape(1),
             "last_hidden_state and attention_mask must agree in n and t");
     const size_t text_count = static_cast<size_t>(mask.shape(0)), token_count = static_cast<size_t>(mask.shape(1));
@@ -176,11 +181,13 @@ void bind_encoder(py::module_& module) {
     module.def("normalize_rows", &normalize_rows, py::arg("vectors"));
     module.def("encoder_instruction_sets", &instruction_sets);
     py::class_<Bert>(module, "Bert")
-        .def(py::init<Bytes, const Floats&, const Floats&, const Floats&, const Floats&, size_t, float, const std::string&>(),
-             py::arg("token_embeddings"), py::arg("token_scales"), py::arg("positions"), py::arg("norm_weight"), py::arg("norm_bias"),
-             py::arg("heads"), py::arg("epsilon"), py::arg("pooling"))
-        .def("add_layer", &Bert::add_layer, py::arg("query_key_value"), py::arg("attention_output"), py::arg("intermediate"),
-             py::arg("output"), py::arg("norms"))
+        .def(py::init<Bytes, const Floats&, const Floats&, const Floats&, const Floats&, size_t, float,
+                      const std::string&>(),
+             py::arg("token_embeddings"), py::arg("token_scales"), py::arg("positions"), py::arg("norm_weight"),
+             py::arg("norm_bias"), py::arg("heads"), py::arg("epsilon"), py::arg("pooling"))
+        .def("add_layer", &Bert::add_layer, py::arg("query_key_value"), py::arg("attention_output"),
+             py::arg("intermediate"), py::arg("output"), py::arg("norms"))
         .def("encode", &Bert::encode, py::arg("token_ids").noconvert(), py::arg("starts").noconvert(),
-             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("instruction_set") = "", py::arg("token_states") = false);
+             py::arg("out").noconvert(), py::arg("batch_tokens"), py::arg("threads"), py::arg("instruction_set") = "",
+             py::arg("token_states") = false);
 }

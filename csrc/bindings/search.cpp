@@ -52,8 +52,10 @@ gte::RowType row_type(const std::string& dtype) {
 }
 
 // Stored rows as the kernels read them: documents is (n, stored bytes), its scales (n,) where the type has them.
-gte::Rows stored_rows(const StoredBytes& documents, const std::optional<Floats>& scales, size_t dim, gte::RowType type) {
-    require(documents.ndim() == 2 && documents.shape(0) <= static_cast<py::ssize_t>(gte::max_rows), "too many documents");
+gte::Rows stored_rows(const StoredBytes& documents, const std::optional<Floats>& scales, size_t dim,
+                      gte::RowType type) {
+    require(documents.ndim() == 2 && documents.shape(0) <= static_cast<py::ssize_t>(gte::max_rows),
+            "too many documents");
     require(static_cast<size_t>(documents.shape(1)) == gte::row_words(type, dim) * 4, "documents of another row size");
     require(documents.shape(1) == 1 || documents.strides(1) == 1, "the bytes of a document must be adjacent");
     const bool scaled = type == gte::RowType::int8 || type == gte::RowType::binary;
@@ -146,7 +148,8 @@ py::tuple encode(const Floats& vectors, const std::string& dtype) {
 
 py::array_t<uint32_t> block_checksums(const py::buffer& data, size_t block_bytes, size_t threads) {
     const py::buffer_info info = data.request();
-    require(info.ndim == 1 && info.itemsize == 1 && (info.size == 0 || info.strides[0] == 1), "data must be plain bytes");
+    require(info.ndim == 1 && info.itemsize == 1 && (info.size == 0 || info.strides[0] == 1),
+            "data must be plain bytes");
     require(block_bytes >= 1, "block_bytes must be at least 1");
     const size_t byte_count = static_cast<size_t>(info.size);
     py::array_t<uint32_t> checksums(static_cast<py::ssize_t>((byte_count + block_bytes - 1) / block_bytes));

@@ -86,7 +86,8 @@ class WordPieces {
         {
             const py::gil_scoped_release release;
             Work work{pieces_, views, encoded, room};
-            gte::run_on_pool(std::min(threads, (views.size() + texts_at_a_time - 1) / texts_at_a_time), encode_texts, &work);
+            gte::run_on_pool(std::min(threads, (views.size() + texts_at_a_time - 1) / texts_at_a_time), encode_texts,
+                             &work);
             if (work.out_of_memory) {
                 throw std::bad_alloc();
             }
@@ -113,7 +114,7 @@ void bind_tokenizer(py::module_& module) {
     py::class_<WordPieces>(module, "WordPieces")
         .def(py::init<const py::dict&, const std::string&, const std::string&, size_t, bool, bool,
                       std::vector<std::string>>(),
-             py::arg("vocabulary"), py::arg("prefix"), py::arg("unknown"), py::arg("longest_word"), py::arg("lowercase"),
-             py::arg("split_case"), py::arg("reserved"))
+             py::arg("vocabulary"), py::arg("prefix"), py::arg("unknown"), py::arg("longest_word"),
+             py::arg("lowercase"), py::arg("split_case"), py::arg("reserved"))
         .def("encode", &WordPieces::encode, py::arg("texts"), py::arg("room"), py::arg("threads"));
 }

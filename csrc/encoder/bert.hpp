@@ -1,9 +1,10 @@
-// A BERT encoder on int8 weights, from token ids to one unit vector for each text, or to the state of each token. Without layers
-// it is a table of tokens, and a text's vector is the mean of its rows.
+// A BERT encoder on int8 weights, from token ids to one unit vector for each text, or to the state of each token.
+// Without layers it is a table of tokens, and a text's vector is the mean of its rows.
 //
 // Texts lie one after another without padding, so a text's vector cannot depend on the rest of the batch. Products of
-// integers are exact in any order; every float operation has one fixed order of 16 lanes (forward_pass.hpp) and is rounded
-// as IEEE 754 says, fused multiply-adds included. So all instruction sets give the same bits, on every CPU and thread count.
+// integers are exact in any order; every float operation has one fixed order of 16 lanes (forward_pass.hpp) and is
+// rounded as IEEE 754 says, fused multiply-adds included. So all instruction sets give the same bits, on every CPU and
+// thread count.
 #pragma once
 
 #include <cstddef>
@@ -31,10 +32,10 @@ struct Workspace {
 
 enum class Output { text_vectors, token_states };
 
-// Text i has the token_ids at [starts[i], starts[i + 1]). Its unit row goes to out (text_count, hidden), or the last states of
-// its tokens, as they are before pooling, to out (token_count, hidden).
-using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids, const int64_t* starts,
-                             size_t text_count, Output output, float* out);
+// Text i has the token_ids at [starts[i], starts[i + 1]). Its unit row goes to out (text_count, hidden), or the last
+// states of its tokens, as they are before pooling, to out (token_count, hidden).
+using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids,
+                             const int64_t* starts, size_t text_count, Output output, float* out);
 
 struct EncoderKernels {
     const char* name;
@@ -44,8 +45,9 @@ struct EncoderKernels {
 // The encoders that this CPU and build have, the slowest first.
 const std::vector<EncoderKernels>& available_encoders();
 
-// Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. The caller has checked that
-// each text has 1 to position_count tokens (any number in a table) and that each token id is below the vocabulary's size.
+// Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. The caller has
+// checked that each text has 1 to position_count tokens (any number in a table) and that each token id is below the
+// vocabulary's size.
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out);
 

@@ -1,4 +1,5 @@
-// The encoder on AVX2. Its own byte product saturates, so the bytes are widened to 16 bits first, where nothing can overflow.
+// The encoder on AVX2. Its own byte product saturates, so the bytes are widened to 16 bits first, where nothing can
+// overflow.
 #include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 

@@ -1,6 +1,6 @@
 // The encoder on AVX-512 with VNNI: 64 products in one instruction.
-#include "machine/cpu.hpp"
 #include "encoder/bert.hpp"
+#include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>

@@ -1,4 +1,5 @@
-// The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the codes are stored 128 lower.
+// The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the codes are stored 128
+// lower.
 #include "encoder/bert.hpp"
 #include "machine/cpu.hpp"
 
@@ -26,7 +27,9 @@ struct Floats {
 constexpr size_t tile_rows = 4, last_rows = 1, tile_columns = 1, attention_rows = 4;
 constexpr int activation_bias = 128;
 
-GTE_INLINE Floats load(const float* p) { return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}}; }
+GTE_INLINE Floats load(const float* p) {
+    return {{vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)}};
+}
 GTE_INLINE void store(float* p, Floats v) {
     for (size_t i = 0; i < 4; ++i) {
         vst1q_f32(p + 4 * i, v.part[i]);
@@ -35,10 +38,10 @@ GTE_INLINE void store(float* p, Floats v) {
 GTE_INLINE Floats set(float v) { return {{vdupq_n_f32(v), vdupq_n_f32(v), vdupq_n_f32(v), vdupq_n_f32(v)}}; }
 GTE_INLINE Floats zero_floats() { return set(0.0f); }
 
-#define GTE_BINARY(name, intrinsic)                                                                             \
-    GTE_INLINE Floats name(Floats a, Floats b) {                                                                \
+#define GTE_BINARY(name, intrinsic)                                                                                 \
+    GTE_INLINE Floats name(Floats a, Floats b) {                                                                    \
         return {{intrinsic(a.part[0], b.part[0]), intrinsic(a.part[1], b.part[1]), intrinsic(a.part[2], b.part[2]), \
-                 intrinsic(a.part[3], b.part[3])}};                                                             \
+                 intrinsic(a.part[3], b.part[3])}};                                                                 \
     }
 GTE_BINARY(add, vaddq_f32)
 GTE_BINARY(sub, vsubq_f32)
@@ -77,7 +80,8 @@ GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
     for (size_t i = 0; i < 4; ++i) {
         shorts[i] = vmovn_s32(vaddq_s32(vcvtnq_s32_f32(v.part[i]), offset));
     }
-    const int8x8_t low = vmovn_s16(vcombine_s16(shorts[0], shorts[1])), high = vmovn_s16(vcombine_s16(shorts[2], shorts[3]));
+    const int8x8_t low = vmovn_s16(vcombine_s16(shorts[0], shorts[1])),
+                   high = vmovn_s16(vcombine_s16(shorts[2], shorts[3]));
     vst1q_u8(p, vreinterpretq_u8_s8(vcombine_s8(low, high)));
 }
 GTE_INLINE Floats load_sums(const int32_t* p) {

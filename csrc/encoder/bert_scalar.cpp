@@ -26,14 +26,26 @@ GTE_INLINE Floats each_lane(Operation operation) {
     return result;
 }
 
-Floats load(const float* p) { return each_lane([=](size_t i) { return p[i]; }); }
+Floats load(const float* p) {
+    return each_lane([=](size_t i) { return p[i]; });
+}
 void store(float* p, const Floats& v) { std::memcpy(p, v.lane, sizeof v.lane); }
-Floats set(float v) { return each_lane([=](size_t) { return v; }); }
+Floats set(float v) {
+    return each_lane([=](size_t) { return v; });
+}
 Floats zero_floats() { return set(0.0f); }
-Floats add(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] + b.lane[i]; }); }
-Floats sub(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] - b.lane[i]; }); }
-Floats mul(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] * b.lane[i]; }); }
-Floats div(const Floats& a, const Floats& b) { return each_lane([&](size_t i) { return a.lane[i] / b.lane[i]; }); }
+Floats add(const Floats& a, const Floats& b) {
+    return each_lane([&](size_t i) { return a.lane[i] + b.lane[i]; });
+}
+Floats sub(const Floats& a, const Floats& b) {
+    return each_lane([&](size_t i) { return a.lane[i] - b.lane[i]; });
+}
+Floats mul(const Floats& a, const Floats& b) {
+    return each_lane([&](size_t i) { return a.lane[i] * b.lane[i]; });
+}
+Floats div(const Floats& a, const Floats& b) {
+    return each_lane([&](size_t i) { return a.lane[i] / b.lane[i]; });
+}
 Floats fma(const Floats& a, const Floats& b, const Floats& c) {
     return each_lane([&](size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
 }
@@ -43,16 +55,26 @@ Floats min(const Floats& a, const Floats& b) {
 Floats max(const Floats& a, const Floats& b) {
     return each_lane([&](size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
-Floats absolute(const Floats& a) { return each_lane([&](size_t i) { return std::fabs(a.lane[i]); }); }
-Floats nearest(const Floats& a) { return each_lane([&](size_t i) { return std::nearbyint(a.lane[i]); }); }
-Floats power_of_two(const Floats& n) { return each_lane([&](size_t i) { return std::ldexp(1.0f, static_cast<int>(n.lane[i])); }); }
-Floats load_int8(const int8_t* p) { return each_lane([=](size_t i) { return static_cast<float>(p[i]); }); }
+Floats absolute(const Floats& a) {
+    return each_lane([&](size_t i) { return std::fabs(a.lane[i]); });
+}
+Floats nearest(const Floats& a) {
+    return each_lane([&](size_t i) { return std::nearbyint(a.lane[i]); });
+}
+Floats power_of_two(const Floats& n) {
+    return each_lane([&](size_t i) { return std::ldexp(1.0f, static_cast<int>(n.lane[i])); });
+}
+Floats load_int8(const int8_t* p) {
+    return each_lane([=](size_t i) { return static_cast<float>(p[i]); });
+}
 void store_uint8(uint8_t* p, const Floats& v, int zero) {
     for (size_t i = 0; i < lanes; ++i) {
         p[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(v.lane[i])) + zero);
     }
 }
-Floats load_sums(const int32_t* p) { return each_lane([=](size_t i) { return static_cast<float>(p[i]); }); }
+Floats load_sums(const int32_t* p) {
+    return each_lane([=](size_t i) { return static_cast<float>(p[i]); });
+}
 
 template <size_t R>
 void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t input_count, const int32_t* start,
@@ -64,7 +86,8 @@ void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t
             const uint8_t* codes = a + r * a_stride + i;
             const int8_t* weights = b + i * lanes;
             for (size_t column = 0; column < lanes; ++column, weights += inputs_per_word) {
-                sums[column] += codes[0] * weights[0] + codes[1] * weights[1] + codes[2] * weights[2] + codes[3] * weights[3];
+                sums[column] +=
+                    codes[0] * weights[0] + codes[1] * weights[1] + codes[2] * weights[2] + codes[3] * weights[3];
             }
         }
         std::memcpy(out + r * lanes, sums, sizeof sums);

@@ -6,8 +6,9 @@
 
 namespace gte {
 
-// token_vectors [text_count][token_count][dim], mask [text_count][token_count] -> means [text_count][dim], all contiguous.
-// A token counts where its mask is not 0; what padding holds, NaN too, is never read. A text without tokens gives zeros.
+// token_vectors [text_count][token_count][dim], mask [text_count][token_count] -> means [text_count][dim], all
+// contiguous. A token counts where its mask is not 0; what padding holds, NaN too, is never read. A text without tokens
+// gives zeros.
 void mean_pool(const float* token_vectors, const int64_t* mask, size_t text_count, size_t token_count, size_t dim,
                float* means);
 

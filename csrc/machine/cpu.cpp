@@ -37,7 +37,8 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf) {
     return r;
 }
 
-// The registers that the operating system saves at a context switch: a CPU with AVX-512 under a kernel without it has none.
+// The registers that the operating system saves at a context switch: a CPU with AVX-512 under a kernel without it has
+// none.
 uint64_t saved_state() {
 #if defined(_MSC_VER)
     return _xgetbv(0);
@@ -48,9 +49,7 @@ uint64_t saved_state() {
 #endif
 }
 
-bool has(uint32_t value, unsigned bit) {
-    return (value >> bit) & 1;
-}
+bool has(uint32_t value, unsigned bit) { return (value >> bit) & 1; }
 
 CpuFeatures probe() {
     CpuFeatures features{};
@@ -95,9 +94,7 @@ CpuFeatures probe() {
 
 #else
 
-CpuFeatures probe() {
-    return {};
-}
+CpuFeatures probe() { return {}; }
 
 #endif
 

@@ -39,14 +39,14 @@
 namespace gte {
 
 struct CpuFeatures {
-    bool avx2;        // AVX2, FMA and F16C
-    bool avx512;      // AVX-512 F, BW, DQ and VL
-    bool avx512vnni;  // the above with VNNI and VPOPCNTDQ
-    bool avx512bytes; // avx512 with VNNI, which CPUs have that lack VPOPCNTDQ
-    bool avxvnni;     // avx2 with the VNNI of CPUs that have no AVX-512
-    bool amx;         // avx512bytes with the 8-bit products of AMX, which a process has to ask for
-    bool neon_dot;    // the dot product of ARMv8.2
-    bool crc32c;      // the CRC-32C instructions of SSE4.2 or ARMv8.1
+    bool avx2;         // AVX2, FMA and F16C
+    bool avx512;       // AVX-512 F, BW, DQ and VL
+    bool avx512vnni;   // the above with VNNI and VPOPCNTDQ
+    bool avx512bytes;  // avx512 with VNNI, which CPUs have that lack VPOPCNTDQ
+    bool avxvnni;      // avx2 with the VNNI of CPUs that have no AVX-512
+    bool amx;          // avx512bytes with the 8-bit products of AMX, which a process has to ask for
+    bool neon_dot;     // the dot product of ARMv8.2
+    bool crc32c;       // the CRC-32C instructions of SSE4.2 or ARMv8.1
 };
 
 const CpuFeatures& cpu_features();

@@ -1,6 +1,6 @@
-// Compiles what follows for more than the baseline: functions of one file share intrinsics and must be inlined into each other,
-// which a GTE_TARGET on each of them does not allow for templates. Include the standard headers before the region begins, so
-// that none of their functions is compiled for more than every CPU has.
+// Compiles what follows for more than the baseline: functions of one file share intrinsics and must be inlined into
+// each other, which a GTE_TARGET on each of them does not allow for templates. Include the standard headers before the
+// region begins, so that none of their functions is compiled for more than every CPU has.
 #pragma once
 
 #define GTE_PRAGMA(text) _Pragma(#text)
@@ -16,7 +16,8 @@
 #define GTE_REGION_END
 #endif
 
-// Before a loop of a few constant steps over an array of registers: unrolled early, so that GCC keeps them out of memory.
+// Before a loop of a few constant steps over an array of registers: unrolled early, so that GCC keeps them out of
+// memory.
 #if defined(__clang__)
 #define GTE_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)

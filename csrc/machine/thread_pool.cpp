@@ -94,9 +94,7 @@ class Pool {
 std::atomic<Pool*> shared_pool{nullptr};
 
 #if !defined(_WIN32)
-void forget_pool_in_child() {
-    shared_pool.store(nullptr);
-}
+void forget_pool_in_child() { shared_pool.store(nullptr); }
 #endif
 
 Pool& pool() {

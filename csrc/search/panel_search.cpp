@@ -163,7 +163,7 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
     const int64_t bad_row = lowest_bad_row(scales, panel);
     for (size_t query = 0; query < queries.count; ++query) {
         const uint32_t mask = kernels.score_int(dots + query * panel_rows, scales, queries.scales[query],
-                                                 best[query].threshold(), scores);
+                                                best[query].threshold(), scores);
         offer(mask, scores, panel, best[query]);
     }
     return bad_row;

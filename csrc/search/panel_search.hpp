@@ -1,7 +1,7 @@
 // One panel of rows against all queries of a group: multiply, score, offer to the reservoirs.
 //
-// A segment of the panel is packed and multiplied with every query tile while it is in the first-level cache; packing it
-// prefetches the same segment of the next panel, so that memory and arithmetic are busy at the same time.
+// A segment of the panel is packed and multiplied with every query tile while it is in the first-level cache; packing
+// it prefetches the same segment of the next panel, so that memory and arithmetic are busy at the same time.
 #pragma once
 
 #include <vector>

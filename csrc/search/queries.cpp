@@ -5,9 +5,7 @@
 namespace gte {
 namespace {
 
-size_t tiled_count(size_t count) {
-    return (count + tile_queries - 1) / tile_queries * tile_queries;
-}
+size_t tiled_count(size_t count) { return (count + tile_queries - 1) / tile_queries * tile_queries; }
 
 // values: [count][length] -> tiles [tile][padded_length][tile_queries]
 template <class Value>

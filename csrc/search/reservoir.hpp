@@ -1,8 +1,8 @@
 // The best k of a stream of (score, row), rows in ascending order, in memory of about 2k.
 //
-// Candidates that beat the k-th best so far are appended; when the room is used up, the best k are kept. That costs O(1)
-// for each candidate at any k, where a heap costs O(log k). A candidate is one 64-bit key: the score's bits in an order
-// that unsigned integers have, then the complement of the row, so that one comparison settles score and tie.
+// Candidates that beat the k-th best so far are appended; when the room is used up, the best k are kept. That costs
+// O(1) for each candidate at any k, where a heap costs O(log k). A candidate is one 64-bit key: the score's bits in an
+// order that unsigned integers have, then the complement of the row, so that one comparison settles score and tie.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,8 @@
 
 namespace gte {
 
-// The bits of negative floats are inverted and positive ones move above them. +0.0f makes -0.0 equal to 0.0, as scores are.
+// The bits of negative floats are inverted and positive ones move above them. +0.0f makes -0.0 equal to 0.0, as scores
+// are.
 inline uint64_t candidate_key(float score, uint32_t row) {
     const float value = score + 0.0f;
     uint32_t bits;
@@ -30,9 +31,7 @@ inline float key_score(uint64_t key) {
     return score;
 }
 
-inline uint32_t key_row(uint64_t key) {
-    return ~static_cast<uint32_t>(key);
-}
+inline uint32_t key_row(uint64_t key) { return ~static_cast<uint32_t>(key); }
 
 inline void keep_best(uint64_t* keys, size_t key_count, size_t k) {
     if (key_count > k) {

@@ -5,8 +5,8 @@
 #include <new>
 #include <vector>
 
-#include "search/panel_search.hpp"
 #include "machine/thread_pool.hpp"
+#include "search/panel_search.hpp"
 
 namespace gte {
 namespace {
@@ -150,9 +150,9 @@ void work_on_candidates(void* context, size_t) {
 int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count, size_t k,
                size_t thread_count, float* scores, int64_t* indices) {
     for (size_t first = 0; first < query_count; first += group_queries) {
-        const int64_t bad_row = search_group(kernels, rows, queries + first * rows.dim,
-                                             std::min(group_queries, query_count - first), k, thread_count,
-                                             scores + first * k, indices + first * k);
+        const int64_t bad_row =
+            search_group(kernels, rows, queries + first * rows.dim, std::min(group_queries, query_count - first), k,
+                         thread_count, scores + first * k, indices + first * k);
         if (bad_row >= 0) {
             return bad_row;
         }

@@ -1,8 +1,8 @@
 // Exact search: the k rows of highest cosine for each query, score and selection in one pass over the rows.
 //
-// Threads draw runs of rows from a counter and search them panel by panel (panel_search.hpp), each with its own reservoirs;
-// the merge of those does not depend on who drew what. Queries are taken in groups that stay in the second-level cache.
-// Memory is O(threads x queries of a group x k), never rows x queries.
+// Threads draw runs of rows from a counter and search them panel by panel (panel_search.hpp), each with its own
+// reservoirs; the merge of those does not depend on who drew what. Queries are taken in groups that stay in the
+// second-level cache. Memory is O(threads x queries of a group x k), never rows x queries.
 #pragma once
 
 #include <cstddef>

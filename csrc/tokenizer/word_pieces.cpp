@@ -12,8 +12,8 @@ constexpr bool is_small(unsigned char c) { return c >= 'a' && c <= 'z'; }
 
 enum class Kind : uint8_t { dropped, space, punctuation, letter };
 
-// As BertNormalizer and BertPreTokenizer see ASCII: control characters vanish, white space and punctuation end a word, and
-// each punctuation mark is a word.
+// As BertNormalizer and BertPreTokenizer see ASCII: control characters vanish, white space and punctuation end a word,
+// and each punctuation mark is a word.
 Kind kind_of(unsigned char c) {
     if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
         return Kind::space;
@@ -105,8 +105,8 @@ size_t encode_text(const WordPieces& pieces, std::string_view ascii, size_t room
             ids.push_back(id);
         }
     };
-    // The longest piece that the word begins with, then the longest that the rest begins with; a word of which a part is no
-    // piece is unknown as a whole.
+    // The longest piece that the word begins with, then the longest that the rest begins with; a word of which a part
+    // is no piece is unknown as a whole.
     const auto end_word = [&] {
         if (word.empty()) {
             return;

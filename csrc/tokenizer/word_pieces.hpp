@@ -1,6 +1,6 @@
-// BERT's tokenizer on ASCII text: what the Hugging Face tokenizers library gives for a BertNormalizer (after a cut at changes of
-// case or without one), a BertPreTokenizer and a WordPiece model, without the offsets, words and strings that it makes along.
-// Other text is left to that library.
+// BERT's tokenizer on ASCII text: what the Hugging Face tokenizers library gives for a BertNormalizer (after a cut at
+// changes of case or without one), a BertPreTokenizer and a WordPiece model, without the offsets, words and strings
+// that it makes along. Other text is left to that library.
 #pragma once
 
 #include <cstddef>
@@ -34,12 +34,12 @@ class PieceTable {
 };
 
 struct WordPieces {
-    PieceTable first, further;        // pieces that begin a word, and those that go on with it, without their prefix
+    PieceTable first, further;          // pieces that begin a word, and those that go on with it, without their prefix
     std::vector<std::string> reserved;  // what stands for a token of its own wherever it is, such as [SEP]
     int32_t unknown = 0;
-    size_t longest_word = 100;        // in characters; a longer word is unknown
+    size_t longest_word = 100;  // in characters; a longer word is unknown
     bool lowercase = true;
-    bool split_case = false;          // whether identifiers are cut where their case changes: createdAt is two words
+    bool split_case = false;  // whether identifiers are cut where their case changes: createdAt is two words
 };
 
 // Appends the ids of the text's tokens to `ids`, `room` of them at most, and returns how many tokens it has.

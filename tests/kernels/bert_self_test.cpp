@@ -1,5 +1,6 @@
-// The encoder's promise across instruction sets and architectures: a made-up encoder gives these very bits, whether it is run
-// by scalar code, AVX2, AVX-VNNI, AVX-512, AMX or NEON. Built with GTE_TESTS; also what an aarch64 emulator and sanitizers run.
+// The encoder's promise across instruction sets and architectures: a made-up encoder gives these very bits, whether it
+// is run by scalar code, AVX2, AVX-VNNI, AVX-512, AMX or NEON. Built with GTE_TESTS; also what an aarch64 emulator and
+// sanitizers run.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -115,10 +116,11 @@ int main() {
         for (const gte::EncoderKernels& kernels : gte::available_encoders()) {
             for (const size_t threads : {1, 2, 3}) {
                 std::vector<float> out(rows * hidden);
-                gte::encode(run, kernels, token_ids.data(), starts.data(), texts, 50 * threads, threads, output, out.data());
+                gte::encode(run, kernels, token_ids.data(), starts.data(), texts, 50 * threads, threads, output,
+                            out.data());
                 const bool equal = checksum(out) == expected;
-                std::printf("%s, %s, %zu threads: %s %llx\n", name, kernels.name, threads, equal ? "equal" : "DIFFERENT",
-                            static_cast<unsigned long long>(checksum(out)));
+                std::printf("%s, %s, %zu threads: %s %llx\n", name, kernels.name, threads,
+                            equal ? "equal" : "DIFFERENT", static_cast<unsigned long long>(checksum(out)));
                 all_equal = all_equal && equal;
             }
         }

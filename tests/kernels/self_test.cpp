@@ -1,5 +1,6 @@
 // The kernels against plain double arithmetic, without Python: what an emulator of another CPU and the thread sanitizer
-// run. The tests beside this file say more; this one needs a compiler only. Prints each failure and ends with their count.
+// run. The tests beside this file say more; this one needs a compiler only. Prints each failure and ends with their
+// count.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,11 +10,11 @@
 #include <thread>
 #include <vector>
 
+#include "encoder/pool.hpp"
 #include "machine/half.hpp"
 #include "search/checksum.hpp"
-#include "search/row_types.hpp"
 #include "search/kernels/kernels.hpp"
-#include "encoder/pool.hpp"
+#include "search/row_types.hpp"
 #include "search/topk.hpp"
 
 #if !defined(_WIN32)
@@ -63,7 +64,8 @@ struct Stored {
 };
 
 Stored store(gte::RowType type, const std::vector<float>& values, size_t count, size_t dim) {
-    Stored stored{type, dim, count, std::vector<char>(count * gte::row_words(type, dim) * 4), std::vector<float>(count)};
+    Stored stored{type, dim, count, std::vector<char>(count * gte::row_words(type, dim) * 4),
+                  std::vector<float>(count)};
     gte::encode_rows(type, values.data(), count, dim, stored.rows.data(), stored.scales.data());
     return stored;
 }
@@ -121,8 +123,8 @@ bool equal(const Found& a, const Found& b) {
 Found find(const gte::Kernels& kernels, const gte::Rows& rows, const std::vector<float>& queries, size_t query_count,
            size_t k, size_t threads) {
     Found found{std::vector<float>(query_count * k), std::vector<int64_t>(query_count * k)};
-    const int64_t bad_row = gte::search(kernels, rows, queries.data(), query_count, k, threads, found.scores.data(),
-                                        found.indices.data());
+    const int64_t bad_row =
+        gte::search(kernels, rows, queries.data(), query_count, k, threads, found.scores.data(), found.indices.data());
     check(bad_row == -1, "no bad row");
     return found;
 }
@@ -145,9 +147,9 @@ void check_search(const gte::Kernels& kernels, gte::RowType type, size_t dim, si
             const size_t place = query * count + i;
             const auto row = stored_values(type, stored.rows.data() + all.indices[place] * row_bytes, dim);
             right = right && std::fabs(cosine(query_values, row) - all.scores[place]) < 3e-6;
-            ordered = ordered && (i == 0 || all.scores[place - 1] > all.scores[place] ||
-                                  (all.scores[place - 1] == all.scores[place] &&
-                                   all.indices[place - 1] < all.indices[place]));
+            ordered = ordered &&
+                      (i == 0 || all.scores[place - 1] > all.scores[place] ||
+                       (all.scores[place - 1] == all.scores[place] && all.indices[place - 1] < all.indices[place]));
         }
         check(right, name + ": scores of query " + std::to_string(query));
         check(ordered, name + ": order of query " + std::to_string(query));
@@ -213,7 +215,8 @@ void check_candidates(const gte::Kernels& kernels) {
         const std::vector<float> one(queries.begin() + static_cast<ptrdiff_t>(query * dim),
                                      queries.begin() + static_cast<ptrdiff_t>((query + 1) * dim));
         const Found alone = find(kernels, rows, one, 1, k, 1);
-        check(std::equal(alone.indices.begin(), alone.indices.end(), found.indices.begin() + static_cast<ptrdiff_t>(query * k)),
+        check(std::equal(alone.indices.begin(), alone.indices.end(),
+                         found.indices.begin() + static_cast<ptrdiff_t>(query * k)),
               "candidates of query " + std::to_string(query));
     }
 }
@@ -234,7 +237,8 @@ void check_the_rest() {
     check(row[0] == 0.6f && row[1] == 0.8f, "unit length in place");
     bool halves_return = true;
     for (uint32_t half = 0; half < 0x7c00; ++half) {
-        halves_return = halves_return && gte::half_from_float(gte::float_from_half(static_cast<uint16_t>(half))) == half;
+        halves_return =
+            halves_return && gte::half_from_float(gte::float_from_half(static_cast<uint16_t>(half))) == half;
     }
     check(halves_return, "halves survive the way to float and back");
 }

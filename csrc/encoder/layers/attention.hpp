@@ -1,5 +1,5 @@
-// The attention of a text's tokens to each other, head by head. A few rows attend together, so that keys and values are read
-// once for all of them.
+// The attention of a text's tokens to each other, head by head. A few rows attend together, so that keys and values are
+// read once for all of them.
 #pragma once
 
 #include "encoder/layers/functions.hpp"
@@ -80,8 +80,8 @@ GTE_INLINE void weigh_values(const float* weights, size_t weight_stride, const f
 }
 
 template <size_t R>
-void attend_rows(const Encoder& encoder, const float* rows, size_t first, size_t count, size_t head_offset, const float* keys,
-                 size_t key_stride, float* scores, float* context) {
+void attend_rows(const Encoder& encoder, const float* rows, size_t first, size_t count, size_t head_offset,
+                 const float* keys, size_t key_stride, float* scores, float* context) {
     const size_t hidden = encoder.hidden, head = hidden / encoder.heads, stride = 3 * hidden;
     score_rows<R>(rows + first * stride + head_offset, stride, keys, key_stride, head,
                   1.0f / std::sqrt(static_cast<float>(head)), scores);

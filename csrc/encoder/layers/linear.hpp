@@ -8,9 +8,7 @@ namespace gte {
 namespace {
 
 // What is added to the codes before they are stored, because VNNI multiplies unsigned codes.
-int zero_of(const Linear& linear) {
-    return (linear.shifted ? 0 : 128) - activation_bias;
-}
+int zero_of(const Linear& linear) { return (linear.shifted ? 0 : 128) - activation_bias; }
 
 // values (row_count, linear.input_count) to codes, with one scale for each row, so that no other row affects it.
 void quantize_rows(const float* values, size_t row_count, const Linear& linear, uint8_t* codes, float* row_scales) {
@@ -29,7 +27,8 @@ void quantize_rows(const float* values, size_t row_count, const Linear& linear, 
         const Floats per_scale = set(1.0f / scale);
         row_scales[row] = scale;
         for (size_t i = 0; i < width; i += lanes) {
-            store_uint8(codes + row * width + i, mul(mul(add(load(in + i), shift), load(smoothing + i)), per_scale), zero);
+            store_uint8(codes + row * width + i, mul(mul(add(load(in + i), shift), load(smoothing + i)), per_scale),
+                        zero);
         }
     }
 }
@@ -38,8 +37,8 @@ enum class Then { nothing, gelu };
 
 // Stores the first `row_count` of the R rows.
 template <size_t R, Then then>
-GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, size_t column,
-                            const int32_t* start, float* out) {
+GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count,
+                            size_t column, const int32_t* start, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     alignas(64) int32_t sums[R * tile_columns * lanes];
     dot_tile<R>(codes, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs, start, sums);
@@ -58,8 +57,8 @@ GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* codes, const fl
     }
 }
 
-// out (row_count, output_count) from codes (row_count, input_count). The outer loop runs over columns, so that their weights stay
-// in the first-level cache while all rows pass.
+// out (row_count, output_count) from codes (row_count, input_count). The outer loop runs over columns, so that their
+// weights stay in the first-level cache while all rows pass.
 template <Then then>
 void apply_linear(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;

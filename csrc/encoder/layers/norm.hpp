@@ -8,7 +8,8 @@ namespace gte {
 namespace {
 
 // values = norm(values + residual), row by row.
-void add_and_normalize(float* values, const float* residual, size_t row_count, size_t width, const Norm& norm, float epsilon) {
+void add_and_normalize(float* values, const float* residual, size_t row_count, size_t width, const Norm& norm,
+                       float epsilon) {
     const float width_as_float = static_cast<float>(width);
     for (size_t row = 0; row < row_count; ++row) {
         float* x = values + row * width;

@@ -46,7 +46,8 @@ struct EmbeddingSums {
         Floats sum = zero_floats();
         for (size_t token = 0; token < count; ++token) {
             const size_t id = static_cast<size_t>(token_ids[token]);
-            sum = fma(load_int8(encoder.token_embeddings + id * encoder.hidden + i), set(encoder.token_scales[id]), sum);
+            sum =
+                fma(load_int8(encoder.token_embeddings + id * encoder.hidden + i), set(encoder.token_scales[id]), sum);
         }
         return sum;
     }

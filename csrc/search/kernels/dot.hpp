@@ -1,8 +1,8 @@
 // Dot products of a panel of rows with a tile of queries: the innermost loops, one function for each instruction set.
 //
-// A panel is [word][panel_rows] (panel.hpp), a query tile is [word][tile_queries]: at each word a kernel loads some rows,
-// broadcasts some queries and keeps the sums of rows x queries in registers. Float sums run along the row in order and
-// are fused multiply-adds in every set but scalar; integer sums are exact, so all sets agree.
+// A panel is [word][panel_rows] (panel.hpp), a query tile is [word][tile_queries]: at each word a kernel loads some
+// rows, broadcasts some queries and keeps the sums of rows x queries in registers. Float sums run along the row in
+// order and are fused multiply-adds in every set but scalar; integer sums are exact, so all sets agree.
 #pragma once
 
 #include <cstddef>
@@ -26,13 +26,14 @@ using SumOfSquares = void (*)(const float* panel, size_t dim, float* sums);
 using DotWords = void (*)(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,
                           int32_t* dots);
 
-#define GTE_DECLARE_DOTS(instruction_set)                                                                                         \
-    void sum_of_squares_##instruction_set(const float* panel, size_t dim, float* sums);                                           \
-    void dot_float_##instruction_set(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots);      \
-    void dot_int8_##instruction_set(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,        \
-                        int32_t* dots);                                                                               \
-    void dot_binary_##instruction_set(const uint32_t* panel, const uint32_t* queries, size_t word_count, size_t query_count,      \
-                          int32_t* dots);
+#define GTE_DECLARE_DOTS(instruction_set)                                                                      \
+    void sum_of_squares_##instruction_set(const float* panel, size_t dim, float* sums);                        \
+    void dot_float_##instruction_set(const float* panel, const float* queries, size_t dim, size_t query_count, \
+                                     float* dots);                                                             \
+    void dot_int8_##instruction_set(const uint32_t* panel, const uint32_t* queries, size_t word_count,         \
+                                    size_t query_count, int32_t* dots);                                        \
+    void dot_binary_##instruction_set(const uint32_t* panel, const uint32_t* queries, size_t word_count,       \
+                                      size_t query_count, int32_t* dots);
 
 GTE_DECLARE_DOTS(scalar)
 GTE_DECLARE_DOTS(avx2)

@@ -123,8 +123,8 @@ void dot_float_avx2(const float* panel, const float* queries, size_t dim, size_t
 }
 
 void dot_float_avx512(const float* panel, const float* queries, size_t dim, size_t query_count, float* dots) {
-    const Tile<float, float> tiles[] = {{12, tile_avx512<12>}, {8, tile_avx512<8>}, {4, tile_avx512<4>},
-                                       {2, tile_avx512<2>}, {1, tile_avx512<1>}};
+    const Tile<float, float> tiles[] = {
+        {12, tile_avx512<12>}, {8, tile_avx512<8>}, {4, tile_avx512<4>}, {2, tile_avx512<2>}, {1, tile_avx512<1>}};
     multiply_in_tiles(tiles, panel, queries, dim, query_count, dots);
 }
 

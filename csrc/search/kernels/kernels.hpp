@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "search/kernels/dot.hpp"
-#include "search/kernels/score_panel.hpp"
 #include "search/kernels/one_query.hpp"
 #include "search/kernels/panel.hpp"
+#include "search/kernels/score_panel.hpp"
 
 namespace gte {
 
@@ -29,8 +29,8 @@ struct Kernels {
     OneQueryWords one_query_binary = nullptr;
 };
 
-// The kernels that this CPU and build have, the slowest first: "scalar", then "avx2", "avx512" and "avx512vnni", or "neon" and
-// "neondot".
+// The kernels that this CPU and build have, the slowest first: "scalar", then "avx2", "avx512" and "avx512vnni", or
+// "neon" and "neondot".
 const std::vector<Kernels>& available_kernels();
 // Those called `name`, the fastest for an empty name, nullptr where this CPU or build does not have them.
 const Kernels* find_kernels(const char* name);

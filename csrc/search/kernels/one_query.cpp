@@ -7,13 +7,13 @@
 
 namespace gte {
 
-// Words beyond a row's end are read as zero, which adds nothing to any of these sums. Integers are summed row by row and
-// transposed once at the end; floats keep the order of panel.hpp, so every word is transposed.
+// Words beyond a row's end are read as zero, which adds nothing to any of these sums. Integers are summed row by row
+// and transposed once at the end; floats keep the order of panel.hpp, so every word is transposed.
 
 namespace {
 
-// Prefetches the next panel, 16 cache lines at a time. Where its rows are adjacent it goes line by line, which memory answers
-// faster than one line of each of 32 rows.
+// Prefetches the next panel, 16 cache lines at a time. Where its rows are adjacent it goes line by line, which memory
+// answers faster than one line of each of 32 rows.
 class NextPanel {
   public:
     NextPanel(const char* const* rows, size_t word_count)
@@ -61,8 +61,8 @@ GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char*
 #pragma GCC unroll 2
                 for (size_t part = 0; part < values_in_word && i < left; ++part) {
                     const __m512i high_or_low = _mm512_srli_epi32(column[i], 16 * part);
-                    const __m512 values = halves ? _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high_or_low))
-                                                 : _mm512_castsi512_ps(column[i]);
+                    const __m512 values =
+                        halves ? _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high_or_low)) : _mm512_castsi512_ps(column[i]);
                     const __m512 factor = _mm512_set1_ps(query[i * values_in_word + part]);
                     dot_f32x16[half] = _mm512_fmadd_ps(values, factor, dot_f32x16[half]);
                     square_f32x16[half] = _mm512_fmadd_ps(values, values, square_f32x16[half]);
@@ -76,7 +76,8 @@ GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char*
     _mm512_storeu_ps(squares + 16, square_f32x16[1]);
 }
 
-// Lane i of the result is the sum of all lanes of sums[i]: 30 shuffles, where transposing every block of words takes 64.
+// Lane i of the result is the sum of all lanes of sums[i]: 30 shuffles, where transposing every block of words
+// takes 64.
 GTE_AVX512VNNI GTE_INLINE __m512i sum_each_of_16(const __m512i* sums) {
     __m512i pairs[8], fours[4], halves[2];
 #pragma GCC unroll 8

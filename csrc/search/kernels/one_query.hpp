@@ -1,5 +1,5 @@
-// A panel of rows against one query, where memory is the limit: the panel is transposed and used in registers, not stored.
-// The sums are the same as those of panel.hpp and dot.hpp; those of floats are also in the same order.
+// A panel of rows against one query, where memory is the limit: the panel is transposed and used in registers, not
+// stored. The sums are the same as those of panel.hpp and dot.hpp; those of floats are also in the same order.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,8 @@
 namespace gte {
 
 // rows, next_rows: panel_rows pointers, as in PackPanel. query: of floats its values one after the other; of words the
-// tile of one query, [words][tile_queries], of which only the first column is read. dots, squares: [panel_rows], added to.
+// tile of one query, [words][tile_queries], of which only the first column is read. dots, squares: [panel_rows], added
+// to.
 using OneQueryFloat = void (*)(const char* const* rows, const char* const* next_rows, const float* query,
                                size_t word_count, float* dots, float* squares);
 using OneQueryWords = void (*)(const char* const* rows, const char* const* next_rows, const uint32_t* query,

@@ -44,8 +44,8 @@ void widen_halves_scalar(const uint32_t* panel, size_t word_count, float* values
 
 #if defined(GTE_X86)
 
-GTE_AVX2 void pack_panel_avx2(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
-                              uint32_t* panel) {
+GTE_AVX2 void pack_panel_avx2(const char* const* rows, const char* const* next_rows, size_t first_word,
+                              size_t word_count, uint32_t* panel) {
     const size_t whole = word_count / 8 * 8;
     for (size_t word = 0; word < whole; word += 8) {
         for (size_t first = 0; first < panel_rows; first += 8) {

@@ -2,8 +2,8 @@
 //
 // A row is a run of 32-bit words (one float, two halves, four int8 or 32 bits), a panel is [word][row]. Every score is
 // then summed along the row in one fixed order, word by word, whatever the width of the registers, the place of the row
-// or the number of queries: equal rows tie exactly, and all instruction sets with a fused multiply-add agree to the bit.
-// The transposition costs four shuffles for a register of 16 words, less than the memory that it reads.
+// or the number of queries: equal rows tie exactly, and all instruction sets with a fused multiply-add agree to the
+// bit. The transposition costs four shuffles for a register of 16 words, less than the memory that it reads.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,18 @@ namespace gte {
 
 constexpr size_t panel_rows = 32;
 
-// Packs words first_word .. first_word + word_count of each row. rows: panel_rows pointers to whole rows, any alignment.
-// next_rows: the rows that will be packed next; their words are prefetched meanwhile. panel: [word_count][rows].
+// Packs words first_word .. first_word + word_count of each row. rows: panel_rows pointers to whole rows, any
+// alignment. next_rows: the rows that will be packed next; their words are prefetched meanwhile. panel:
+// [word_count][rows].
 using PackPanel = void (*)(const char* const* rows, const char* const* next_rows, size_t first_word, size_t word_count,
                            uint32_t* panel);
 
 // Words of two halves to floats: in [word_count][panel_rows], out [2 * word_count][panel_rows], exact.
 using WidenHalves = void (*)(const uint32_t* panel, size_t word_count, float* values);
 
-#define GTE_DECLARE_PANEL(instruction_set)                                                                                        \
-    void pack_panel_##instruction_set(const char* const* rows, const char* const* next_rows, size_t first_word,                   \
-                          size_t word_count, uint32_t* panel);                                                        \
+#define GTE_DECLARE_PANEL(instruction_set)                                                                      \
+    void pack_panel_##instruction_set(const char* const* rows, const char* const* next_rows, size_t first_word, \
+                                      size_t word_count, uint32_t* panel);                                      \
     void widen_halves_##instruction_set(const uint32_t* panel, size_t word_count, float* values);
 
 GTE_DECLARE_PANEL(scalar)

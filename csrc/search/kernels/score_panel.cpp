@@ -32,8 +32,7 @@ uint32_t score_float_scalar(const float* dots, const float* scales, float thresh
     return mask_above(scores, threshold);
 }
 
-uint32_t score_int_scalar(const int32_t* dots, const float* scales, float query_scale, float threshold,
-                           float* scores) {
+uint32_t score_int_scalar(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores) {
     for (size_t i = 0; i < panel_rows; ++i) {
         scores[i] = (static_cast<float>(dots[i]) * scales[i]) * query_scale;
     }
@@ -55,7 +54,7 @@ GTE_AVX2 uint32_t score_float_avx2(const float* dots, const float* scales, float
 }
 
 GTE_AVX2 uint32_t score_int_avx2(const int32_t* dots, const float* scales, float query_scale, float threshold,
-                                  float* scores) {
+                                 float* scores) {
     const __m256 threshold_f32x8 = _mm256_set1_ps(threshold), query_scale_f32x8 = _mm256_set1_ps(query_scale);
     uint32_t mask = 0;
     for (size_t i = 0; i < panel_rows; i += 8) {
@@ -81,7 +80,7 @@ GTE_AVX512 uint32_t score_float_avx512(const float* dots, const float* scales, f
 }
 
 GTE_AVX512 uint32_t score_int_avx512(const int32_t* dots, const float* scales, float query_scale, float threshold,
-                                      float* scores) {
+                                     float* scores) {
     const __m512 threshold_f32x16 = _mm512_set1_ps(threshold), query_scale_f32x16 = _mm512_set1_ps(query_scale);
     uint32_t mask = 0;
     for (size_t i = 0; i < panel_rows; i += 16) {

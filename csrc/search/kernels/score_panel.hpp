@@ -8,13 +8,12 @@
 
 namespace gte {
 
-// dots, scales, scores: [panel_rows]; scores may be dots. Each product is rounded in this order in every instruction set.
-// Returns a bit for each row whose score is above the threshold.
-// score = dot * scale
+// dots, scales, scores: [panel_rows]; scores may be dots. Each product is rounded in this order in every instruction
+// set. Returns a bit for each row whose score is above the threshold. score = dot * scale
 using ScoreFloat = uint32_t (*)(const float* dots, const float* scales, float threshold, float* scores);
 // score = (dot * scale) * query_scale
 using ScoreInt = uint32_t (*)(const int32_t* dots, const float* scales, float query_scale, float threshold,
-                               float* scores);
+                              float* scores);
 
 uint32_t score_float_scalar(const float* dots, const float* scales, float threshold, float* scores);
 uint32_t score_float_avx2(const float* dots, const float* scales, float threshold, float* scores);

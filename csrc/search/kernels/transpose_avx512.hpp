@@ -13,7 +13,8 @@ namespace gte {
 
 // Words `offset` bytes into each row, of which the first word_count (1 to 16) are there; the others are read as zero.
 // column[i]: word i of the 16 rows.
-GTE_AVX512 GTE_INLINE void transpose_16_rows(const char* const* rows, size_t offset, size_t word_count, __m512i* column) {
+GTE_AVX512 GTE_INLINE void transpose_16_rows(const char* const* rows, size_t offset, size_t word_count,
+                                             __m512i* column) {
     const __mmask16 mask = static_cast<__mmask16>((1u << word_count) - 1);
     __m512i r[16], t[16];
 #pragma GCC unroll 16
