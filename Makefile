@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
+CPP := $(shell find csrc tests/kernels -name '*.[ch]pp')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
@@ -21,6 +22,7 @@ demo: .venv/.user ## install the package into .venv and ask its documentation th
 
 check: .venv/.development ## formatting, lint and types: what a commit must pass, in seconds
 	.venv/bin/ruff format --check .
+	.venv/bin/clang-format --dry-run --Werror $(CPP)
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
@@ -61,6 +63,7 @@ site: .venv-site/.installed ## the documentation as a web site in build/site, to
 
 format: .venv/.development ## format the code and mend what the linter can
 	.venv/bin/ruff format .
+	.venv/bin/clang-format -i $(CPP)
 	.venv/bin/ruff check --fix .
 
 clean: ## remove environments and build outputs

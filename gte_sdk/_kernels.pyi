@@ -69,7 +69,7 @@ class WordPieces:
 def encoder_instruction_sets() -> list[str]:
     """Names of the instruction sets that the encoder has on this CPU and build, slowest first."""
 
-LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
+_LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
 
 class Bert:
     """An encoder of csrc/encoder/bert.hpp; without positions (0, hidden) and norms (0,) a table of tokens.
@@ -90,10 +90,10 @@ class Bert:
     ) -> None: ...
     def add_layer(
         self,
-        query_key_value: LinearArrays,
-        attention_output: LinearArrays,
-        intermediate: LinearArrays,
-        output: LinearArrays,
+        query_key_value: _LinearArrays,
+        attention_output: _LinearArrays,
+        intermediate: _LinearArrays,
+        output: _LinearArrays,
         norms: list[NDArray[np.float32]],
     ) -> None: ...
     def encode(
