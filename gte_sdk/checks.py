@@ -95,7 +95,7 @@ def check_token_ids(ids: Sequence[Sequence[int]], max_tokens: int, vocabulary_si
 
 
 def checked_queries(queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Queries (q, d), contiguous and finite, from (q, d) or (d,). A copy, which no other thread can change."""
+    """Returns finite queries (q, d), from (q, d) or (d,). A copy, so that no other thread can change them."""
     if isinstance(queries, np.ndarray) and queries.ndim == 1:
         queries = queries[np.newaxis, :]
     queries_QD = np.array(checked_matrix("queries", queries), order="C")
@@ -104,7 +104,7 @@ def checked_queries(queries: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def checked_matrix(name: str, value: Any) -> NDArray[np.float32]:
-    """`value` if it is a float32 matrix with at least one column; copied only where the values of a row lie apart."""
+    """Returns a float32 matrix with at least one column. Copies it only if the values of a row are not adjacent."""
     if not isinstance(value, np.ndarray):
         raise InputTypeError(f"{name} is a {type(value).__name__}; give a numpy array of float32")
     if value.dtype != np.float32:

@@ -1,4 +1,4 @@
-"""How a passage that was found is shown: as a place with an excerpt for people, as a JSON object for programs."""
+"""Prints a passage that was found: a place and an excerpt for people, a JSON object for programs."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def print_passage(found: Found, line_count: int) -> None:
 
 
 def _excerpt(passage: Passage, line_count: int) -> list[str]:
-    """The first lines as they fit the terminal, blank ones left out, with a mark where there is more."""
+    """Returns the first lines, without blank ones, wrapped to the terminal; a mark shows that there is more."""
     width = max(20, min(_TEXT_WIDTH, shutil.get_terminal_size((_TEXT_WIDTH, 24)).columns) - 5)
     rows: list[str] = []
     for line in _unwrapped(passage):
@@ -58,7 +58,7 @@ def _excerpt(passage: Passage, line_count: int) -> list[str]:
 
 
 def _unwrapped(passage: Passage) -> Iterator[str]:
-    """The lines of a passage; those of prose that were broken for their length alone are joined again."""
+    """Yields the lines of a passage. Lines of prose that were only wrapped are joined again."""
     is_prose = kind_of(Path(passage.path)) != "code"
     line = previous = ""
     in_fence = False

@@ -1,8 +1,8 @@
 """`gte embed --on ray`: the parts of a Parquet table on the workers of a Ray cluster, or of this machine.
 
-Ray Data schedules the parts, restarts workers that die, and gives their parts to others; embed_parts makes a part that
-is written twice the same file. Only receipts travel through Ray: workers read and write the files themselves, so input
-and output must have the same path on every machine (a shared file system).
+Ray Data schedules the parts, restarts workers that die, and gives their parts to others. A part that is written twice
+is the same file (gte_sdk.tables.parts). Only receipts travel through Ray. Workers read and write the files themselves,
+so input and output must have the same path on every machine, on a shared file system.
 """
 
 import contextlib
@@ -49,9 +49,9 @@ class RayOptions(NamedTuple):
     device: str
     """"cpu", or "cuda": a GPU for each worker."""
     threads: int
-    """Of each worker; that many CPUs are reserved for it."""
+    """The threads of each worker; as many CPUs are reserved for it."""
     workers: int | None
-    """None: as many as the cluster has CPUs, or GPUs, for."""
+    """None: as many as the cluster has room for."""
 
 
 def embed_on_ray(
@@ -66,7 +66,7 @@ def embed_on_ray(
     resume: bool,
     quiet: bool,
 ) -> None:
-    """Embeds a Parquet file, or a folder of such, into a folder of Parquet files, and says what was done."""
+    """Embeds a Parquet file, or a folder of them, into a folder of Parquet files, and prints a summary."""
     check_output_folder(output, overwrite)
     if output.resolve() in (source.resolve(), *source.resolve().parents):
         raise InputError(f"{output} holds INPUT, which would be lost; name another folder")
@@ -98,7 +98,7 @@ def embed_on_ray(
 
 
 class PartWriter:
-    """What a Ray worker runs: one model, and one part after the other. Errors of the input come back as values."""
+    """What a Ray worker runs: one model, and one part after another. Errors of the input are returned as values."""
 
     def __init__(self, folder: Path, parts: Sequence[Part], work: PartsWork, threads: int) -> None:
         self._folder = folder
@@ -107,7 +107,7 @@ class PartWriter:
         self._embedder = Embedder(work.model, device=work.device, threads=threads, variant=work.variant)
 
     def __call__(self, row: dict[str, int]) -> dict[str, Any]:
-        """The receipt for the part at that place in `parts`."""
+        """Writes the part at that place in `parts` and returns its receipt."""
         part = self._parts[row["place"]]
         was_cut, error = False, ""
         try:
@@ -123,7 +123,7 @@ class PartWriter:
 
 
 def describe_model(options: RayOptions) -> dict[str, Any]:
-    """What PartsWork says of the model as a worker opens it, or {"error": why it could not}."""
+    """Returns the fields of PartsWork about the model, as a worker opens it, or {"error": reason}."""
     try:
         embedder = Embedder(options.model, device=options.device, threads=options.threads)
     except (GteError, OSError) as error:
@@ -138,7 +138,7 @@ def _write_parts(
     ray: Any, folder: Path, parts: Sequence[Part], work: PartsWork, options: RayOptions, workers: int, bar: Any,
     quiet: bool,
 ) -> None:  # fmt: skip
-    """Runs the parts and waits for all of them. Raises InputError for the first that cannot be made."""
+    """Runs all parts and waits for them. Raises InputError for the first that fails."""
     if not parts:
         return
     # One block a part: what Ray gives a worker at a time, and does again when the worker dies.
@@ -162,7 +162,7 @@ def _write_parts(
                 )
             bar.update(receipt["row_count"])
     except ray.exceptions.RayError as error:
-        raise GteError(f"Ray gave up: {_last_line(error)}; what is done is kept") from error
+        raise GteError(f"Ray gave up: {_last_line(error)}; finished parts are kept") from error
 
 
 def _describe_model(ray: Any, options: RayOptions) -> dict[str, Any]:
@@ -173,12 +173,12 @@ def _describe_model(ray: Any, options: RayOptions) -> dict[str, Any]:
 
 
 def _resources(options: RayOptions) -> dict[str, Any]:
-    """What Ray reserves for a worker; it sets OMP_NUM_THREADS and the visible GPUs accordingly."""
+    """Returns what Ray reserves for a worker. Ray sets OMP_NUM_THREADS and the visible GPUs accordingly."""
     return {"num_cpus": options.threads, "num_gpus": 1 if options.device == "cuda" else 0}
 
 
 def _worker_count(ray: Any, options: RayOptions) -> int:
-    """Raises InputError where no worker would ever start, which Ray would wait for."""
+    """Returns the number of workers. Raises InputError if none could start: Ray would wait forever."""
     cluster = ray.cluster_resources()
     cpus, gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
     room = min(cpus // options.threads, gpus) if options.device == "cuda" else cpus // options.threads
@@ -192,7 +192,7 @@ def _worker_count(ray: Any, options: RayOptions) -> int:
 
 @contextlib.contextmanager
 def _connected_ray() -> Iterator[Any]:
-    """The module ray, connected to the cluster at RAY_ADDRESS, else to one of its own that ends with the block."""
+    """Yields the module ray, connected to the cluster at RAY_ADDRESS, or to a new one that ends with the block."""
     try:
         import ray
         import ray.data

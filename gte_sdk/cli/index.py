@@ -123,7 +123,7 @@ def index(
 
 
 def open_embedder(model: str, device: str, threads: int | None, named_by: Path | None) -> Embedder:
-    """Opens a model. The one that an index names, which may come from anywhere, is opened but never downloaded."""
+    """Opens a model. A model that an index names is never downloaded: the index may come from anywhere."""
     try:
         return Embedder(model, device=device, threads=threads, offline=True if named_by else None)
     except HubError as error:
@@ -136,7 +136,7 @@ def open_embedder(model: str, device: str, threads: int | None, named_by: Path |
 
 @contextlib.contextmanager
 def _lock_of_rebuild(output: Path, rebuild: bool, notices: Notices) -> Iterator[None]:
-    """Keeps other updates of the old index waiting until the new one has its name."""
+    """Makes other updates of the old index wait until the new one has its name."""
     if not rebuild:
         yield
         return

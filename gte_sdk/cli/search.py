@@ -1,4 +1,4 @@
-"""`gte search`: the passages that answer a question, out of files that are read now or of an index that is kept."""
+"""`gte search`: finds the passages that answer a question, in files or in a passage index."""
 
 import sys
 import time
@@ -162,14 +162,14 @@ def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch:
 
 
 def _shown_path(name: str) -> str:
-    """Relative where the file lies below the current folder."""
+    """Shows a path relative to the current folder if it is inside it."""
     path = Path(name)
     folder = Path.cwd()
     return click.format_filename(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _read_files(store: PassageStore, embedder: Embedder, quiet: bool) -> None:
-    """Fills an index in memory, so that files are read, split and embedded as `gte index` does it."""
+    """Indexes the files in memory, by the same update as `gte index`."""
     notices = Notices(quiet)
     started = time.perf_counter()
     with files_bar(quiet) as progress:

@@ -1,4 +1,4 @@
-"""What a command says beside its result, all of it on standard error: notices, a progress bar, a last line."""
+"""What a command prints besides its result, on standard error: notices, a progress bar, a summary."""
 
 import contextlib
 import re
@@ -16,7 +16,7 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Notices:
-    """Says the first MAX_NOTICES different notices and counts the rest."""
+    """Prints the first MAX_NOTICES distinct notices and counts the rest."""
 
     def __init__(self, quiet: bool) -> None:
         self.count = 0
@@ -37,7 +37,7 @@ class Notices:
 
 
 def terminal_bar(description: str, total: int | None, unit: str, quiet: bool) -> Any:
-    """A tqdm bar on standard error with the rate; silent where that is no terminal."""
+    """Returns a tqdm bar on standard error with the rate; it is hidden unless that is a terminal."""
     return tqdm(
         desc=description, total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, leave=False,
         disable=quiet or not sys.stderr.isatty(),
@@ -46,7 +46,7 @@ def terminal_bar(description: str, total: int | None, unit: str, quiet: bool) ->
 
 @contextlib.contextmanager
 def files_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """The bar of an update of an index, as gte_sdk.passages.updating calls it."""
+    """Yields a progress function for `update_index` that draws a bar."""
     with terminal_bar("embedding", None, "files", quiet) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -69,20 +69,20 @@ def say_kept(text_count: int, path: Path) -> None:
 
 
 def kept_before(text_count: int) -> str:
-    """What the summary of a `gte embed` says of an earlier run's texts."""
+    """Returns what the summary of `gte embed` says about texts of an earlier run."""
     return f", {text_count:,} of them kept from before" if text_count else ""
 
 
 def printable(text: str) -> str:
-    """A line that cannot steer the terminal it is printed on, whatever a file holds."""
+    """Replaces control characters in a line, so that no file content can control the terminal."""
     return _CONTROL_CHARACTERS.sub("\ufffd", text.expandtabs(4))
 
 
 def printable_lines(text: str) -> str:
-    """`printable` for a message of several lines."""
+    """Replaces control characters in a message of several lines."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_path(path: Path | str) -> str:
-    """A path that cannot steer the terminal, and that any encoding can print."""
+    """Returns a path without control characters that every encoding can print."""
     return printable(click.format_filename(path))

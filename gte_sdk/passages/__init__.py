@@ -1,1 +1,1 @@
-"""Folders of text files as passages in a store that is kept current and searched."""
+"""Folders of text files as passages: split, indexed, updated and searched."""

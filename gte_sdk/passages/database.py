@@ -1,7 +1,7 @@
-"""The SQLite file of a passage index: made whole, and opened without trust in what it says.
+"""The SQLite file of a passage index: created whole, and opened without trusting its content.
 
-A file may come from anywhere. Its schema must be ours to the letter: a view in the place of a table could run for ever,
-a trigger could run at all. SQLite then executes no code that a file brings, and a signal ends every statement.
+A file can come from anywhere, so its schema must be exactly ours. A view in place of a table could run forever, and a
+trigger would run at all. With our schema, SQLite executes nothing that a file contains. A signal ends every statement.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ _SCHEMA = """
 
 
 def is_passage_store(path: Path) -> bool:
-    """Whether a file is a passage index. Raises InputError for a vector index, which has no texts."""
+    """Returns whether a file is a passage index. Raises InputError for a vector index, which has no texts."""
     if not path.is_file():  # to open a pipe would wait for its writer
         return False
     try:
@@ -59,7 +59,7 @@ def is_passage_store(path: Path) -> bool:
 
 
 def create_database(path: Path, values: Mapping[str, Any]) -> None:
-    """Makes an empty passage index with these settings; `path` appears whole. InputError if it exists."""
+    """Creates an empty passage index with these settings. `path` appears whole. Raises InputError if it exists."""
     if len(os.fsencode(path.name)) > _MAX_NAME_BYTES:
         raise InputError(f"{path}: a name of an index has at most {_MAX_NAME_BYTES} bytes")
     # SQLite wants a file of its own while it writes: locks of two kinds on one file may exclude each other.
@@ -71,7 +71,7 @@ def create_database(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def open_in_memory(values: Mapping[str, Any]) -> sqlite3.Connection:
-    """A passage index that ends with its connection."""
+    """Returns an empty passage index that lives as long as its connection."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     _fill(connection, values)
     return _prepared(connection)

@@ -1,4 +1,4 @@
-"""Searching an index of passages: the vectors in memory, read again when somebody changed the index."""
+"""Searches a passage index. The vectors stay in memory and are read again when the index has changed."""
 
 from typing import NamedTuple
 
@@ -17,16 +17,16 @@ class Found(NamedTuple):
 
 
 class PassageSearch:
-    """Keeps the vectors of an open index between two questions."""
+    """Searches one open passage index, and keeps its vectors in memory between questions."""
 
     def __init__(self, store: PassageStore) -> None:
         self._store = store
         self._snapshot: Snapshot | None = None
 
     def find(self, query_D: NDArray[np.float32], count: int) -> list[Found]:
-        """The `count` passages of highest cosine, or all there are; ties by path and line for equal texts.
+        """Returns the `count` passages with the highest cosine, or all of them.
 
-        What it answers is one state of the index, the newest.
+        Equal texts are ordered by path and line. An answer always comes from one state of the index, the newest.
         """
         self._store.follow()
         with self._store.unchanged():

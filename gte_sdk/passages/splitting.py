@@ -1,8 +1,8 @@
-"""Text files to passages: pieces of about a paragraph, small enough for a model to read whole, with their line numbers.
+"""Splits text files into passages of about a paragraph, small enough for a model to read whole, with line numbers.
 
-A file is cut into blocks (paragraphs, fenced code, definitions) and consecutive blocks of one section are packed into
-passages of at most MAX_ROUGH_TOKENS and about equal size. Lines are never cut, so that `path:line` opens an editor at
-the passage. What a passage needs to be understood alone, the headings or enclosing definitions, travels as its context.
+A file is cut into blocks: paragraphs, fenced code, definitions. Consecutive blocks of one section are packed into
+passages of about equal size, with at most MAX_ROUGH_TOKENS. Lines are never cut, so `path:line` opens an editor at the
+passage. Its headings or enclosing definitions, without which it may make no sense, are kept as its context.
 """
 
 import math
@@ -51,7 +51,7 @@ class _Block(NamedTuple):
 
 
 def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
-    """Yields the passages of a text in order; every line that is not blank is in exactly one of them."""
+    """Yields the passages of a text in order. Every line that is not blank is in exactly one of them."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     sizes = [count_rough_tokens(line) for line in lines]
     if kind == "markdown":
@@ -75,12 +75,12 @@ def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
 
 
 def text_to_embed(passage: Passage) -> str:
-    """What the model reads of a passage: its context, then its text."""
+    """Returns what the model reads of a passage: its context, then its text."""
     return f"{passage.context}\n{passage.text}" if passage.context else passage.text
 
 
 def count_rough_tokens(text: str) -> int:
-    """How many tokens a text has, give or take a fifth, without a tokenizer."""
+    """Estimates the number of tokens of a text, within about a fifth, without a tokenizer."""
     return sum(1 for _ in _ROUGH_TOKEN.finditer(text))
 
 
@@ -130,7 +130,7 @@ def _cut_to_size(block: _Block, line_sizes: list[int]) -> Iterator[_Block]:
 
 
 def _paragraphs(lines: list[str], start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The runs of lines without a blank one between start and end."""
+    """Yields the runs of lines between start and end that contain no blank line."""
     first: int | None = None
     for number in range(start, end):
         if lines[number].strip():
@@ -173,7 +173,7 @@ def _markdown_blocks(lines: list[str]) -> Iterator[_Block]:
 
 
 def _underline(lines: list[str], number: int) -> int:
-    """The level of a heading that is marked by the line below it, 0 where there is none."""
+    """Returns the level of a heading that the line below it marks, or 0."""
     if number + 1 == len(lines) or not lines[number].strip() or lines[number].startswith(("    ", "\t")):
         return 0
     underline = _MARKDOWN_UNDERLINE.match(lines[number + 1])
@@ -187,7 +187,7 @@ def _interrupts_paragraph(line: str) -> bool:
 
 
 def _fence_end(lines: list[str], start: int, fence: str) -> int:
-    """The line after the one that closes a fence, or the end of the file where none does."""
+    """Returns the line after the one that closes a fence, or the end of the file."""
     for number in range(start + 1, len(lines)):
         mark = lines[number].strip()
         if mark.startswith(fence) and not mark.strip(fence[0]):

@@ -1,9 +1,9 @@
-"""The index of a folder in one SQLite file: its files, their passages, and one vector for each different text.
+"""A passage index: files, their passages, and one vector for each distinct text, in one SQLite file.
 
-One file, since passages and vectors in two could disagree after a crash: every change is one transaction, so a kill
-leaves the state before or after it. A vector is kept under the SHA-256 of its text, so what was embedded once, also for
-another place or by a run that was interrupted, is never embedded again. No server, no dependency; a search reads all
-vectors into memory (docs/command-line.md has the schema).
+Passages and vectors in two files could disagree after a crash. In one file every change is a transaction, so a kill
+leaves the state before it or after it. Vectors are stored under the SHA-256 of their text, so no text is embedded
+twice, even if it moves or if the first run was interrupted. There is no server and no dependency. A search reads all
+vectors into memory. docs/command-line.md has the schema.
 """
 
 import contextlib
@@ -28,21 +28,21 @@ _PARAMETERS = 500
 
 
 class Settings(NamedTuple):
-    """What an index is of."""
+    """What an index contains, and by which model."""
 
     model: str
     """As Embedder takes it."""
     fingerprint: str
     dim: int
     paths: tuple[str, ...]
-    """Absolute: the folders and files to read."""
+    """The folders and files to read; absolute in an index on the disk."""
     globs: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
 
 
 class FileState(NamedTuple):
     stamp: str
-    """Size and times of the file when it was read; "" where they cannot tell a later change."""
+    """Size and times of the file when it was read; "" if they cannot reveal a later change."""
     sha256: bytes
 
 
@@ -68,8 +68,9 @@ class PassageStore:
     """
 
     def __init__(self, path: Path | None, new: Settings | None = None) -> None:
-        """Opens the index at `path`. `new`: make an empty one with these settings if there is none; without a path, in
-        memory.
+        """Opens the index at `path`, or creates an empty one in memory without a path.
+
+        new: the settings of the index to create if there is none.
         """
         self.path = path or Path(":memory:")
         self._file: tuple[int, int] | None = None
@@ -101,7 +102,7 @@ class PassageStore:
 
     @contextlib.contextmanager
     def locked(self, say_waiting: Callable[[], None]) -> Iterator[None]:
-        """Keeps other updates waiting for the block, which sees the file that has the index's name now."""
+        """Makes other updates wait while the block runs. The block sees the file that has the index's name now."""
         if self._file is None:
             yield
             return
@@ -110,7 +111,7 @@ class PassageStore:
             yield
 
     def follow(self) -> None:
-        """Opens the index again if another file has taken its name, as a rebuild ends."""
+        """Opens the index again if another file has taken its name, as happens at the end of a rebuild."""
         if self._file is None:
             return
         if not self.path.exists():
@@ -122,7 +123,7 @@ class PassageStore:
             self.settings = self._read_settings()
 
     def check_fingerprint(self, fingerprint: str) -> None:
-        """Raises ModelMismatchError, with both fingerprints, for another model than that of the index."""
+        """Raises ModelMismatchError, with both fingerprints, if the model is not that of the index."""
         if fingerprint != self.settings.fingerprint:
             raise ModelMismatchError(
                 f"{self.path} holds vectors of {self.settings.fingerprint} (model {self.settings.model}), the model in "
@@ -150,7 +151,7 @@ class PassageStore:
         return {os.fsdecode(path): FileState(stamp, sha256) for path, stamp, sha256 in rows}
 
     def embedded_texts(self, text_hashes: Iterable[bytes]) -> set[bytes]:
-        """Those of the hashes whose vectors are here."""
+        """Returns the hashes whose vectors are in the index."""
         wanted = list(text_hashes)
         found: set[bytes] = set()
         with reporting(self.path):
@@ -167,7 +168,7 @@ class PassageStore:
             self._connection.executemany("INSERT OR IGNORE INTO vectors (text_sha256, vector) VALUES (?, ?)", rows)
 
     def put_files(self, files: Iterable[FilePassages]) -> None:
-        """Takes the files with their passages, in place of what was here of them. The vectors are here already."""
+        """Stores files with their passages, and replaces what it had of them. Their vectors must be stored already."""
         with self._transaction():
             for file in files:
                 path = os.fsencode(file.path)
@@ -196,21 +197,21 @@ class PassageStore:
     # --- what a search reads
 
     def counts(self) -> tuple[int, int]:
-        """The number of files and of passages."""
+        """Returns the number of files and of passages."""
         query = "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM passages)"
         with reporting(self.path):
             file_count, passage_count = self._connection.execute(query).fetchone()
         return file_count, passage_count
 
     def version(self) -> tuple[int, ...]:
-        """Differs as soon as anybody changed the index, or another file took its name."""
+        """Returns a value that changes when anybody changes the index, or another file takes its name."""
         with reporting(self.path):
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return (*(self._file or ()), version, self._connection.total_changes)
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """What is read inside belongs together; whoever updates waits meanwhile."""
+        """Makes everything that the block reads come from one state; an update waits meanwhile."""
         with self._transaction("DEFERRED"):
             yield
 
@@ -227,7 +228,7 @@ class PassageStore:
         return Snapshot([id for id, _ in rows], vectors_ND.astype(np.float32, copy=False), version)
 
     def passages_of(self, vector_ids: Collection[int], count: int) -> dict[int, list[Passage]]:
-        """The first `count` passages that have each of these vectors, by path and line."""
+        """Returns for each vector its first `count` passages, ordered by path and line."""
         query = (
             "SELECT path, line, context, text FROM passages JOIN files ON files.id = file_id "
             "WHERE vector_id = ? ORDER BY path, line LIMIT ?"
@@ -236,10 +237,10 @@ class PassageStore:
         return {id: [Passage(os.fsdecode(path), *rest) for path, *rest in rows] for id, rows in found.items()}
 
     def _rows(self, query: str, types: tuple[type, ...], parameters: tuple[int, ...] = (), times: int = 1) -> list[Any]:
-        """The rows of a query, whose values must have these types.
+        """Returns the rows of a query, whose values must have these types.
 
-        Together they have no more bytes than the file, or so many times as many where values repeat. Pages that lead
-        in circles would give rows without end.
+        Their total size is bounded by the size of the file, `times` as much if the query repeats values: in a damaged
+        file whose pages form a circle, rows would never end.
         """
         rows = []
         with reporting(self.path):

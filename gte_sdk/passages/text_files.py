@@ -1,8 +1,9 @@
-"""Which files of a folder hold text that a person would search, and reading them without ever crashing on one.
+"""Finds the files of a folder that a person would search, and reads their text whatever they contain.
 
-Files are taken by suffix or name, as code hosts do: guessing from content would drag in data, lock files and generated
-code. What a person names outright is always read if it is text. What is left out for a reason that one would not expect
-(unreadable, not UTF-8, too large) is said through `notice`; folders that every tool skips (.git, node_modules) are not.
+Files are chosen by suffix or name, as code hosts do. Guessing from the content would include data, lock files and
+generated code. A file that a person names is read whatever its name. `notice` gets a line for each file that is skipped
+for an unexpected reason: unreadable, not UTF-8, too large. Folders that every tool skips (.git, node_modules) are
+skipped silently.
 """
 
 import codecs
@@ -54,7 +55,7 @@ _SKIP_MARKERS = ("pyvenv.cfg", "CACHEDIR.TAG", "CMakeCache.txt", "conda-meta")
 
 
 def kind_of(path: Path) -> Kind | None:
-    """How a file is to be split, from its name alone; None for a name that is not known to be text."""
+    """Returns how to split a file, from its name alone; None if the name is not known to be text."""
     return _KIND_OF_NAME.get(path.name.lower()) or _KIND_OF_SUFFIX.get(path.suffix.lower())
 
 
@@ -92,13 +93,13 @@ def find_text_files(
 
 
 def read_text(path: Path, notice: Notice) -> str | None:
-    """The text of a file in UTF-8, or UTF-16 with a byte order mark; None, and a notice, where it cannot be read."""
+    """Returns the text of a file in UTF-8, or UTF-16 with a byte order mark. If it cannot: a notice, and None."""
     content = read_content(path, notice)
     return None if content is None else decode_text(path, content, notice)
 
 
 def read_content(path: Path, notice: Notice) -> bytes | None:
-    """The bytes of a file; None, and a notice, where it cannot be read or has grown beyond MAX_NAMED_FILE_BYTES."""
+    """Returns the bytes of a file, at most MAX_NAMED_FILE_BYTES. If it cannot: a notice, and None."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_NAMED_FILE_BYTES + 1)
@@ -112,7 +113,7 @@ def read_content(path: Path, notice: Notice) -> bytes | None:
 
 
 def decode_text(path: Path, content: bytes, notice: Notice) -> str | None:
-    """`read_text` for the content of a file that was read already."""
+    """Returns the text of bytes that were read from `path`, as `read_text` does."""
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not utf16 and b"\0" in content:
         notice(f"{path}: a binary file; skipped")

@@ -1,4 +1,4 @@
-"""One update of a passage index at a time: a lock in a file beside it, which ends with its process."""
+"""Lets one process at a time update a passage index, with a lock file beside it. A lock ends with its process."""
 
 import contextlib
 import errno
@@ -17,16 +17,16 @@ else:
 
 
 def lock_path_of(path: Path) -> Path:
-    """The file that is locked; it is there while an index is updated."""
+    """Returns the path of the lock file. It exists while the index is updated."""
     return beside(Path(os.path.realpath(path)), ".lock", prefix=".")
 
 
 @contextlib.contextmanager
 def exclusive(path: Path, say_waiting: Callable[[], None]) -> Iterator[None]:
-    """Runs the block while no other process, and no other thread, runs one for the same index.
+    """Runs the block while no other process or thread runs one for the same index.
 
-    `say_waiting` is called once if another one has to end first. In a folder that cannot be written to there is no
-    lock, and nothing to update either.
+    `say_waiting` is called once if the block has to wait. A folder that cannot be written to needs no lock, because
+    nothing can be updated there.
     """
     lock_path = lock_path_of(path)
     while True:

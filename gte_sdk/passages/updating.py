@@ -1,8 +1,8 @@
-"""Brings an index of a folder up to date: reads what changed, embeds the texts that are new, forgets what is gone.
+"""Updates a passage index: reads changed files, embeds new texts, and removes what is gone.
 
-What did not change is told by size and times and not read; what was read is told by its hash and not embedded. Each
-batch is saved as it is done, so that an interrupted update goes on where it ended. `gte index` and an application's own
-thread run the same update (examples/desktop).
+Files with the same size and times are not read again, and texts with the same hash are not embedded again. Each batch
+is saved as soon as it is done, so an interrupted update continues where it stopped. `gte index`, `gte search` and an
+application's own thread (examples/desktop) run the same update.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from gte_sdk.passages.text_files import Notice, decode_text, find_text_files, ki
 from gte_sdk.passages.update_lock import lock_path_of
 
 Progress = Callable[[int, int], None]
-"""Takes how many of the files to read are done, and how many there are."""
+"""Is called with the number of files that are done, and of all files to read."""
 
 BATCH_PASSAGES = 128
 # Texts that are sorted by length together, so that a batch holds little padding.
@@ -32,7 +32,7 @@ _FRESH_NANOSECONDS = 3_000_000_000
 
 
 class Changes(NamedTuple):
-    """How many files an update found, and what it embedded."""
+    """What an update found and embedded."""
 
     added: int
     changed: int
@@ -41,9 +41,9 @@ class Changes(NamedTuple):
     without_text: int
     """Files among them that are binary or in another encoding than UTF-8."""
     embedded: int
-    """Passages that the model read; others were there already under the same text."""
+    """Passages that the model read. The vectors of the others were there already."""
     was_cut: bool
-    """Whether one of them was longer than the model reads."""
+    """Whether one of them is longer than the model reads."""
 
     def any(self) -> bool:
         return bool(self.added or self.changed or self.removed)
@@ -56,12 +56,14 @@ class _Found(NamedTuple):
 
 
 def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progress: Progress) -> Changes:
-    """Makes the index what its folders are now. `notice` gets a line for each file that is left out, in every update.
+    """Updates the index to the current content of its folders. Waits if another update of it is running.
 
-    `progress` is called before and after each batch (a fraction of a second). What it raises ends the update with all
-    batches so far saved, and the next update goes on there. Another update of the same index is waited for. Raises
-    InputError where a folder of the index is gone as a whole, and leaves what is known of it; ModelMismatchError for
-    another model than that of the index.
+    notice: called with a line for each file that is skipped, in every update.
+    progress: called before and after each batch, which takes a fraction of a second. An exception that it raises ends
+    the update. All batches so far are saved, and the next update continues from there.
+
+    Raises InputError if a whole folder of the index is gone, and then changes nothing; ModelMismatchError if the
+    embedder is not of the index's model.
     """
     with store.locked(lambda: notice(f"{store.path}: another process updates it; waiting")):
         store.check_fingerprint(embedder.fingerprint)
@@ -116,7 +118,7 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
 
 
 def _scan(store: PassageStore, notice: Notice, known: dict[str, FileState]) -> tuple[set[str], list[_Found]]:
-    """The files that are there, and those of them that have to be read."""
+    """Returns the files that exist, and those of them that have to be read."""
     _, _, _, paths, globs, excludes = store.settings
     own = {f"{store.path.resolve()}{ending}" for ending in ("", "-journal", "-wal", "-shm", ".rebuild")}
     own.add(str(lock_path_of(store.path)))
@@ -140,7 +142,7 @@ def _scan(store: PassageStore, notice: Notice, known: dict[str, FileState]) -> t
 
 
 class _ReadFiles:
-    """Reads files into passages, and keeps what turned out to be the same for a new stamp."""
+    """Reads files into passages, and collects new stamps for files whose content is unchanged."""
 
     def __init__(self, known: dict[str, FileState], split_again: bool, notice: Notice) -> None:
         self.read_count = 0
@@ -151,7 +153,7 @@ class _ReadFiles:
         self._notice = notice
 
     def read(self, to_read: list[_Found], present: set[str]) -> Iterator[FilePassages]:
-        """Files that cannot be read are taken out of `present`: the next update tries them again."""
+        """Yields changed files. Removes unreadable ones from `present`, so that the next update tries them again."""
         for path, name, stamp in to_read:
             self.read_count += 1
             content = read_content(path, self._notice)
@@ -175,7 +177,7 @@ class _ReadFiles:
 
 
 def _shown(name: str) -> str:
-    """A path that any encoding can print; what the file system gave in no encoding is shown as U+FFFD."""
+    """Returns a path that can be encoded; bytes that are no text become U+FFFD."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 

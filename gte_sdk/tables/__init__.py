@@ -1,1 +1,1 @@
-"""Rows of texts to files of vectors, resumable: tables in, NumPy and Parquet out."""
+"""Tables of texts to files of vectors: reading, writing, and continuing an interrupted run."""

@@ -1,8 +1,8 @@
-"""What a long embedding has done so far: its vectors, batch after batch, in a file beside the output.
+"""The finished vectors of a long run, batch by batch, in a file beside the output.
 
-The output itself cannot be gone on with (a Parquet file has no end yet), so a resumed run writes it anew from the
-start, takes the vectors of the first batches from here, and embeds the rest: every row once, the same bytes as of an
-undisturbed run. The price is the vectors a second time on the disk until the end.
+A half-written output cannot be continued: a Parquet file without its end is unreadable. A resumed run therefore writes
+the output again from its start, takes the first vectors from this journal, and embeds the rest. The output has every
+row once, and the same bytes as that of an uninterrupted run. Until the end, the vectors need twice the disk space.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 class VectorJournal:
-    """Gives the kept batches in the order in which they were embedded, then takes new ones. Use it in a with-block."""
+    """Returns the kept batches in order, then takes new ones. Use it as a context manager."""
 
     def __init__(self, output: Path, dim: int, identity: Mapping[str, str], *, resume: bool, overwrite: bool) -> None:
         """`identity` says what makes the vectors; the journal of another identity is refused.
@@ -42,7 +42,7 @@ class VectorJournal:
         """
         self.path = unfinished_path(output)
         self.row_count = 0
-        """Rows given and taken so far."""
+        """The number of rows so far."""
         self._dim = dim
         self._header = json.dumps({"format": FORMAT, "dim": dim, **identity}).encode() + b"\n"
         self._file: IO[bytes] | None = None
@@ -62,9 +62,9 @@ class VectorJournal:
             self._file.close()
 
     def take(self, texts: Sequence[str]) -> Kept | None:
-        """The vectors of the next batch where an earlier run embedded it; None from the first batch that it did not.
+        """Returns the next batch if an earlier run embedded it, and None from the first batch that it did not.
 
-        Raises InputError where that batch had other texts.
+        Raises InputError if that batch had other texts.
         """
         if not self._reading or self._file is None:
             return None
@@ -88,7 +88,7 @@ class VectorJournal:
         return None
 
     def _vectors(self, count: int, checksum: int) -> NDArray[np.float32] | None:
-        """The vectors that come next, or None if they are not there whole."""
+        """Reads the next vectors; None if they are incomplete or damaged."""
         assert self._file is not None
         size = count * self._dim * 4
         if size > os.fstat(self._file.fileno()).st_size:
@@ -109,7 +109,7 @@ class VectorJournal:
         self.row_count += len(texts)
 
     def delete(self) -> None:
-        """What it kept is in the output now."""
+        """Deletes the file, once the output contains all of it."""
         if self._file is not None:
             self._file.close()
         self.path.unlink(missing_ok=True)

@@ -8,10 +8,10 @@ from gte_sdk.tables.text_batches import BATCH_ROWS, TableOptions, TextBatch, Tex
 
 
 def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: range | None = None) -> TextTable:
-    """The texts of a Parquet file; with `rows` only those of the file, which start at a multiple of BATCH_ROWS.
+    """Opens the texts of a Parquet file, or of some of its rows.
 
-    Batches end at multiples of BATCH_ROWS of the file, whatever its row groups are: a part of a file is read in the
-    batches that the whole file is read in.
+    rows: a range that starts at a multiple of BATCH_ROWS. Batches end at multiples of BATCH_ROWS of the file, whatever
+    its row groups are, so a part of a file has the same batches as the whole file.
     """
     pyarrow, parquet = import_parquet()
     try:
@@ -41,7 +41,7 @@ def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: 
 
 
 def _text_column(name: str, column: str | None, schema: Any) -> str:
-    """The column of the texts, also inside a struct ("doc.text")."""
+    """Returns the column of the texts, which may be a field of a struct ("doc.text")."""
     pyarrow, _ = import_parquet()
     top, *rest = (column or "").split(".")
     if column is not None and column not in schema.names and rest and top in schema.names:
@@ -82,7 +82,7 @@ def _text_batch(name: str, first_row: int, record_batch: Any, path: list[str], o
 
 
 def _record_batches(pyarrow: Any, parquet_file: Any, rows: range) -> Iterator[Any]:
-    """The rows of the row groups that they lie in, BATCH_ROWS at a time; pyarrow's own batches end with row groups."""
+    """Yields rows, BATCH_ROWS at a time across row groups; pyarrow's own batches end with each row group."""
     groups: list[int] = []
     row = start = 0
     for group in range(parquet_file.num_row_groups):
@@ -117,7 +117,7 @@ def _joined(pyarrow: Any, batches: list[Any]) -> Any:
 
 
 def import_parquet() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet; InputError that names the extra where they are not installed."""
+    """Imports pyarrow and pyarrow.parquet. Raises InputError with the extra to install if they are missing."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -1,9 +1,9 @@
-"""A Parquet table embedded in parts, by workers that may die: which parts there are, writing one, putting all in place.
+"""Embeds a Parquet table in parts, by workers that may die: which parts there are, writing one, moving all into place.
 
-A part is a range of rows of one input file, with a name that follows from it. Whoever writes it, and however often, it
-has the same bytes, and it appears whole or not at all, so a part that is there is done: every row once, with no log to
-replay. A manifest says what the parts are made of and by which model; a run that would make others is refused. The
-parts lie in OUTPUT.unfinished/parts until all are there, and that folder then becomes OUTPUT.
+A part is a range of rows of one input file, which determines its name. It has the same bytes whichever worker writes
+it, and appears whole or not at all. So a part that exists is done, and there is no log to replay. A manifest records
+the input and the model; a run with another input or model is refused. The parts are in OUTPUT.unfinished/parts until
+all of them exist. Then that folder becomes OUTPUT.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
 
 class PartsWork(NamedTuple):
-    """What is the same for all parts of a run, and changes their bytes."""
+    """The settings of a run that determine the bytes of its parts."""
 
     column: str
     vector_column: str
@@ -69,9 +69,9 @@ class PartsWork(NamedTuple):
 
 
 def read_sources(path: Path, column: str | None) -> tuple[str, list[Source]]:
-    """The column of the texts, and the Parquet files at `path`: itself, or those in the folder, sorted by name.
+    """Returns the column of the texts and the Parquet files at `path`: the file, or those in the folder, by name.
 
-    Reads all of them once for their SHA-256. Raises InputError where there are none, or they differ in their columns.
+    Reads each file once for its SHA-256. Raises InputError if there is none, or if their columns differ.
     """
     _, parquet = import_parquet()
     files = _parquet_files(path) if path.is_dir() else [path]
@@ -93,7 +93,7 @@ def read_sources(path: Path, column: str | None) -> tuple[str, list[Source]]:
 
 
 def cut_parts(sources: Sequence[Source]) -> list[Part]:
-    """At least one part, so that an input without rows gives an output with its columns."""
+    """Cuts files into parts: at least one, so that an input without rows gives an output with its columns."""
     parts: list[Part] = []
     for source in sources:
         for first_row in range(0, source.row_count, PART_ROWS):
@@ -102,7 +102,7 @@ def cut_parts(sources: Sequence[Source]) -> list[Part]:
 
 
 def open_unfinished(output: Path, work: PartsWork, sources: Sequence[Source], *, resume: bool, overwrite: bool) -> Path:
-    """The folder of the parts, new, or that of an earlier run with resume; InputError where that made other parts."""
+    """Returns the folder of the parts: a new one, or with `resume` that of an earlier run with the same work."""
     unfinished = unfinished_path(output)
     manifest = {
         "format": FORMAT, **work._asdict(), "part_rows": PART_ROWS,
@@ -126,7 +126,7 @@ def open_unfinished(output: Path, work: PartsWork, sources: Sequence[Source], *,
 
 
 def is_done(folder: Path, part: Part) -> bool:
-    """Whether the part is there with all its rows; one that a failing disk has damaged is written again."""
+    """Returns whether the part exists with all its rows. A damaged part counts as missing."""
     pyarrow, parquet = import_parquet()
     with contextlib.suppress(pyarrow.ArrowException, OSError):
         row_count: int = parquet.read_metadata(folder / part.name).num_rows
@@ -135,10 +135,10 @@ def is_done(folder: Path, part: Part) -> bool:
 
 
 def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) -> bool:
-    """Embeds the rows of a part and puts its file in place; whether a text was longer than the model reads.
+    """Embeds the rows of a part and writes its file. Returns whether a text was longer than the model reads.
 
-    Raises InputError where the input is no longer what it was when the run began, a row has no text, or MAX_DEATHS
-    workers have died of the part.
+    Raises InputError if the input has changed since the run began, a row has no text, or MAX_DEATHS workers have died
+    while they wrote the part.
     """
     source = Path(part.source.path)
     if (deaths := len(leftovers(folder / part.name))) >= MAX_DEATHS:
@@ -163,7 +163,7 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
 
 
 def check_output_folder(output: Path, overwrite: bool) -> None:
-    """Raises InputError where `output` cannot become the folder, above all where other things would be lost with it."""
+    """Raises InputError if `output` cannot become the folder, especially if it contains files of other programs."""
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     if not output.exists():
@@ -176,7 +176,7 @@ def check_output_folder(output: Path, overwrite: bool) -> None:
 
 
 def put_in_place(folder: Path, output: Path, parts: Sequence[Part], overwrite: bool) -> None:
-    """Makes the folder of all parts the output. Raises InputError naming a part that is missing or incomplete."""
+    """Moves the folder of the parts to `output`. Raises InputError for a part that is missing or incomplete."""
     remove_leftovers(folder, parts)
     if missing := [part.name for part in parts if not is_done(folder, part)]:
         raise InputError(f"{folder / missing[0]} is missing or incomplete", remedy="resume")
@@ -192,7 +192,7 @@ def put_in_place(folder: Path, output: Path, parts: Sequence[Part], overwrite: b
 
 
 def remove_leftovers(folder: Path, parts: Sequence[Part]) -> None:
-    """Removes what workers left that were killed while they wrote a part."""
+    """Removes the temporary files of workers that were killed."""
     for part in parts:
         for path in leftovers(folder / part.name):
             path.unlink(missing_ok=True)

@@ -18,16 +18,16 @@ MISSING = object()
 
 
 class TableOptions(NamedTuple):
-    """How a table is read, where its format does not say it."""
+    """How to read a table, as far as its format leaves it open."""
 
     column: str | None = None
-    """Where the texts are, also inside others ("doc.text"). None: "text", or the only column that there is."""
+    """The column of the texts, or a field of a column ("doc.text"). None: "text", or the only column."""
     delimiter: str | None = None
-    """What separates the columns of CSV; None: a comma."""
+    """The character that separates the columns of CSV. None: a comma."""
     encoding: str = "utf-8"
     on_null: OnNull | None = None
-    """What a row without a text is: an error, left out, or an empty text. None: an error, but an empty CSV cell is an
-    empty text."""
+    """What to do with a row whose text is null, missing, or an empty cell of CSV. None: null is an error, and an empty
+    cell is an empty text."""
 
 
 class TextBatch(NamedTuple):
@@ -39,7 +39,7 @@ class TextBatch(NamedTuple):
     record_batch: Any
     """The pyarrow.RecordBatch of a Parquet file, else None."""
     skipped: int = 0
-    """Rows left out since the batch before."""
+    """The number of rows skipped since the previous batch."""
 
 
 class TextTable(NamedTuple):
@@ -82,7 +82,7 @@ def batches_of(rows: Iterable[tuple[int, Row]], name: str, column: str, on_null:
 
 
 def value_of(row: Row, column: str) -> Any:
-    """What is in a column, or in a field of it ("doc.text"); MISSING where there is none."""
+    """Returns the value of a column, or of a field of a column ("doc.text"); MISSING if there is none."""
     if column in row:
         return row[column]
     value: Any = row
@@ -94,7 +94,7 @@ def value_of(row: Row, column: str) -> Any:
 
 
 def choose_column(name: str, column: str | None, columns: list[str]) -> str:
-    """`column`, or the one that is meant where none is named."""
+    """Returns `column`, or the default column if it is None. Raises InputError if there is no such column."""
     if column is None:
         if DEFAULT_COLUMN not in columns and len(columns) != 1:
             raise InputError(f"{name}: no column {DEFAULT_COLUMN!r}; {named(columns)}", remedy="column")
@@ -105,10 +105,10 @@ def choose_column(name: str, column: str | None, columns: list[str]) -> str:
 
 
 def named(columns: Sequence[str]) -> str:
-    """The columns, for a message."""
+    """Lists the columns, for a message."""
     return f"the columns are {', '.join(columns)}" if columns else "there are no columns"
 
 
 def rows_of(batch: TextBatch) -> str:
-    """The numbers of a batch's rows, for a message."""
+    """Names the rows of a batch, for a message."""
     return f"rows {batch.first_row} to {batch.first_row + len(batch.texts) + batch.skipped - 1}"

@@ -1,7 +1,7 @@
-"""The lines of a text file: decompressed, decoded, and none of them above MAX_ROW_BYTES.
+"""Reads the lines of a text file: decompressed, decoded, and none longer than MAX_ROW_BYTES.
 
-The limit bounds the memory that any file can take, a device without an end too. A model reads a few thousand characters
-of a text, so a longer line is a mistake or an attack.
+The limit bounds memory for every file, even for an endless device. A model reads a few thousand characters of a text,
+so a longer line is a mistake or an attack.
 """
 
 import codecs
@@ -21,9 +21,9 @@ _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_lines(file: IO[bytes], name: str, encoding: str, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Yields numbered lines, without their ends of line unless kept, from a plain, gzip or Zstandard file.
+    """Yields numbered lines of a plain, gzip or Zstandard file, without line endings unless `keep_ends` is given.
 
-    Raises InputError with the line that is too long, cannot be decompressed, or is in another encoding.
+    Raises InputError with the line number if a line is too long, damaged, or in another encoding.
     """
     try:
         codec = codecs.lookup(encoding).name
@@ -36,8 +36,8 @@ def read_lines(file: IO[bytes], name: str, encoding: str, *, keep_ends: bool = F
 
 
 def too_long(name: str, what: str) -> InputError:
-    """The error for a line or row above the limit; `what` says which."""
-    return InputError(f"{name}, {what} has more than {MAX_ROW_BYTES // 2**20} MiB; cut it into several texts")
+    """Returns the error for a line or row above the limit; `what` names it."""
+    return InputError(f"{name}, {what} has more than {MAX_ROW_BYTES // 2**20} MiB; split it into several texts")
 
 
 def _utf8_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Rows out of JSON Lines, JSON arrays, CSV and TSV, each with its number from 1; a CSV header is not counted."""
+"""Reads rows of JSON Lines, JSON arrays, CSV and TSV, numbered from 1 without the header of CSV."""
 
 import csv
 import json
@@ -22,19 +22,19 @@ _TSV_FIELD = re.compile(r'"(?:[^"]|"")*"(?=\t|\Z)|[^\t]*')
 
 
 def jsonl_rows(lines: Lines, name: str) -> Iterator[tuple[int, Row]]:
-    """The objects of JSON Lines. Blank lines are passed over; a row has the number of its line."""
+    """Yields the objects of JSON Lines. Blank lines are skipped. A row has the number of its line."""
     for number, line in lines:
         if line.strip():
             yield number, _checked_object(_parsed(line, name, number), name, number)
 
 
 def json_rows(lines: Lines, name: str) -> Iterator[tuple[int, Row]]:
-    """The objects of one JSON array, or of a text of objects one after another, read as a stream."""
+    """Yields the objects of one JSON array, or of concatenated JSON objects, as a stream."""
     chunks = (line for _, line in lines)
     text, position, number = "", 0, 0
 
     def more() -> bool:
-        """Reads about as much again as is left; False at the end of the file."""
+        """Reads at least as much text as is left over. Returns False at the end of the file."""
         nonlocal text, position
         parts, size = [text[position:]], 0
         if len(parts[0]) > MAX_ROW_BYTES:
@@ -48,7 +48,7 @@ def json_rows(lines: Lines, name: str) -> Iterator[tuple[int, Row]]:
         return size > 0
 
     def next_mark() -> str:
-        """The next character that is no white space; "" at the end of the file."""
+        """Returns the next character that is not white space; "" at the end of the file."""
         nonlocal position
         while True:
             position = _JSON_SPACES.match(text, position).end()  # type: ignore[union-attr]
@@ -82,14 +82,14 @@ def json_rows(lines: Lines, name: str) -> Iterator[tuple[int, Row]]:
 
 
 def _is_cut_off(error: Exception, text: str) -> bool:
-    """Whether the text may only lack its end: an open string, or an error at the last few characters."""
+    """Returns whether more text may help: a string is open, or the error is at the last few characters."""
     if not isinstance(error, json.JSONDecodeError):
         return False
     return error.msg.startswith("Unterminated string") or error.pos > len(text) - len("\\ud800\\udc00")
 
 
 def csv_rows(lines: Lines, name: str, delimiter: str | None) -> tuple[list[str], Iterator[tuple[int, Row]]]:
-    """The columns and rows of a CSV file, with a comma unless a delimiter is given."""
+    """Returns the columns and the rows of a CSV file. None as the delimiter means a comma."""
     csv.field_size_limit(MAX_ROW_BYTES)
     size = 0
 
@@ -127,7 +127,10 @@ def csv_rows(lines: Lines, name: str, delimiter: str | None) -> tuple[list[str],
 
 
 def tsv_rows(lines: Lines, name: str) -> tuple[list[str], Iterator[tuple[int, Row]]]:
-    """The columns and rows of a TSV file. A line is a row: a quote that is not closed on its line is a character."""
+    """Returns the columns and the rows of a TSV file.
+
+    A line is a row. A quote that is not closed on its line is an ordinary character.
+    """
     remaining = iter(lines)
     first = next(remaining, None)
     if first is None:
@@ -197,7 +200,7 @@ def _checked_object(row: Any, name: str, number: int) -> Row:
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        raise ValueError(f"{number:.40} is beyond the numbers that 64 bits hold")
+        raise ValueError(f"{number:.40} is beyond the range of 64-bit numbers")
     return value
 
 
@@ -217,7 +220,7 @@ _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant, ob
 
 
 def shown(value: object) -> str:
-    """A JSON value for a message: its kind and its beginning."""
+    """Describes a JSON value for a message: its kind and its beginning."""
     if value is None:
         return "null"
     kind = {bool: "a truth value", int: "a number", float: "a number", list: "a list", dict: "an object"}

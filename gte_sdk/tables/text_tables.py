@@ -1,7 +1,7 @@
-"""Texts out of files of rows: lines, JSON, CSV, TSV and Parquet, read as a stream of batches.
+"""Reads texts from tables in lines, JSON, CSV, TSV and Parquet, as a stream of batches.
 
-Memory is that of one batch, or of one row group of a Parquet file. The first row without a text is an InputError that
-names the file and the row: a vector file with a silent gap no longer belongs to its rows.
+Memory holds one batch, or one row group of a Parquet file. The first row without a text raises an InputError that names
+the file and the row: after a silent gap, vectors would no longer match their rows.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ _COMPRESSED_SUFFIXES = (".gz", ".zst")
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file's suffix stands for, .gz and .zst set aside; InputError for one that is not known."""
+    """Returns the format of a file by its suffix, without .gz or .zst. Raises InputError for an unknown one."""
     suffix = path.suffix.lower()
     if suffix in _COMPRESSED_SUFFIXES:
         suffix = path.with_suffix("").suffix.lower()
@@ -43,10 +43,13 @@ def format_of(path: Path) -> Format:
 
 
 def open_text_table(file: IO[bytes], name: str, file_format: Format, options: TableOptions) -> TextTable:
-    """Opens a table of texts. `file` is open in binary mode, and seekable for Parquet; `name` is for messages.
+    """Opens a table of texts.
 
-    Text files may be compressed with gzip or Zstandard. The batches raise InputError at the first row without a text
-    (see TableOptions.on_null). An empty line of a file of lines is an empty text.
+    file: open in binary mode; seekable for Parquet. Text files may be compressed with gzip or Zstandard.
+    name: of the file, for messages.
+
+    The batches raise InputError at the first row without a text (see TableOptions.on_null). An empty line of a file of
+    lines is an empty text.
     """
     if options.delimiter is not None:
         _check_delimiter(name, options.delimiter, file_format)

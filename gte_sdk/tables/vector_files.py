@@ -1,7 +1,7 @@
-"""Vectors into files: .npy, JSONL and Parquet, written as a stream.
+"""Writes vectors to .npy, JSONL and Parquet files, as a stream.
 
-A writer is a context manager that gives a function `write(batch, vectors)`. It holds one batch, and one row group for
-Parquet.
+A writer is a context manager that yields a function `write(batch, vectors)`. Memory holds one batch, or one row group
+of Parquet.
 """
 
 import base64
@@ -34,7 +34,7 @@ _FORMAT_OF_SUFFIX: dict[str, VectorFormat] = {
 
 
 def vector_format_of(path: Path) -> VectorFormat:
-    """The format that an output's suffix stands for; InputError for one that is not known."""
+    """Returns the format of an output by its suffix. Raises InputError for an unknown one."""
     if path.suffix.lower() not in _FORMAT_OF_SUFFIX:
         known = " ".join(_FORMAT_OF_SUFFIX)
         raise InputError(f"{path}: the suffix {path.suffix!r} says no format (known: {known})", remedy="output format")
@@ -45,11 +45,11 @@ def vector_format_of(path: Path) -> VectorFormat:
 def open_writer(
     file: IO[bytes], vector_format: VectorFormat, dim: int, vector_column: str, metadata: Mapping[str, str]
 ) -> Iterator[Write]:
-    """Gives the function that writes a batch with its (n, dim) vectors to `file`.
+    """Yields the function that writes a batch with its (n, dim) vectors to `file`.
 
-    npy: one float32 array (rows, dim); the file must be seekable. jsonl: each row with its vector under vector_column,
-    numbers with the nine digits that give back the same float32. parquet: the input's columns and vector_column as
-    fixed_size_list<float>[dim], with `metadata` in the schema.
+    npy: one float32 array (rows, dim); needs a seekable file.
+    jsonl: each row with its vector as `vector_column`. Nine digits restore the same float32.
+    parquet: the columns of the input, and `vector_column` as fixed_size_list<float>[dim]; the schema has `metadata`.
     """
     if vector_format == "npy":
         with _npy_writer(file, dim) as write:
@@ -108,7 +108,7 @@ def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_
 
 
 def _json_value(value: object) -> object:
-    """What JSON can say of a Parquet value: times in ISO 8601, decimals as text, bytes in base64, NaN as null."""
+    """Converts a Parquet value to JSON: times to ISO 8601, decimals to text, bytes to base64, NaN to null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, datetime.date | datetime.time):
@@ -170,14 +170,14 @@ def _parquet_writer(file: IO[bytes], vector_column: str, metadata: Mapping[str, 
 
 
 def arrow_vectors(vectors_ND: NDArray[np.float32]) -> Any:
-    """A pyarrow array of n vectors: fixed_size_list<float>[dim]."""
+    """Returns n vectors as a pyarrow array fixed_size_list<float>[dim]."""
     pyarrow, _ = import_parquet()
     numbers = pyarrow.array(np.ascontiguousarray(vectors_ND, dtype=np.float32).reshape(-1))
     return pyarrow.FixedSizeListArray.from_arrays(numbers, vectors_ND.shape[1])
 
 
 def _record_batch(pyarrow: Any, batch: TextBatch, schema: Any) -> Any:
-    """Rows as Arrow columns, of the types that the first batch was found to have."""
+    """Converts rows to Arrow columns with the types of the first batch."""
     rows: Sequence[dict[str, Any]] = batch.rows or []
     try:
         if schema is None:
