@@ -4,17 +4,21 @@ Late chunking (Guenther et al., arXiv 2409.04701) runs the model over as much of
 the token states of each chunk afterwards. A chunk's vector then reflects what "it" or "the city" in it refers to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from gte_sdk import _kernels
 from gte_sdk.errors import InputError, InputTypeError
-from gte_sdk.runtime import tokens
 from gte_sdk.runtime.engine import TokenStates
+from gte_sdk.runtime.text_tokenizer import TextTokenizer
+from gte_sdk.runtime.tokens import Span, SpecialTokens, chunk_spans, encodable
+
+SpansWithIds = Iterator[tuple[Span, list[int]]]
+_RUNS_AT_ONCE = 16
 
 
 class Chunk(NamedTuple):
@@ -28,45 +32,53 @@ class Chunk(NamedTuple):
     """(dim,), unit length."""
 
 
-def split_text(tokenizer: Tokenizer, text: str, room: int, overlap: int) -> tuple[str, list[tokens.Span], list[int]]:
-    """The text as the tokenizer reads it, spans in it of at most `room` tokens each (special tokens not counted), and
-    the ids of all of it."""
+def split_text(tokenizer: TextTokenizer, text: str, room: int, overlap: int) -> tuple[str, SpansWithIds]:
+    """The text as the tokenizer reads it, and spans in it of at most `room` tokens, not counting special tokens."""
     if not isinstance(text, str):
         raise InputTypeError(f"text is a {type(text).__name__}; give a str")
     if not 0 <= overlap < room:
         raise InputError(f"overlap={overlap}; it must be at least 0 and below the {room} tokens of a piece")
-    text = tokens.encodable(text)
-    return text, *tokens.chunk_spans(tokenizer, text, room, overlap)
+    text = encodable(text)
+    return text, chunk_spans(tokenizer.tokenizer, text, room, overlap, tokenizer.text_pieces)
 
 
 def late_vectors(
-    spans: Sequence[tokens.Span],
-    ids: Sequence[int],
-    around: tokens.SpecialTokens,
-    room: int,
-    token_states: TokenStates | None,
-) -> NDArray[np.float32]:
-    """(n, hidden) unit rows: the mean state of each span's tokens, where the model read `room` tokens of text at once.
+    spans_with_ids: SpansWithIds, around: SpecialTokens, room: int, token_states: TokenStates | None
+) -> tuple[list[Span], NDArray[np.float32]]:
+    """The spans, and (n, hidden) unit rows: the mean state of each span's tokens.
 
-    A text that is longer is read in runs of whole spans, as many as fit; the special tokens of a run count for no span.
+    The model reads `room` tokens of text at once: runs of whole spans, as many as fit. The special tokens of a run
+    belong to no span.
     """
     if token_states is None:
         raise InputError("late=True needs a model that averages the states of a text's tokens, and this one does not")
     before, after = around
-    runs = list(_runs(spans, room))
-    inputs = [[*before, *ids[run[0].first : run[-1].last], *after] for run in runs]
-    means = [
-        states_TD[len(before) + span.first - run[0].first : len(before) + span.last - run[0].first].mean(axis=0)
-        for run, states_TD in zip(runs, token_states(inputs), strict=True)
-        for span in run
-    ]
-    return _kernels.normalize_rows(np.array(means, dtype=np.float32))
+    spans: list[Span] = []
+    means: list[NDArray[np.float32]] = []
+    runs = _runs(spans_with_ids, room)
+    while some := list(islice(runs, _RUNS_AT_ONCE)):
+        states = token_states([[*before, *run.ids, *after] for run in some])
+        for run, states_TD in zip(some, states, strict=True):
+            offset = len(before) - run.spans[0].first
+            means += [states_TD[offset + span.first : offset + span.last].mean(axis=0) for span in run.spans]
+            spans += run.spans
+    return spans, _kernels.normalize_rows(np.array(means, dtype=np.float32)) if means else np.empty((0, 1), np.float32)
 
 
-def _runs(spans: Sequence[tokens.Span], room: int) -> Iterator[Sequence[tokens.Span]]:
-    first = 0
-    for index, span in enumerate(spans):
-        if span.last - spans[first].first > room:
-            yield spans[first:index]
-            first = index
-    yield spans[first:]
+class _Run(NamedTuple):
+    spans: list[Span]
+    ids: list[int]
+    """Of the tokens from the first span's first to the last span's last."""
+
+
+def _runs(spans_with_ids: SpansWithIds, room: int) -> Iterator[_Run]:
+    run = _Run([], [])
+    for span, ids in spans_with_ids:
+        if run.spans and span.last - run.spans[0].first > room:
+            yield run
+            run = _Run([], [])
+        known = run.spans[-1].last - span.first if run.spans else 0
+        run.spans.append(span)
+        run.ids.extend(ids[known:])
+    if run.spans:
+        yield run

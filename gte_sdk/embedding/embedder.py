@@ -294,13 +294,14 @@ class Embedder:
             a model without token states to average: one with another pooling, or a token table, which has no context.
         """
         room = self._tokenizer.check_limit(max_tokens, self._max_tokens) - self._tokenizer.special_token_count
-        text, spans, ids = split_text(self._tokenizer.tokenizer, text, room, overlap)
-        pieces = [text[span.start : span.end] for span in spans]
-        if late and spans:
+        text, spans_with_ids = split_text(self._tokenizer, text, room, overlap)
+        if late:
             reads = self._max_tokens - self._tokenizer.special_token_count
-            whole_ND = late_vectors(spans, ids, self.special_tokens, reads, self._engine.token_states)
-            vectors_ND = cut_rows(whole_ND, self.dim)
+            spans, whole_ND = late_vectors(spans_with_ids, self.special_tokens, reads, self._engine.token_states)
+            pieces, vectors_ND = [text[span.start : span.end] for span in spans], cut_rows(whole_ND, self.dim)
         else:
+            spans = [span for span, _ in spans_with_ids]
+            pieces = [text[span.start : span.end] for span in spans]
             vectors_ND = self._embed(pieces, "")
         return [
             Chunk(span.start, span.end, piece, vector_D)

@@ -6,6 +6,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from gte_sdk.checks import check_count
+from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_sdk.runtime.tokens import SpecialTokens, TokenizedTexts, special_tokens_around, tokenize
 from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
 
@@ -25,8 +26,14 @@ class TextTokenizer:
         return special_tokens_around(self.tokenizer)
 
     def tokenize(self, texts: Sequence[str], max_tokens: int, prompt: str, threads: int) -> TokenizedTexts:
-        word_pieces = self._word_pieces if len(texts) >= WORD_PIECES_TEXTS else None
-        return tokenize(self.tokenizer, texts, max_tokens, prompt, word_pieces, threads)
+        is_much = len(texts) >= WORD_PIECES_TEXTS or any(len(text) > PIECE_CHARACTERS for text in texts)
+        word_pieces = self._word_pieces if is_much else None
+        text_pieces = self.text_pieces if is_much else None
+        return tokenize(self.tokenizer, texts, max_tokens, prompt, word_pieces, threads, text_pieces)
+
+    @cached_property
+    def text_pieces(self) -> TextPieces:
+        return TextPieces(self.tokenizer)
 
     def check_limit(self, max_tokens: int | None, most: int) -> int:
         """`max_tokens`, by default `most`, if a text of that many tokens has room for more than special tokens."""

@@ -6,7 +6,8 @@ the lengths are, and sorting by length keeps the padding small.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,12 @@ from tokenizers import Encoding, Tokenizer
 
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.published import ModelPath
+from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, Piece, TextPieces
 from gte_sdk.runtime.word_pieces import WordPieces
 
-# A text longer than this is tokenized in pieces, so that 10 MB of text do not become 10 MB of token objects at once.
-PIECE_CHARACTERS = 65_536
-_WHITE_SPACE = re.compile(r"\s")
+# So many characters are tokenized at once: a tokenizer takes up to 0.6 KB for each.
+GROUP_CHARACTERS = 2 * PIECE_CHARACTERS
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class TokenizedTexts(NamedTuple):
@@ -68,42 +70,52 @@ def tokenize(
     prompt: str = "",
     word_pieces: WordPieces | None = None,
     threads: int = 1,
+    text_pieces: TextPieces | None = None,
 ) -> TokenizedTexts:
     """Token ids of `prompt + text` for each text, cut on the right to `max_tokens` (special tokens included).
 
-    A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character. Time is linear in the text,
-    memory is that of the ids kept plus one piece of about PIECE_CHARACTERS. `word_pieces`, the same tokenizer for the
-    texts that it covers, gives the same ids sooner, on that many threads.
+    A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character. Time is linear in the text.
+    Memory is that of the ids kept and some 30 MB, whatever the texts are (text_pieces.py).
+    word_pieces: the same tokenizer in C++, for the texts that it covers, which runs on that many threads.
+    text_pieces: of this tokenizer, if the caller keeps one.
     """
-    prepared = [prompt + text for text in texts] if prompt else list(texts)
-    if word_pieces is None:
-        return _tokenize_any(tokenizer, prepared, max_tokens)
-    rows, left_out = word_pieces.encode(prepared, max_tokens, threads)
-    others = [place for place, row in enumerate(rows) if row is None]
-    other_rows, others_left_out = _tokenize_any(tokenizer, [prepared[place] for place in others], max_tokens)
-    for place, row, count in zip(others, other_rows, others_left_out, strict=True):
-        rows[place], left_out[place] = row, count
+    rows: list[list[int] | None] = [None] * len(texts)
+    left_out = [0] * len(texts)
+    if word_pieces is not None:
+        # A long text is not copied to put a prompt before it.
+        places = [place for place, text in enumerate(texts) if not prompt or len(text) <= PIECE_CHARACTERS]
+        found = word_pieces.encode([prompt + texts[place] for place in places], max_tokens, threads)
+        for place, row, count in zip(places, *found, strict=True):
+            rows[place], left_out[place] = row, count
+    room = max_tokens - tokenizer.num_special_tokens_to_add(False)
+    for group in _groups([place for place, row in enumerate(rows) if row is None], texts, len(prompt)):
+        if len(group) == 1 and len(prompt) + len(texts[group[0]]) > PIECE_CHARACTERS:
+            text_pieces = text_pieces or TextPieces(tokenizer)
+            encoded = [_encode_in_pieces(tokenizer, text_pieces.of(encodable(texts[group[0]]), prompt), room)]
+        else:
+            short = [encodable(prompt + texts[place]) for place in group]
+            encodings = tokenizer.encode_batch_fast(short, add_special_tokens=False)
+            encoded = [(encoding, len(encoding)) for encoding in encodings]
+        for place, (encoding, count) in zip(group, encoded, strict=True):
+            if count > room:
+                encoding.truncate(room)
+            rows[place], left_out[place] = tokenizer.post_process(encoding).ids, max(0, count - room)
     return TokenizedTexts([row for row in rows if row is not None], left_out)
 
 
-def _tokenize_any(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> TokenizedTexts:
-    prepared = [encodable(text) for text in texts]
-    short = [text for text in prepared if len(text) <= PIECE_CHARACTERS]
-    short_encodings = iter(tokenizer.encode_batch_fast(short, add_special_tokens=False))
-    room = max_tokens - tokenizer.num_special_tokens_to_add(False)
-    ids: list[list[int]] = []
-    left_out: list[int] = []
-    for text in prepared:
-        if len(text) <= PIECE_CHARACTERS:
-            encoding = next(short_encodings)
-            token_count = len(encoding)
-        else:
-            encoding, token_count = _encode_in_pieces(tokenizer, text, room)
-        if token_count > room:
-            encoding.truncate(room)
-        ids.append(tokenizer.post_process(encoding).ids)
-        left_out.append(max(0, token_count - room))
-    return TokenizedTexts(ids, left_out)
+def _groups(places: Sequence[int], texts: Sequence[str], prompt_characters: int) -> Iterator[list[int]]:
+    """Texts that are tokenized at once: of GROUP_CHARACTERS together, and longer ones alone."""
+    group: list[int] = []
+    characters = 0
+    for place in places:
+        length = prompt_characters + len(texts[place])
+        if group and characters + length > GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+        group.append(place)
+        characters += length
+    if group:
+        yield group
 
 
 def batches_by_tokens(
@@ -154,36 +166,56 @@ class Span(NamedTuple):
     last: int
 
 
-def chunk_spans(tokenizer: Tokenizer, text: str, room: int, overlap: int) -> tuple[list[Span], list[int]]:
-    """Spans that cover a text in pieces of at most `room` tokens, and the ids of all its tokens; no special ones.
+class _Token(NamedTuple):
+    id: int
+    start: int
+    end: int
+    begins_word: bool
 
-    A piece ends between two words, unless one word alone is longer than `room`; neighbours share up to
-    `overlap` tokens.
+
+def chunk_spans(
+    tokenizer: Tokenizer, text: str, room: int, overlap: int, text_pieces: TextPieces | None = None
+) -> Iterator[tuple[Span, list[int]]]:
+    """Spans that cover a text in pieces of at most `room` tokens, each with its token ids; no special tokens.
+
+    A span ends between two words, unless one word alone is longer than `room`. Neighbours share up to `overlap` tokens.
+    Only the tokens of one span and one piece of the text are in memory.
     """
-    ids: list[int] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    begins_word: list[bool] = []
-    for piece_start, piece_end in _piece_spans(text):
-        encoding = tokenizer.encode(text[piece_start:piece_end], add_special_tokens=False)
+    waiting: list[_Token] = []
+    first = 0
+    for token in chain(_tokens(tokenizer, (text_pieces or TextPieces(tokenizer)).of(text)), (None,)):
+        if token is not None:
+            waiting.append(token)
+            if len(waiting) <= room:
+                continue
+        while len(waiting) > room or (token is None and waiting):
+            count = min(room, len(waiting))
+            if count < len(waiting):
+                count = next((place for place in range(count, 0, -1) if waiting[place].begins_word), count)
+            span = Span(waiting[0].start, waiting[count - 1].end, first, first + count)
+            yield span, [each.id for each in waiting[:count]]
+            if count == len(waiting):
+                return
+            starts = range(max(count - overlap, 1), count)
+            step = next((place for place in starts if waiting[place].begins_word), count)
+            del waiting[:step]
+            first += step
+
+
+def _tokens(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> Iterator[_Token]:
+    for piece in pieces:
+        encoding = tokenizer.encode(piece.text, add_special_tokens=False)
         previous_word = None
-        ids += encoding.ids
-        for (start, end), word in zip(encoding.offsets, encoding.word_ids, strict=True):
-            starts.append(piece_start + start)
-            ends.append(piece_start + end)
-            begins_word.append(word is None or word != previous_word)
+        last = len(encoding) - 1
+        for place, (id, (start, end), word) in enumerate(
+            zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)
+        ):
+            if piece.positions is None:
+                start, end = piece.start + start, piece.start + end
+            else:
+                start, end = piece.positions[start], piece.end if place == last else piece.positions[end - 1] + 1
+            yield _Token(id, start, end, word is None or word != previous_word)
             previous_word = word
-    spans: list[Span] = []
-    first, count = 0, len(starts)
-    while first < count:
-        last = min(first + room, count)
-        if last < count:
-            last = next((index for index in range(last, first, -1) if begins_word[index]), last)
-        spans.append(Span(starts[first], ends[last - 1], first, last))
-        if last == count:
-            break
-        first = next((index for index in range(max(last - overlap, first + 1), last) if begins_word[index]), last)
-    return spans, ids
 
 
 def special_tokens_around(tokenizer: Tokenizer) -> SpecialTokens:
@@ -199,33 +231,18 @@ def special_tokens_around(tokenizer: Tokenizer) -> SpecialTokens:
 
 def encodable(text: str) -> str:
     """The text with every lone surrogate, which UTF-8 cannot hold, as U+FFFD; any other text as it is."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    if text.isascii() or _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _encode_in_pieces(tokenizer: Tokenizer, text: str, room: int) -> tuple[Encoding, int]:
+def _encode_in_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece], room: int) -> tuple[Encoding, int]:
     """The first `room` tokens or more of a long text, and the count of all its tokens."""
     head: list[Encoding] = []
     token_count = 0
-    for start, end in _piece_spans(text):
-        (encoding,) = tokenizer.encode_batch_fast([text[start:end]], add_special_tokens=False)
+    for piece in pieces:
+        (encoding,) = tokenizer.encode_batch_fast([piece.text], add_special_tokens=False)
         if token_count < room:
             head.append(encoding)
         token_count += len(encoding)
     return Encoding.merge(head), token_count
-
-
-def _piece_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Cuts a text before white space, where every tokenizer of this family ends a word too.
-
-    The pieces' ids are therefore those of the whole text. A text without white space stays one piece.
-    """
-    start = 0
-    while start < len(text):
-        white_space = _WHITE_SPACE.search(text, start + PIECE_CHARACTERS)
-        end = white_space.start() if white_space else len(text)
-        yield start, end
-        start = end

@@ -39,7 +39,7 @@ def word_pieces_of(tokenizer: Tokenizer, around: tuple[list[int], list[int]]) ->
     around: the special tokens before and after a text.
     """
     model: Any = tokenizer.model
-    steps = _normalizer_steps(tokenizer)
+    steps = normalizer_steps(tokenizer)
     split_case = steps[:1] == [SPLIT_CASE]
     normalizer = steps[-1] if len(steps) == 1 + split_case else {}
     if not (
@@ -68,7 +68,7 @@ def word_pieces_of(tokenizer: Tokenizer, around: tuple[list[int], list[int]]) ->
     return WordPieces(pieces, *around)
 
 
-def _normalizer_steps(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def normalizer_steps(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """The tokenizer's normalizers in their order, as tokenizer.json writes them."""
     if tokenizer.normalizer is None:
         return []

@@ -12,6 +12,7 @@ from tokenizers.models import WordLevel
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime import tokens
+from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS
 
 TOKENIZER = bundled_model_path("gte-mini") / TOKENIZER_JSON
 
@@ -50,7 +51,7 @@ def test_prompt_stands_before_the_text(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("characters", ["word ", "a-b, c\n", "\u6f22 ", "x"])
 def test_a_long_text_in_pieces_equals_the_whole(tokenizer: Tokenizer, characters: str) -> None:
-    text = characters * (3 * tokens.PIECE_CHARACTERS // len(characters))
+    text = characters * (3 * PIECE_CHARACTERS // len(characters))
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     room = 100_000
     tokenized = tokens.tokenize(tokenizer, [text], room)
@@ -102,11 +103,12 @@ def test_pad_batch_pads_on_the_right_and_masks() -> None:
 def test_chunks_cover_the_text_and_keep_to_the_limit(words: list[str], room: int, overlap: int) -> None:
     tokenizer = tokens.load_tokenizer(TOKENIZER)
     text = " ".join(words)
-    spans, ids = tokens.chunk_spans(tokenizer, text, room, overlap)
+    spans_with_ids = list(tokens.chunk_spans(tokenizer, text, room, overlap))
+    spans = [span for span, _ in spans_with_ids]
     whole = tokenizer.encode(text, add_special_tokens=False).ids
     pieces = [tokenizer.encode(text[span.start : span.end], add_special_tokens=False).ids for span in spans]
-    assert ids == whole
-    assert [ids[span.first : span.last] for span in spans] == pieces
+    assert [ids for _, ids in spans_with_ids] == pieces
+    assert [whole[span.first : span.last] for span in spans] == pieces
     assert all(0 < len(piece) <= room for piece in pieces)
     assert [span.start for span in spans] == sorted({span.start for span in spans})
     if overlap == 0:
@@ -117,8 +119,8 @@ def test_chunks_cover_the_text_and_keep_to_the_limit(words: list[str], room: int
 
 def test_chunks_of_a_word_longer_than_a_piece(tokenizer: Tokenizer) -> None:
     text = "antidisestablishmentarianism" * 3
-    spans, _ = tokens.chunk_spans(tokenizer, text, 4, 0)
-    assert "".join(text[span.start : span.end] for span in spans) == text
+    spans = tokens.chunk_spans(tokenizer, text, 4, 0)
+    assert "".join(text[span.start : span.end] for span, _ in spans) == text
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"version": "1.0", "model": {"type": "Unknown"}}'])
