@@ -147,9 +147,9 @@ def _lock_of_rebuild(output: Path, rebuild: bool, notices: Notices) -> Iterator[
 def keep_current(look: Callable[[], object], interval: float) -> None:
     """Calls `look` until Ctrl-C, every `interval` seconds, or less often if a call takes long."""
     while True:
-        started = time.monotonic()
+        started = time.thread_time()  # not the clock: a look may wait for another process
         look()
-        took = time.monotonic() - started
+        took = time.thread_time() - started
         time.sleep(max(interval, took / _WATCH_SHARE))
 
 

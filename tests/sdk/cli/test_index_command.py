@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from gte_sdk import Embedder, Index
 from gte_sdk.cli.commands import gte
+from gte_sdk.cli.index import keep_current
 from gte_sdk.passages.store import PassageStore
 
 from ..tiny_models import TABLE, write_tiny_model
@@ -283,6 +284,19 @@ def test_a_watch_keeps_the_index_current_until_control_c(model: Path, folder: Pa
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_a_look_that_waited_for_another_process_does_not_slow_the_watch_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gte_sdk.cli.index.time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        keep_current(lambda: threading.Event().wait(0.7), interval=10)  # of its time, a twentieth would be 14 seconds
+    assert slept == [10]
 
 
 @posix_only
