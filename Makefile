@@ -39,9 +39,10 @@ test-checkout: .venv/.development dist/.built ## the other tests: training, expo
 	.venv/bin/python -m pytest --junit-xml build/test-checkout.xml tests \
 	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations
 
-fuzz: .venv-wheel/.installed ## 2,000 damaged files of each format; make test runs 40
+fuzz: .venv-wheel/.installed .venv/.development ## 2,000 damaged files of each format, and requests; make test runs 40
 	mkdir -p build/away
 	cd build/away && GTE_FUZZ_CASES=2000 ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/fuzz
+	GTE_FUZZ_CASES=2000 .venv/bin/python -m pytest tests/server/test_damaged_requests.py
 
 test-integrations: .venv-integrations/.installed ## the adapters against the frameworks themselves, 1.5 GB of packages
 	mkdir -p build/away
