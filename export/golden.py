@@ -1,7 +1,7 @@
-"""Golden vectors for a model directory: what each of its graphs gives for eight texts, so that a user's machine that
-computes something else is found when it opens the model (gte_sdk/runtime/golden.py).
+"""Writes the golden vectors of a model directory: those that each of its graphs gives for eight texts.
 
-export/to_onnx.py writes them by itself. For a directory that was exported before there were any:
+A user's machine that computes other vectors is found when it opens the model (gte_sdk/runtime/golden.py).
+export/to_onnx.py writes golden vectors itself. For a directory from before there were any:
 
     python -m export.golden DIRECTORY
 """
@@ -19,7 +19,7 @@ from gte_sdk.model_files.directory import GOLDEN_JSON, available_variants, read_
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
 from gte_sdk.runtime.native import ARITHMETIC
 
-# Each reaches the model in another way: no words at all, one, a question, a sentence, numbers, code, other scripts.
+# Different kinds of input: no words, one word, a question, a sentence, numbers, code, other scripts.
 TEXTS = [
     "",
     "search",
@@ -33,7 +33,10 @@ TEXTS = [
 
 
 def write_golden(directory: Path) -> None:
-    """Embeds the texts with every graph of a whole model directory and adds golden.json to it, recorded in gte.json."""
+    """Embeds the texts with every graph of a model directory, writes golden.json and records it in gte.json.
+
+    Raises ModelFormatError for a directory without gte.json.
+    """
     description = read_model_dir(directory)
     if not description.files:
         raise ModelFormatError(f"{directory} has no gte.json; export the checkpoint with: python export/to_onnx.py")
@@ -45,7 +48,7 @@ def write_golden(directory: Path) -> None:
 
 def _embed_texts(directory: Path, variant: str) -> GoldenVectors:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # fp16 is slow on the CPU that exports
+        warnings.simplefilter("ignore", UserWarning)  # that fp16 is slow on a CPU
         embedder = Embedder(directory, variant=variant, device="cpu", truncation="ignore")
     made_by = ARITHMETIC if embedder.engine == "native" else f"onnxruntime {onnxruntime.__version__}"
     return GoldenVectors(made_by, embedder.embed(TEXTS))
@@ -54,7 +57,7 @@ def _embed_texts(directory: Path, variant: str) -> GoldenVectors:
 @click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(directory: Path) -> None:
-    """Writes golden.json for the graphs of DIRECTORY, and records it in gte.json."""
+    """Writes golden.json for the graphs in DIRECTORY and records it in gte.json."""
     write_golden(directory)
 
 

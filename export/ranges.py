@@ -1,8 +1,7 @@
-"""The range of int8 and uint8 vectors (gte_sdk/embedding/vector_types.py), measured on the bundled texts.
+"""Measures the range of int8 and uint8 vectors (gte_sdk/embedding/vector_types.py) on the bundled texts.
 
-The texts of calibration alone are prose: on their range an empty text of gte-mini is clipped to a cosine of .984.
-
-export/to_onnx.py writes it by itself. For a directory that was exported before there was any:
+The calibration texts alone are not enough, because they are prose: their range clips gte-mini's vector of an empty text
+to a cosine of .984. export/to_onnx.py records ranges itself. For a directory from before there were any:
 
     python -m export.ranges DIRECTORY
 """
@@ -22,9 +21,9 @@ from gte_sdk.runtime.engine import cut_rows
 
 
 def write_ranges(directory: Path) -> None:
-    """Embeds the texts as the directory's user would, and records the limits in gte.json."""
+    """Embeds the texts as a user of the directory would, and records the limits in gte.json."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # fp16 is slow on the CPU that exports
+        warnings.simplefilter("ignore", UserWarning)  # that fp16 is slow on a CPU
         embedder = Embedder(directory, device="cpu", truncation="ignore")
     vectors_ND = embedder.embed([*read_corpus(CALIBRATION_TEXTS), *read_corpus(PARITY_TEXTS)])
     limits = measure_limits([cut_rows(vectors_ND, dim) for dim in embedder.dims])
@@ -32,14 +31,14 @@ def write_ranges(directory: Path) -> None:
 
 
 def measure_limits(cut_vectors: Sequence[NDArray[np.float32]]) -> dict[str, float]:
-    """What gte.json records for vectors (n, dim) of each width: the largest magnitude of a value among them."""
+    """The field int8_limits of gte.json: for vectors (n, dim) of each dimension, their largest magnitude."""
     return {str(vectors_ND.shape[1]): float(np.abs(vectors_ND).max()) for vectors_ND in cut_vectors}
 
 
 @click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(directory: Path) -> None:
-    """Measures the range of int8 vectors of the model in DIRECTORY, and records it in gte.json."""
+    """Measures the range of int8 vectors of the model in DIRECTORY and records it in gte.json."""
     write_ranges(directory)
 
 

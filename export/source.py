@@ -1,4 +1,4 @@
-"""SOURCE of an export: where its files are, and the encoder that is in them."""
+"""The source of an export: finds its files and loads the encoder."""
 
 from pathlib import Path
 
@@ -18,8 +18,10 @@ ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "m
 
 
 def find_source(source: str) -> Path:
-    """The directory of a local source or of a Hub name, which is fetched with its card. Of a training run or one of its
-    checkpoints it is the model inside."""
+    """The directory of a local source, or of a Hub name, which is fetched with its card.
+
+    For a training run or one of its checkpoints, it is the model inside.
+    """
     directory = Path(source).expanduser()
     if directory.is_dir():
         inside = directory / MODEL
@@ -30,18 +32,18 @@ def find_source(source: str) -> Path:
 
 
 def load_source(directory: Path, max_tokens: int | None) -> AnyEncoder:
-    """The encoder of a supported architecture; what its readers say of a damaged one is one message."""
+    """The encoder of a supported architecture. Raises ExportError or ModelFormatError for any other directory."""
     check_architecture(directory)
     try:
         return load_encoder(directory, max_tokens)
     except GteError:
         raise
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ExportError(f"{directory} could not be read: {type(error).__name__}: {error}") from error
+        raise ExportError(f"{directory} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def check_architecture(directory: Path) -> None:
-    """Raises ModelFormatError for a source whose architecture is none that the export is tested with."""
+    """Raises ModelFormatError for an architecture that the export is not tested with."""
     if read_module_types(directory)[:1] == ["StaticEmbedding"]:
         return
     model_type = read_json(find_transformer_config(directory)).get("model_type")
@@ -53,7 +55,7 @@ def check_architecture(directory: Path) -> None:
 
 
 def _fetch_card(name: str, commit: str) -> None:
-    """The card says the licence. A repository without one is exported all the same."""
+    """Fetches the card, which names the licence. A repository without one can be exported too."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

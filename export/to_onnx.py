@@ -1,9 +1,9 @@
-"""One command from a checkpoint to a model directory: graph, quantization, parity, card.
+"""The command that turns a checkpoint into a model directory: graph, quantization, parity, card.
 
     python export/to_onnx.py thenlper/gte-small --output models/gte-small
 
-Everything is written into a hidden folder beside the output and renamed at the end, so that the output is there whole
-or not at all. A graph that misses its parity threshold is refused.
+Everything is written into a hidden folder beside the output, which is renamed at the end: the output appears whole or
+not at all. A graph that misses a parity threshold is refused.
 """
 
 import shlex
@@ -19,7 +19,7 @@ if __name__ == "__main__":  # as a script: `export` and `training` are in the ch
 import click
 from click.core import ParameterSource
 
-from export.directory.card import Origin, Shape, format_card, format_summary
+from export.directory.card import Origin, describe_shape, format_card, format_summary
 from export.directory.layout import guess_licence, hash_weights, measure_size, name_source, write_json, write_layout
 from export.directory.output import ExportError, check_space, explain_errors, replace_directory
 from export.golden import write_golden
@@ -44,7 +44,6 @@ from gte_sdk.model_files.directory import (
 )
 from gte_sdk.model_files.published import CONFIG_JSON, read_json
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
-from training.encoders.encoder import AnyEncoder, StaticEncoder
 
 PRECISIONS = ("fp32", "fp16", "int8")
 QUANTIZATIONS = ("per-token", "dynamic", "static")
@@ -57,35 +56,50 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command(context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]})
 @click.argument("source")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The model directory to write.")
-@click.option("--precision", default="fp32,int8", show_default=True, help="Graphs to keep: any of fp32,fp16,int8.")
-@click.option("--no-quantize", is_flag=True, help="The same as --precision fp32.")
+@click.option("--precision", default="fp32,int8", show_default=True, help="Graphs to keep, of fp32, fp16 and int8.")
+@click.option("--no-quantize", is_flag=True, help="Same as --precision fp32.")
 @click.option(
     "--quantization",
     type=click.Choice(QUANTIZATIONS),
     default="per-token",
     show_default=True,
-    help="How int8 is made: ours, one scale a token, the same on every CPU; or onnxruntime's dynamic or static.",
+    help="How to make int8: ours, with one scale per token, or ONNX Runtime's dynamic or static kind.",
 )
 @click.option(
     "--instruction-set",
     type=click.Choice(list(INSTRUCTION_SETS)),
-    help="Which CPUs a dynamic or static graph is for.  [default: avx2, right on all of them]",
+    help="CPUs that a dynamic or static graph is for.  [default: avx2, correct on every CPU]",
 )
-@click.option("--calibration", type=_FILE, help='Texts to calibrate on: .jsonl with {"text": ...}, or one a line.')
-@click.option("--sts", type=_FILE, help='Pairs to measure quality on: .jsonl with {"a", "b", "score"}.')
-@click.option("--overwrite", is_flag=True, help="Replace the output where it exists; it is kept otherwise.")
-@click.option("--name", help="The model's name in its card and in gte.json.  [default: the output's last part]")
-@click.option("--license", "licence", help="SPDX expression.  [default: what the source's card says]")
-@click.option("--source-name", help="How card and gte.json name the source, where that is a local directory.")
-@click.option("--note", type=_FILE, help="Markdown for the card.")
+@click.option(
+    "--calibration", type=_FILE, help='Texts to calibrate on: JSON Lines with {"text": ...}, or one text per line.'
+)
+@click.option("--sts", type=_FILE, help='Pairs to measure quality on: JSON Lines with {"a", "b", "score"}.')
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--name", help="Name of the model in its card and in gte.json.  [default: the last part of the output]")
+@click.option("--license", "licence", help="SPDX expression.  [default: from the source's card]")
+@click.option("--source-name", help="Name for a local source in the card and in gte.json.")
+@click.option("--note", type=_FILE, help="File with Markdown for the card.")
 @click.option("--max-tokens", type=click.IntRange(min=8), help="Read at most this many tokens of a text.")
 @click.option(
-    "--matryoshka-dims", help="Widths that vectors may be cut to: 256,128.  [default: what training recorded]"
+    "--matryoshka-dims",
+    help="Dimensions that vectors may be cut to, such as 256,128.  [default: those that training recorded]",
 )
-@click.option("--opset", type=click.IntRange(min=18), default=OPSET, show_default=True, help="ONNX operator set.")
-@click.option("--minimum-mean-cosine", type=float, default=_DEFAULTS.mean_cosine, show_default=True)
-@click.option("--minimum-cosine", type=float, default=_DEFAULTS.minimum_cosine, show_default=True)
-@click.option("--minimum-recall", type=float, default=_DEFAULTS.recall, show_default=True)
+@click.option(
+    "--opset", type=click.IntRange(min=18), default=OPSET, show_default=True, help="Version of ONNX's operators."
+)
+@click.option(
+    "--minimum-mean-cosine", type=float, default=_DEFAULTS.mean_cosine, show_default=True, help="Least mean cosine."
+)
+@click.option(
+    "--minimum-cosine",
+    type=float,
+    default=_DEFAULTS.minimum_cosine,
+    show_default=True,
+    help="Least cosine of any text.",
+)
+@click.option(
+    "--minimum-recall", type=float, default=_DEFAULTS.recall, show_default=True, help="Least share of the ten nearest."
+)
 def main(
     source: str,
     output: Path,
@@ -108,18 +122,19 @@ def main(
     minimum_recall: float,
 ) -> None:
     """Turns a checkpoint into a model directory that gte-sdk, sentence-transformers, fastembed, optimum and
-    transformers.js load: ONNX graphs with pooling and unit length inside, tokenizer, card, hashes, and a report
-    (parity.json) of how close each graph is to PyTorch.
+    transformers.js can load: ONNX graphs with pooling and unit length inside, tokenizer, card, hashes, and parity.json,
+    which reports how close each graph is to PyTorch.
 
     SOURCE is a training run or checkpoint, a Hugging Face or sentence-transformers directory with safetensors weights,
     or a Hub name such as thenlper/gte-small.
 
-    The three --minimum options say when a graph is refused: the cosine of its vectors to the fp32 ones, over 500
-    bundled texts, and how many of a text's ten nearest texts stay the same. fp32 has to equal PyTorch to 1e-5.
+    The three --minimum options say when a graph is refused. They are measured over 500 bundled texts: the cosine of a
+    text's vector to its fp32 vector, and the share of its ten nearest texts that stay the same. fp32 must equal PyTorch
+    to 1e-5.
     """
     kept = _parse_precisions("fp32" if no_quantize else precision)
     if instruction_set and quantization == "per-token":
-        raise click.BadParameter("the per-token graph is the same for all CPUs", param_hint="--instruction-set")
+        raise click.BadParameter("the per-token graph is the same for every CPU", param_hint="--instruction-set")
     output = output.expanduser()
     name = name or output.resolve().name
     thresholds = Thresholds(mean_cosine=minimum_mean_cosine, minimum_cosine=minimum_cosine, recall=minimum_recall)
@@ -132,13 +147,13 @@ def main(
         if matryoshka_dims is not None:
             encoder.matryoshka_dims = _parse_dims(matryoshka_dims, encoder.dim)
         tokenizer = load_tokenizer(source_directory / TOKENIZER_JSON)
-        # Both are read before the work begins: a line that is no text is said at once.
+        # Both are read before the work begins, so that a bad line is reported at once.
         calibration_texts = parity.read_corpus(calibration or CALIBRATION_TEXTS)
         sts_set = read_sts(sts, tokenizer, encoder.max_tokens) if sts else None
         check_space(directory, encoder)
         write_layout(encoder, source_directory, directory)
 
-        # fp32 is what the others are made from and compared with, also where it is not kept.
+        # The other graphs are made from fp32 and compared with it, even if it is not kept.
         names = {precision: GRAPH_FILES[precision][0] for precision in dict.fromkeys(["fp32", *kept])}
         if "int8" in kept and quantization != "per-token":
             names["int8"] = INSTRUCTION_SETS[instruction_set or "avx2"].file
@@ -178,7 +193,7 @@ def main(
             command=_format_command(),
             note=note.read_text(encoding="utf-8") if note else "",
         )
-        shape = _describe_shape(name, encoder)
+        shape = describe_shape(name, encoder)
         files = {precision: names[precision] for precision in kept}
         write_json(directory / PARITY_JSON, report)
         plotted = _plot(report, directory / PARITY_PNG)
@@ -220,23 +235,23 @@ def _quantize(
 
 
 def _plot(report: dict[str, Any], path: Path) -> bool:
-    """The picture is an extra: a machine without matplotlib exports all the same, and says what is missing."""
+    """Draws the picture, which is optional: without matplotlib the export goes on and reports what is missing."""
     try:
         return plot_distribution(report, path)
     except ImportError:
-        click.echo(f"{path.name} is left out, matplotlib is missing: pip install 'gte-sdk[export]'", err=True)
+        click.echo(f"{path.name} is left out because matplotlib is missing: pip install 'gte-sdk[export]'", err=True)
         return False
 
 
 def _hide_progress_bars() -> None:
-    """transformers draws a bar for every file that it reads or writes, between our own steps."""
+    """Hides the bars that transformers draws for every file, between our own steps."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class _Progress:
-    """Numbered steps with the time each began."""
+    """Prints numbered steps with the time at which each began."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -263,22 +278,8 @@ def _parse_dims(text: str, dim: int) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}, reverse=True))
 
 
-def _describe_shape(name: str, encoder: AnyEncoder) -> Shape:
-    config: Any = None if isinstance(encoder, StaticEncoder) else encoder.backbone.config
-    return Shape(
-        name=name,
-        architecture=config.model_type if config else "static token table",
-        layers=config.num_hidden_layers if config else 0,
-        dim=encoder.dim,
-        max_tokens=encoder.max_tokens,
-        pooling=encoder.pooling,
-        prompts=encoder.prompts,
-        matryoshka_dims=encoder.matryoshka_dims,
-    )
-
-
 def _format_command() -> str:
-    """This command line with SOURCE where a directory of this machine stands, and of absolute paths the last part."""
+    """This command line without paths of this machine: SOURCE for a local source, the last part of absolute paths."""
     context = click.get_current_context()
     words = ["python", "export/to_onnx.py"]
     for parameter in context.command.params:

@@ -1,1 +1,1 @@
-"""The model directory as the export writes it: layout, card, progress."""
+"""The model directory as the export writes it: layout, card, the output as a whole."""

@@ -1,24 +1,26 @@
-"""The model card, README.md of a model directory: what it is, where it comes from, how good it is, what it cannot."""
+"""The model card, README.md of a model directory: what the model is, its origin, its quality and its limits."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from training.encoders.encoder import AnyEncoder, StaticEncoder
 
 
 class Origin(NamedTuple):
     """Where the weights come from."""
 
     source: str
-    """A Hub name or another public description; never a path of this machine."""
+    """A Hub name or another public name, never a path of this machine."""
     licence: str
-    """An SPDX expression, or NOASSERTION where nothing is known."""
+    """An SPDX expression, or NOASSERTION if the licence is not known."""
     command: str
-    """The command that made the directory, to be run from the checkout's root."""
+    """The command that makes the directory, run from the root of the checkout."""
     note: str
-    """Markdown that the person exporting adds to the card; may be empty."""
+    """Markdown that the person exporting adds to the card. May be empty."""
 
 
 class Shape(NamedTuple):
-    """What a user must know of the model."""
+    """The facts about the model that its card states."""
 
     name: str
     architecture: str
@@ -30,11 +32,29 @@ class Shape(NamedTuple):
     matryoshka_dims: tuple[int, ...]
 
 
+def describe_shape(name: str, encoder: AnyEncoder) -> Shape:
+    """The shape of a model that the export calls `name`."""
+    config: Any = None if isinstance(encoder, StaticEncoder) else encoder.backbone.config
+    return Shape(
+        name=name,
+        architecture=config.model_type if config else "static token table",
+        layers=config.num_hidden_layers if config else 0,
+        dim=encoder.dim,
+        max_tokens=encoder.max_tokens,
+        pooling=encoder.pooling,
+        prompts=encoder.prompts,
+        matryoshka_dims=encoder.matryoshka_dims,
+    )
+
+
 def format_card(
     shape: Shape, origin: Origin, report: Mapping[str, Any], files: Mapping[str, str], plot: str | None = None
 ) -> str:
-    """The card's text. `report` is parity.json's content, `files` maps each precision that was kept to its file, `plot`
-    is the file name of the distribution's picture."""
+    """The text of the card.
+
+    `report` is the content of parity.json, `files` maps each kept precision to its file, and `plot` is the file name of
+    the picture of the distribution.
+    """
     return "\n".join(
         [
             *_front_matter(shape, origin),
@@ -103,7 +123,7 @@ def _usage(shape: Shape) -> list[str]:
 
 
 def _parity(report: Mapping[str, Any], files: Mapping[str, str], plot: str | None) -> list[str]:
-    """Speed is left to parity.json: it says more of the machine that exported than of the model."""
+    """The section on parity. It leaves speed to parity.json, because speed depends on the machine that exported."""
     lines = [
         "## Parity",
         "",
@@ -126,7 +146,7 @@ def _parity(report: Mapping[str, Any], files: Mapping[str, str], plot: str | Non
 
 
 def _rows(report: Mapping[str, Any], files: Mapping[str, str]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """Label, file and measurements of everything that runs what was kept."""
+    """Label, file and measurements of every kept graph, and of gte-sdk's own encoder on the int8 graph."""
     rows = [(precision, file, report["precisions"][precision]) for precision, file in files.items()]
     if "native" in report and "int8" in files:
         rows.append(("int8, gte-sdk's own encoder", files["int8"], report["native"]))
@@ -142,7 +162,7 @@ def _sts(report: Mapping[str, Any]) -> list[str]:
 
 
 def _kept_in_float(report: Mapping[str, Any]) -> list[str]:
-    """A table of the nodes with weights that int8 leaves in float, and why."""
+    """A table of the nodes with weights that stay in float in the int8 graph, and why."""
     kept = report["quantization"]["kept_in_float"] if "quantization" in report else {}
     if not kept:
         return []
@@ -151,7 +171,7 @@ def _kept_in_float(report: Mapping[str, Any]) -> list[str]:
 
 
 def _distributions(report: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
-    """A bar for each range of 1 - cosine to fp32, a text plot that a terminal and a card both show."""
+    """A plot in text, for terminals and cards: a bar for each range of 1 - cosine to fp32."""
     lines = []
     for label, _, measured in _rows(report, files):
         if label == "fp32":
@@ -178,7 +198,7 @@ def _limits(shape: Shape) -> list[str]:
 
 
 def format_summary(report: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    """What the command prints at its end: one line for everything that runs what was kept."""
+    """The summary that the command prints at its end, a line for each of `_rows`."""
     lines = [
         "",
         f"fp32 against PyTorch: largest difference {report['fp32_against_pytorch']['maximum_difference']:.1e}",

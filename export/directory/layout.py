@@ -1,7 +1,7 @@
-"""The files of a model directory beside its graphs: configuration, tokenizer, sentence-transformers' modules.
+"""The files of a model directory beside its graphs: configuration, tokenizer, sentence-transformers' modules, gte.json.
 
-`training.encoders.encoder_files` writes the layout; here it is made fit to be published: without weights (they are
-in the graphs), without paths of this machine, and with one token limit that every reader of the directory obeys.
+`training.encoders.encoder_files` writes the layout. Here it is prepared for publication: without weights, which are in
+the graphs, without paths of this machine, and with one token limit for every reader.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
-    """Writes everything but graphs, parity.json, card and gte.json. `source` is where the tokenizer's files are."""
+    """Writes everything but the graphs, parity.json, card and gte.json. `source` has the tokenizer's files."""
     if not (source / TOKENIZER_JSON).is_file():
         raise ModelFormatError(f"{source / TOKENIZER_JSON} is missing; save the fast tokenizer with save_pretrained")
     write_encoder(encoder, source, directory)
@@ -33,7 +33,7 @@ def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
     if isinstance(encoder, StaticEncoder):
         _describe_static(encoder, directory)
     else:
-        # As the source has it: what transformers writes today is not always what its last version reads.
+        # The source's own file, because older versions of transformers cannot always read what this one writes.
         shutil.copyfile(find_transformer_config(source), directory / CONFIG_JSON)
     config = read_json(directory / CONFIG_JSON)
     config.pop("_name_or_path", None)
@@ -42,7 +42,7 @@ def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
 
 
 def hash_weights(encoder: AnyEncoder) -> str:
-    """SHA-256 over the shapes and values of all weights, whatever their names and their order in the file."""
+    """SHA-256 over the shapes and values of all weights, whatever their names and order."""
     digests = sorted(
         hashlib.sha256(f"{tuple(tensor.shape)}".encode() + tensor.detach().float().numpy().tobytes()).digest()
         for tensor in encoder.parameters()
@@ -51,7 +51,7 @@ def hash_weights(encoder: AnyEncoder) -> str:
 
 
 def guess_licence(source: Path) -> str:
-    """The licence in the front matter of the source's card as an SPDX expression, else NOASSERTION."""
+    """The licence in the front matter of the source's card as an SPDX expression, or NOASSERTION."""
     card = source / "README.md"
     front_matter = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if card.is_file() else []
     found = _LICENCE.search(front_matter[0]) if front_matter else None
@@ -61,7 +61,7 @@ def guess_licence(source: Path) -> str:
 
 
 def name_source(source: str, source_name: str | None) -> str:
-    """What card and gte.json call the source: a Hub name as it is, of a directory only the last part."""
+    """The source's name in the card and in gte.json: a Hub name as it is, only the last part of a directory."""
     if source_name:
         return source_name
     path = Path(source).expanduser()
@@ -90,17 +90,17 @@ def measure_size(directory: Path) -> int:
 
 
 def find_transformer_config(source: Path) -> Path:
-    """config.json of the transformer, which old sentence-transformers directories keep in a folder of its own."""
+    """The transformer's config.json, which old sentence-transformers directories keep in a folder of its own."""
     if (source / CONFIG_JSON).is_file():
         return source / CONFIG_JSON
     return source / "0_Transformer" / CONFIG_JSON
 
 
 def _describe_static(encoder: StaticEncoder, directory: Path) -> None:
-    """A token table as a BERT of no layers with mean pooling, in the words that the ecosystem's ONNX readers know.
+    """Describes a token table as a BERT without layers and with mean pooling, which other ONNX readers can open.
 
     The graph gives last_hidden_state as theirs do, and its mean is our vector. transformers has no type for a table,
-    and sentence-transformers' StaticEmbedding reads no ONNX: with a type of our own neither they nor optimum open it.
+    and sentence-transformers' StaticEmbedding reads no ONNX, so none of them could open a type of our own.
     """
     config = {
         "model_type": "bert",
@@ -121,7 +121,7 @@ def _describe_static(encoder: StaticEncoder, directory: Path) -> None:
 
 
 def _write_tokenizer(directory: Path, max_tokens: int) -> None:
-    """What transformers reads beside tokenizer.json, with the limit where readers look."""
+    """Writes the files that transformers reads beside tokenizer.json, with the token limit where readers look."""
     (directory / "vocab.txt").unlink(missing_ok=True)  # tokenizer.json has it
 
     file = directory / TOKENIZER_CONFIG_JSON

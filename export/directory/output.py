@@ -1,4 +1,4 @@
-"""The output directory, there whole or not at all, and one message for whatever kept it from being written."""
+"""The output directory, which appears whole or not at all, and one message for whatever prevents it."""
 
 import errno
 import shutil
@@ -14,27 +14,27 @@ from training.encoders.encoder import AnyEncoder
 
 
 class ExportError(click.ClickException):
-    """Something that the person exporting can put right; nothing was written."""
+    """An error that the person exporting can fix. Nothing was written."""
 
 
 @contextmanager
 def explain_errors() -> Iterator[None]:
-    """Turns what can go wrong with a given source or disk into one message."""
+    """Turns errors of the source or the disk into one message."""
     try:
         yield
     except GteError as error:
         raise ExportError(str(error)) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise ExportError(f"no space is left on the disk of {error.filename or 'the output'}: free some") from error
+            raise ExportError(f"no space is left on the disk of {error.filename or 'the output'}; free some") from error
         raise ExportError(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
 def replace_directory(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `output` that takes its place at the end, and is removed when anything fails."""
+    """Yields a folder beside `output` that takes its place at the end, or is removed if anything fails."""
     if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists and is kept; pass --overwrite to replace it")
+        raise ExportError(f"{output} exists; pass --overwrite to replace it")
     if output.exists() and not output.is_dir():
         raise ExportError(f"{output} is a file; give a directory")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +51,11 @@ def replace_directory(output: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_space(directory: Path, encoder: AnyEncoder) -> None:
-    """The fp32 graph, the observed copy of it while calibrating, the levelled copy and the int8 graph live together."""
+    """Raises ExportError if the disk has no room for the graphs.
+
+    The fp32 graph, its copy for calibration, its levelled copy and the int8 graph exist at the same time.
+    """
     needed = int(3.5 * sum(tensor.numel() * tensor.element_size() for tensor in encoder.parameters()))
     free = shutil.disk_usage(directory).free
     if free < needed:
-        raise ExportError(f"{free / 1e6:.0f} MB are free beside the output, and the export needs {needed / 1e6:.0f} MB")
+        raise ExportError(f"{free / 1e6:.0f} MB are free beside the output, but the export needs {needed / 1e6:.0f} MB")

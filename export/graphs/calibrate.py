@@ -1,8 +1,9 @@
-"""How large each channel of the activations gets on real texts, and the scales that level them before quantization.
+"""Measures how large each channel of the activations gets on real texts, and finds factors that level the channels.
 
-A transformer's activations have a few channels ten times larger than the rest; on one int8 scale a token they cost the
-others three bits. Dividing each channel by a factor and multiplying the weights behind it by the same one changes
-nothing in float, and moves part of the range from activations to weights (SmoothQuant, arXiv 2211.10438, equation 4).
+A transformer's activations have a few channels that are ten times larger than the rest. With one int8 scale per token
+they cost the other channels three bits. Dividing each channel by a factor, and multiplying the weights that read it by
+the same factor, changes nothing in float and moves part of the range from the activations to the weights (SmoothQuant,
+arXiv 2211.10438, equation 4).
 """
 
 import tempfile
@@ -17,7 +18,7 @@ from onnx import helper
 
 from gte_sdk.runtime.tokens import TokenBatch
 
-# SmoothQuant's alpha: how much of the activations' range goes to the weights. Tried: .25, .5 and .75.
+# SmoothQuant's alpha: the share of the activations' range that goes to the weights. Tried: .25, .5 and .75.
 MIGRATION = 0.5
 _SMALLEST = 1e-3
 
@@ -25,10 +26,10 @@ _SMALLEST = 1e-3
 def measure_channel_maxima(
     graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]
 ) -> dict[str, NDArray[np.float32]]:
-    """For each named tensor (n, t, k) of the graph: (k,) the largest magnitude of each channel over real tokens.
+    """The largest magnitude (k,) of each channel over real tokens, for each named tensor (n, t, k) of the graph.
 
-    It is the mean over the batches of each batch's maximum, so that a single token does not decide. The last batch
-    may be smaller than the others; one batch at least is needed.
+    It is the mean of the batches' maxima, so that a single token does not decide. Needs at least one batch; the last
+    one may be smaller than the others.
     """
     maxima: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     for name, magnitudes_RK in _observe_magnitudes(graph, tensors, batches):
@@ -37,9 +38,9 @@ def measure_channel_maxima(
 
 
 def measure_token_spread(graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]) -> dict[str, float]:
-    """For each named tensor how many times larger the largest token is than the median one, by their largest channel.
+    """For each named tensor, how many times larger the largest token is than the median one, by their largest channel.
 
-    One scale for all tokens leaves the median one 256 divided by so many steps.
+    With a spread of s, one scale for all tokens leaves 256 / s steps to the median token.
     """
     maxima: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     for name, magnitudes_RK in _observe_magnitudes(graph, tensors, batches):
@@ -51,8 +52,8 @@ def measure_token_spread(graph: Path, tensors: Sequence[str], batches: Iterable[
 def _observe_magnitudes(
     graph: Path, tensors: Sequence[str], batches: Iterable[TokenBatch]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Name and magnitudes (r, k) of the r real tokens, for each batch and tensor."""
-    if not tensors:  # onnxruntime would take "no outputs" for "all outputs"
+    """Yields the name and the magnitudes (r, k) of the r real tokens, for each batch and tensor."""
+    if not tensors:  # ONNX Runtime takes "no outputs" for "all outputs"
         return
     model = onnx.load(graph)
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
@@ -71,9 +72,9 @@ def _observe_magnitudes(
 def level_channels(
     maxima_K: NDArray[np.float32], weights_KN: Iterable[NDArray[np.float32]], migration: float = MIGRATION
 ) -> NDArray[np.float32]:
-    """(k,) the factors by which activations are divided and the rows of all weights behind them multiplied.
+    """The factors (k,) to divide the activations by, and to multiply the rows of all weights that read them by.
 
-    Equation 4 of SmoothQuant, with geometric mean 1.
+    They are equation 4 of SmoothQuant, scaled to a geometric mean of 1.
     """
     weight_maxima_K = np.max([np.abs(weights).max(axis=1) for weights in weights_KN], axis=0)
     activations_K = np.maximum(maxima_K.astype(np.float64), _SMALLEST) ** migration

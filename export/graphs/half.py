@@ -1,7 +1,7 @@
-"""fp32 graph to fp16, for GPUs: half the file, about twice the speed there, and far slower than fp32 on a CPU.
+"""Converts an fp32 graph to fp16 for GPUs: half the size and about twice the speed there, far slower on a CPU.
 
-The transformer computes in float16. What follows it, pooling and unit length, stays in float32, so that the rows have
-unit length to the last digit; inputs and outputs keep their types.
+The transformer computes in float16. Pooling and unit length stay in float32, so that vectors have unit length to the
+last digit. Inputs and outputs keep their types.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def convert_to_half(source: Path, target: Path) -> None:
     hidden, sentence = OUTPUT_NAMES
     inputs = [node.name for node in model.graph.input]
     half = convert_float_to_float16(Extractor(model).extract_model(inputs, [hidden]), keep_io_types=True)
-    # The converter would round every value between two nodes that it is told to leave alone: it does not see these.
+    # The converter does not see these nodes, because it rounds every value between two nodes that it leaves in float32.
     pooling = Extractor(model).extract_model([hidden, "attention_mask"], [sentence])
     _rename(pooling, keep={hidden, "attention_mask", sentence, ""})
     half.graph.node.extend(pooling.graph.node)
@@ -31,7 +31,7 @@ def convert_to_half(source: Path, target: Path) -> None:
 
 
 def _rename(model: ModelProto, keep: set[str]) -> None:
-    """Puts a prefix before the names of all nodes and tensors but `keep`: the transformer may have the same."""
+    """Prefixes the names of all nodes and tensors but those in `keep`, because the transformer may use the same."""
     for node in model.graph.node:
         node.name = f"pooling/{node.name}"
         for names in (node.input, node.output):

@@ -1,9 +1,10 @@
-"""int8 by onnxruntime's own quantizers, dynamic or static, for one instruction set: for comparison, and for tools that
-read QDQ graphs. The default is quantize.py's, which is closer to fp32 and the same on every CPU.
+"""Makes int8 graphs with ONNX Runtime's own quantizers, dynamic or static, for one instruction set.
 
-Static graphs have one scale a tensor, fixed on the calibration texts. Where a few tokens are far larger than all others
-they would leave those next to no steps, so such a product is kept in float. (Levelling the channels, which helps one
-scale a token, does not help here: all-MiniLM-L6-v2 has a mean cosine of .9222 with it and .9223 without.)
+They are for comparison, and for tools that read QDQ graphs. The default is quantize.py, which is closer to fp32 and the
+same on every CPU. Static graphs have one scale per tensor, from the calibration texts. If a few tokens are far larger
+than all others, that scale leaves the others hardly any steps, so such a product stays in float. (Levelled channels,
+which help with one scale per token, do not help here: all-MiniLM-L6-v2 has a mean cosine of .9222 with and .9223
+without.)
 """
 
 import tempfile
@@ -26,13 +27,13 @@ from export.graphs.calibrate import measure_token_spread
 from export.graphs.quantize import MINIMUM_TABLE_ROWS, QuantizationSummary
 from gte_sdk.runtime.tokens import TokenBatch
 
-# A product is kept in float where the largest token of its input is more than so many times the median one.
+# A product stays in float if the largest token of its input is more than this many times the median one.
 LARGEST_SPREAD = 4.0
 
 
 class InstructionSet(NamedTuple):
     file: str
-    """The name under which the Hub's models publish such a graph."""
+    """The name under which models on the Hub publish such a graph."""
     weights: QuantType
     activations: QuantType
 
@@ -48,9 +49,9 @@ INSTRUCTION_SETS = {
 def quantize_with_onnxruntime(
     source: Path, target: Path, instruction_set: str, calibration: Sequence[TokenBatch] | None
 ) -> QuantizationSummary:
-    """Writes an int8 version of the fp32 graph `source` to `target`: static on `calibration`, dynamic where it is None.
+    """Writes an int8 version of the fp32 graph `source` to `target`: static on `calibration`, or dynamic if it is None.
 
-    Weights have one scale an output channel, tables one in all. Products of two activations (attention) stay in float.
+    Weights have a scale per output channel, tables a single one. Products of two activations (attention) stay in float.
     """
     wanted = INSTRUCTION_SETS[instruction_set]
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +94,7 @@ def quantize_with_onnxruntime(
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    """onnxruntime asks for its calibration data through a class of its own."""
+    """The calibration data in the class that ONNX Runtime asks for."""
 
     def __init__(self, model: onnx.ModelProto, batches: Sequence[TokenBatch]) -> None:
         names = {node.name for node in model.graph.input}
@@ -106,7 +107,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _find_inputs_of_weights(model: onnx.ModelProto) -> list[str]:
-    """The activations that meet weights, each once."""
+    """The activations that are multiplied by weights, each once."""
     weights = {tensor.name for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     return list(dict.fromkeys(node.input[0] for node in nodes))

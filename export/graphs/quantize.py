@@ -1,9 +1,10 @@
-"""fp32 graph to int8: weights, embeddings and activations, each on the finest scale that integer arithmetic allows.
+"""Quantizes an fp32 graph to int8: weights, embeddings and activations, on the finest scales that integers allow.
 
-Activations get one scale a token, found while the graph runs. The usual one scale a batch lets a text's vector move
-with whatever else is in the batch, and one outlier token costs all others their resolution (all-MiniLM-L6-v2, 500 mixed
-texts: mean cosine to fp32 .992 and worst .959 with onnxruntime's quantize_dynamic, .999 and .995 here). Weights get one
-scale an output channel, embedding tables one a row; calibrate.py levels the channels. Standard ONNX operators only.
+Activations get a scale per token, found while the graph runs. With the usual scale per batch, a text's vector depends
+on the rest of the batch, and one outlier token costs all others their resolution (all-MiniLM-L6-v2, 500 mixed texts:
+mean cosine to fp32 .992 and worst .959 with ONNX Runtime's quantize_dynamic, .999 and .995 here). Weights get a scale
+per output channel, embedding tables one per row, and calibrate.py levels the channels. The graph has only standard ONNX
+operators.
 """
 
 from collections.abc import Sequence
@@ -20,9 +21,9 @@ from export.graphs.calibrate import level_channels, measure_channel_maxima
 from gte_sdk import _kernels
 from gte_sdk.runtime.tokens import TokenBatch
 
-# A table of fewer rows (positions, segments) is kept in float: it has next to no weight and is added to every token.
+# A table with fewer rows (positions, segments) stays in float: it is small, and it is added to every token.
 MINIMUM_TABLE_ROWS = 1024
-# GELU is never below this; adding it makes its output non-negative, so that all 256 steps of uint8 are used.
+# GELU is never below -GELU_MINIMUM; adding it makes the output non-negative, so that it uses all 256 steps of uint8.
 GELU_SHIFT = _kernels.GELU_SHIFT
 
 _PREFIX = "gte_int8"
@@ -33,11 +34,11 @@ class QuantizationSummary(NamedTuple):
     quantized: list[str]
     """Names of the nodes that run on integers."""
     kept_in_float: dict[str, str]
-    """Names of the nodes with weights that were left in float32, and why."""
+    """Names of the nodes with weights that stay in float32, and why."""
 
 
 def quantize(source: Path, target: Path, calibration: Sequence[TokenBatch]) -> QuantizationSummary:
-    """Writes the int8 version of the fp32 graph `source` to `target`; channels are levelled on `calibration`."""
+    """Writes the int8 version of the fp32 graph `source` to `target`, with channels levelled on `calibration`."""
     quant_pre_process(str(source), str(target), skip_symbolic_shape=True)  # folds constants, names every node
     model = onnx.load(target)
     rewriter = _Rewriter(model)
@@ -49,7 +50,7 @@ def quantize(source: Path, target: Path, calibration: Sequence[TokenBatch]) -> Q
 
 
 class _Rewriter:
-    """Walks the nodes once in order, replacing MatMul and Gather of weights by their integer forms."""
+    """Walks the nodes in order and replaces MatMul and Gather of weights by their integer forms."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
@@ -63,11 +64,11 @@ class _Rewriter:
         self.constants: set[str] = set()
 
     def matmul_inputs(self) -> list[str]:
-        """The activations that meet weights, each once."""
+        """The activations that are multiplied by weights, each once."""
         return list(dict.fromkeys(node.input[0] for node in self.graph.node if self._is_weight_matmul(node)))
 
     def level(self, maxima: dict[str, NDArray[np.float32]]) -> None:
-        """Chooses the factors of each activation from its channels' maxima and from all weights behind it."""
+        """Chooses the factors of each activation from its channels' maxima and from all weights that read it."""
         for activations, maxima_K in maxima.items():
             weights_KN = [
                 numpy_helper.to_array(self.weights[node.input[1]])
@@ -143,9 +144,9 @@ class _Rewriter:
         self.quantized.append(node.name)
 
     def _quantize_rows(self, activations: str, width: int, shifted: bool) -> str:
-        """Adds the nodes that turn (..., k) activations into uint8 rows (r, k) with a scale for each; once an input.
+        """Adds, once per input, the nodes that turn (..., k) activations into uint8 rows (r, k) with a scale for each.
 
-        Gives the prefix of their names: /uint8 (r, k), /scale (r, 1), /leading (the dimensions before the last).
+        Returns the prefix of their names: /uint8 (r, k), /scale (r, 1), /leading (the dimensions before the last).
         """
         if activations in self.quantized_inputs:
             return self.quantized_inputs[activations]
@@ -218,18 +219,18 @@ class _Rewriter:
 
 
 def _quantize_symmetrically(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 steps and the float32 scales along `axis` (kept as a dimension of 1): values = steps * scales, about."""
+    """int8 steps and float32 scales along `axis`, kept as a dimension of 1: values are about steps * scales."""
     scales = np.abs(values).max(axis=axis, keepdims=True).astype(np.float32) / np.float32(127)
     scales[scales == 0] = 1
     return np.rint(values / scales).astype(np.int8), scales
 
 
 def _quantize_without_saturation(weights_KN: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 steps (k, n) and a float32 scale for each output channel (1, n) that no CPU computes wrongly.
+    """int8 steps (k, n) and a float32 scale (1, n) for each output channel, such that no CPU saturates.
 
-    x86 without VNNI adds two neighbouring uint8 x int8 products in 16 bits, and saturates (onnxruntime#6004). With
-    neighbouring steps of at most 128 together the largest sum is 255 * 128 = 32 640, which fits: the result is the
-    same everywhere, for a coarser scale only in the channels where two large weights are neighbours.
+    x86 without VNNI adds two neighbouring uint8 x int8 products in 16 bits, and saturates (onnxruntime#6004). If two
+    neighbouring steps are at most 128 together, the largest sum is 255 * 128 = 32 640, which fits. So the result is the
+    same everywhere. The scale is coarser only in channels in which two large weights are neighbours.
     """
     magnitudes_KN = np.abs(weights_KN)
     even_KN = magnitudes_KN[: len(magnitudes_KN) // 2 * 2]

@@ -1,8 +1,8 @@
-"""The encoder as an ONNX graph: traced, cleaned, checked.
+"""Traces the encoder into an ONNX graph, cleans the graph and checks it.
 
-torch.onnx's tracing exporter is used, with plain ("eager") attention: its graphs keep the GELU, LayerNormalization and
-attention patterns that ONNX Runtime fuses when it loads them, where the newer exporter rewrites them out of recognition
-(measured: 8 to 17 % fewer tokens per second). What tracing could get wrong is what parity.py measures.
+It uses torch.onnx's tracing exporter with plain ("eager") attention. Its graphs keep the patterns of GELU, layer
+normalization and attention that ONNX Runtime fuses when it loads them. The newer exporter rewrites these patterns,
+which costs 8 to 17 % of the tokens per second. parity/measure.py finds what tracing could get wrong.
 """
 
 import copy
@@ -22,12 +22,12 @@ from training.encoders.encoder import AnyEncoder, EncoderOutput, StaticEncoder, 
 
 OPSET = 18
 OUTPUT_NAMES = ("last_hidden_state", "sentence_embedding")
-# ONNX Runtime fuses attention where padding is hidden by this sum; transformers 5 builds it from comparisons instead.
+# ONNX Runtime fuses attention only if padding is masked by this sum; transformers 5 builds the mask from comparisons.
 _ADDED_MASK_ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 
 
 def list_inputs(encoder: AnyEncoder) -> list[str]:
-    """The graph's inputs: token_type_ids only where the architecture tells segments apart."""
+    """The names of the graph's inputs. token_type_ids is one only if the architecture has segments."""
     names = ["input_ids", "attention_mask"]
     if not isinstance(encoder, StaticEncoder) and getattr(encoder.backbone.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
@@ -35,10 +35,10 @@ def list_inputs(encoder: AnyEncoder) -> list[str]:
 
 
 def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
-    """Writes the encoder, pooling and unit length included, as one ONNX file of float32 weights.
+    """Writes the encoder, with pooling and unit length, as one ONNX file with float32 weights.
 
-    Inputs (n, t) int64 with both dimensions free; outputs last_hidden_state (n, t, h) and sentence_embedding (n, d).
-    The encoder itself is left as it is.
+    The inputs are (n, t) int64 with both dimensions free. The outputs are last_hidden_state (n, t, h) and
+    sentence_embedding (n, d). The encoder itself does not change.
     """
     names = list_inputs(encoder)
     traced = _prepare_for_tracing(encoder)
@@ -62,7 +62,7 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
     graph = onnx.load(path)
     _give_each_weight_its_own(graph.graph)
     _declare_width(graph, OUTPUT_NAMES[1], encoder.dim)
-    for node in graph.graph.node:  # they may hold paths of this machine
+    for node in graph.graph.node:  # they may contain paths of this machine
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
     onnx.checker.check_model(graph)
@@ -70,7 +70,7 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
 
 
 class _FoldedTable(nn.Module):
-    """A static encoder with the token weights in the table: the same vectors from one look-up instead of two."""
+    """A static encoder with the token weights folded into the table: the same vectors with one look-up, not two."""
 
     def __init__(self, table_VD: Tensor) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def _prepare_for_tracing(encoder: AnyEncoder) -> nn.Module:
 
 
 def _takes_ready_masks(backbone: Any) -> bool:
-    """True for transformers 5, which uses a (n, 1, 1, t) mask as it is. 4.57 makes the same sum by itself."""
+    """Whether transformers uses a (n, 1, 1, t) mask as it is: true of version 5. Version 4.57 makes the same sum."""
     import transformers
 
     return int(transformers.__version__.split(".")[0]) >= 5
@@ -105,10 +105,10 @@ def _add_mask(module: nn.Module, arguments: Any, keywords: dict[str, Any]) -> tu
 
 
 def _give_each_weight_its_own(graph: onnx.GraphProto) -> None:
-    """Undoes the exporter's merging of equal tensors, such as two biases of zeros, into one and Identity nodes.
+    """Gives back the tensors that the exporter merged because they were equal, such as two biases of zeros.
 
-    Quantization gives a weight the factors of the activations that it meets, which are not those of its twin, and
-    gte_sdk/runtime/native.py knows weights by their names: the Identity nodes have them.
+    The exporter leaves Identity nodes with their names. Quantization needs the tensors apart, because it scales a
+    weight by the activations that it multiplies, and gte_sdk/runtime/native.py finds weights by their names.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]:
@@ -119,7 +119,7 @@ def _give_each_weight_its_own(graph: onnx.GraphProto) -> None:
 
 
 def _declare_width(graph: onnx.ModelProto, output_name: str, width: int) -> None:
-    """Tracing loses the width of the pooled vectors; readers take the model's dimension from it."""
+    """Declares the dimension of the pooled vectors, which tracing loses and readers need."""
     for output in graph.graph.output:
         if output.name == output_name:
             output.type.tensor_type.shape.dim[-1].ClearField("dim_param")
@@ -128,7 +128,7 @@ def _declare_width(graph: onnx.ModelProto, output_name: str, width: int) -> None
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Tracing warns of every shape it looks at and of its own age; parity.py judges its result by numbers instead."""
+    """Silences tracing, which warns of every shape it reads and of its own age; parity/measure.py checks the result."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

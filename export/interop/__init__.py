@@ -1,1 +1,1 @@
-"""What other clients make of an exported directory."""
+"""Compares the vectors that other clients compute from an exported directory."""

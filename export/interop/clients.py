@@ -1,4 +1,4 @@
-"""The clients that compare.py compares, each as its own documentation uses it; run in that client's environment.
+"""The clients that compare.py runs, each used as its own documentation does, in an environment of its own.
 
 python clients.py CLIENT MODEL PRECISION TEXTS.json ANSWER.json
 """

@@ -1,9 +1,10 @@
-"""Does every tool of the ecosystem give our vectors? Exports a transformer and a token table, runs them in each client.
+"""Exports a transformer and a token table, runs them in other clients, and compares the vectors with gte_sdk's.
 
     python -m export.interop.compare build/interop
 
-Each client gets an environment of its own below that folder (optimum pins an older transformers than the rest), made
-once: about 2 GB of downloads. Exits with 1 when a client differs from gte_sdk by more than 1e-4 in any number.
+Clients get environments of their own below that folder, because optimum pins an older transformers. They are made once
+and take about 2 GB of downloads. Exits with 1 if a client differs from gte_sdk by more than TOLERANCE in fp32, or has a
+cosine below INT8_COSINE in int8.
 """
 
 import json
@@ -28,7 +29,7 @@ from training.encoders.encoder_files import write_encoder
 
 HERE = Path(__file__).parent
 TOLERANCE = 1e-4
-# What rounds activations to int8 may round one of them the other way in another build of ONNX Runtime.
+# Another build of ONNX Runtime may round an activation to the other int8 value.
 INT8_COSINE = 0.999
 TEXT_COUNT = 100
 TORCH = "torch==2.13.0"
@@ -37,9 +38,9 @@ CLIENTS = HERE / "clients.py"
 
 class Client(NamedTuple):
     name: str
-    """The function in export/interop/clients.py, or the program beside this one for Node."""
+    """A function in export/interop/clients.py, or transformers.js."""
     environment: str
-    """Clients of the same environment share one."""
+    """Name of the client's environment. Several clients may share one."""
     precision: str
 
 
@@ -68,10 +69,10 @@ NODE_CLIENTS = [Client("transformers.js", "node", "fp32"), Client("transformers.
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--only", help="Run only the clients whose name has this in it.")
+@click.option("--only", help="Run only clients whose name contains this text.")
 def main(folder: Path, only: str | None) -> None:
-    """Exports all-MiniLM-L6-v2 and a token table of gte-nano's vocabulary below FOLDER, and compares every client's
-    vectors of both with gte_sdk's."""
+    """Exports all-MiniLM-L6-v2 and a token table with gte-nano's vocabulary below FOLDER, and compares the vectors of
+    every client with those of gte_sdk."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     texts = [text for text in read_corpus(PARITY_TEXTS) if "\ud800" not in text and text.strip()]
@@ -91,8 +92,8 @@ def main(folder: Path, only: str | None) -> None:
             expected = gte_sdk.Embedder(model, variant=client.precision, truncation="ignore").embed(texts)
             version, vectors = _run(client, folder, checkpoint, model)
             if client.environment == "node" or (name, client.name) == ("table", "sentence_transformers_torch"):
-                # transformers.js cuts a long text after the special tokens are on it, and so loses [SEP];
-                # sentence-transformers' StaticEmbedding cuts none.
+                # transformers.js cuts a long text after adding the special tokens, and so loses [SEP];
+                # sentence-transformers' StaticEmbedding does not cut.
                 expected, vectors = expected[fits], vectors[fits]
             difference = float(np.abs(vectors - expected).max())
             cosine = float(np.einsum("nd,nd->n", vectors, expected).min())
@@ -107,7 +108,7 @@ def main(folder: Path, only: str | None) -> None:
 
 
 def _token_table(directory: Path) -> Path:
-    """A checkpoint of the static encoder with random vectors, and gte-nano's tokenizer, which cuts identifiers."""
+    """A checkpoint of a static encoder with random vectors and gte-nano's tokenizer, which cuts identifiers."""
     if not directory.exists():
         source = bundled_model_path("gte-nano")
         tokenizer = load_tokenizer(source / TOKENIZER_JSON)
@@ -168,9 +169,9 @@ def _node_environment(folder: Path) -> Path:
 
 
 def _call(command: list[str], folder: Path) -> None:
-    # Not PYTHONPATH nor pip's constraints: a client's environment holds what that client asks for.
+    # Without PYTHONPATH and pip's constraints, so that an environment has exactly what the client asks for.
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PIP_CONSTRAINT")}
-    # onnxruntime's npm package has the CPU library inside; its install script would fetch CUDA's.
+    # onnxruntime's npm package contains the CPU library; its install script would download CUDA's.
     environment |= {"HF_HUB_OFFLINE": "1", "ONNXRUNTIME_NODE_INSTALL": "skip", "ONNXRUNTIME_NODE_INSTALL_CUDA": "skip"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:

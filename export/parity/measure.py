@@ -1,7 +1,7 @@
-"""What export proves before it keeps a graph: fp32 against PyTorch, every other precision against fp32.
+"""Measures what the export must prove of a graph: fp32 against PyTorch, every other precision against fp32.
 
-Measured over the 500 texts of parity_texts.jsonl (sentences, questions, documentation, code, many scripts, empty, very
-long), tokenized and run as the SDK does it. The report becomes parity.json; `find_refusals` compares it with limits.
+The texts are the 500 of parity_texts.jsonl (sentences, questions, documentation, code, many scripts, empty, very long),
+tokenized and run as the SDK does it. The report becomes parity.json; `find_refusals` compares it with limits.
 """
 
 import json
@@ -30,28 +30,28 @@ PARITY_TEXTS = Path(__file__).with_name("parity_texts.jsonl")
 CALIBRATION_TEXTS = Path(__file__).with_name("calibration_texts.jsonl")
 BATCH_TOKENS = 4096
 RECALL_DEPTH = 10
-# How many texts, spread over all kinds, are embedded on their own too, and how many the speed is taken from.
+# The number of texts, spread over all kinds, that are also embedded alone and that the speed is measured on.
 SAMPLE_COUNT = 100
-# Of 1 - cosine, which spreads over decades.
+# Edges of the histogram of 1 - cosine, which spreads over decades.
 DISTANCE_EDGES = [0, 1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 2]
 _QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5)
 _VERSIONS = ("gte-sdk", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
-# The names of what runs beside the graphs under ONNX Runtime, which go by their precision.
+# Names of the runs that are not a graph under ONNX Runtime; those are named after their precision.
 PYTORCH, NATIVE = "pytorch", "native"
 
 Vectors = NDArray[np.float32]
 Run = Callable[[Sequence[Sequence[int]]], Vectors]
-"""Token ids of n texts to (n, dim) float32 unit rows in the same order."""
+"""Token ids of n texts to (n, dim) float32 unit rows, in the same order."""
 
 
 class Thresholds(NamedTuple):
     fp32_difference: float = 1e-5
-    """The largest absolute difference between a number of the fp32 graph's unit vectors and PyTorch's."""
+    """The largest absolute difference between any number of the fp32 graph's unit vectors and PyTorch's."""
     mean_cosine: float = 0.99
-    """Of a text's vector to its fp32 vector, over all texts."""
+    """Cosine of a text's vector to its fp32 vector, as the mean over all texts."""
     minimum_cosine: float = 0.95
     recall: float = 0.90
-    """How many of a text's 10 nearest texts by fp32 are among the 10 nearest by the other precision, on average."""
+    """The mean share of a text's 10 nearest texts by fp32 that are among its 10 nearest by the other precision."""
 
 
 class TokenizedCorpus(NamedTuple):
@@ -64,11 +64,11 @@ class TokenizedCorpus(NamedTuple):
 
 
 def read_corpus(path: Path) -> list[str]:
-    """The field `text` of each line of a JSONL file; of a file of another name the lines that are not empty.
+    """The field `text` of each line of a .jsonl file, or the lines of any other file that are not empty.
 
-    Raises InputError naming the line that has none, and for a file without texts.
+    Raises InputError for a line without a text, with its number, and for a file without texts.
     """
-    # Not splitlines(), which also splits at what Unicode calls a line separator, inside a text.
+    # Not splitlines(), which also splits at Unicode's line separators, inside a text.
     lines = [
         (number, line) for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()
     ]
@@ -96,7 +96,7 @@ def tokenize_corpus(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int)
 def make_batches(
     corpus: TokenizedCorpus, batch_tokens: int = BATCH_TOKENS
 ) -> list[tuple[NDArray[np.int64], TokenBatch]]:
-    """(indices, batch) pairs that cover the corpus, longest texts first."""
+    """Pairs (indices, batch) that cover the corpus, longest texts first."""
     lengths = [len(row) for row in corpus.ids]
     return [
         (indices, pad_batch([corpus.ids[index] for index in indices], corpus.pad_id))
@@ -107,8 +107,11 @@ def make_batches(
 def open_runs(
     encoder: AnyEncoder, graphs: Mapping[str, Path], config: Mapping[str, Any], pad_id: int
 ) -> dict[str, Run]:
-    """What turns token ids into vectors, by name: PyTorch, ONNX Runtime for each graph, and the SDK's own encoder where
-    that is what will run the int8 graph. `graphs` maps precision to ONNX file, `config` is config.json's content."""
+    """Functions from token ids to vectors, by name: PyTorch, ONNX Runtime for each graph, and the SDK's own encoder if
+    it can run the int8 graph.
+
+    `graphs` maps precisions to ONNX files. `config` is the content of config.json.
+    """
     threads = available_threads()
     runs: dict[str, Run] = {PYTORCH: lambda ids: embed_with_torch(encoder, TokenizedCorpus(ids, pad_id))}
     for precision, path in graphs.items():
@@ -126,7 +129,7 @@ def _run_of(graph: Graph, pad_id: int) -> Run:
 
 
 def measure(runs: Mapping[str, Run], graphs: Mapping[str, Path], corpus: TokenizedCorpus) -> dict[str, Any]:
-    """The report. `runs` are open_runs' and hold PyTorch and "fp32", to which the others are compared."""
+    """The report. `runs` come from open_runs and include PyTorch and "fp32", which the others are compared with."""
     reference = runs["fp32"](corpus.ids)
     torch_difference = np.abs(reference - runs[PYTORCH](corpus.ids)).max()
     sample = _sample(corpus)
@@ -155,7 +158,7 @@ def measure(runs: Mapping[str, Run], graphs: Mapping[str, Path], corpus: Tokeniz
 
 
 def find_refusals(report: dict[str, Any], thresholds: Thresholds) -> list[str]:
-    """One sentence for each threshold that the report misses; not-a-number misses every threshold."""
+    """A sentence for each threshold that the report misses. NaN misses every threshold."""
     difference = report["fp32_against_pytorch"]["maximum_difference"]
     problems = []
     if not difference <= thresholds.fp32_difference:
@@ -214,7 +217,7 @@ def _compare(vectors: Vectors, reference: Vectors) -> dict[str, Any]:
 
 
 def _recall(vectors: Vectors, reference: Vectors) -> float:
-    """The share of each row's nearest other rows by `reference` that are its nearest by `vectors` too."""
+    """The mean share of a row's nearest other rows by `reference` that are among its nearest by `vectors` too."""
     depth = min(RECALL_DEPTH, len(reference) - 1)
     found = [set(row) for row in _nearest_others(vectors, depth)]
     wanted = [set(row) for row in _nearest_others(reference, depth)]
@@ -235,7 +238,7 @@ def _rank_correlation(vectors: Vectors, reference: Vectors) -> float:
 
 
 def _measure_batch_dependence(run: Run, corpus: TokenizedCorpus, in_batch: Vectors) -> dict[str, Any]:
-    """How far vectors move when their texts are run one by one instead of in batches."""
+    """How far vectors move if their texts are run one by one instead of in batches."""
     chosen = _sample(corpus)
     alone = np.concatenate([run([corpus.ids[index]]) for index in chosen])
     cosines = np.einsum("nd,nd->n", alone.astype(np.float64), in_batch[chosen].astype(np.float64))

@@ -1,4 +1,4 @@
-"""parity.png: how far each graph's vectors are from the fp32 ones, as a picture beside parity.json."""
+"""Draws parity.png: how far the vectors of each graph are from the fp32 ones."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def plot_distribution(report: Mapping[str, Any], path: Path) -> bool:
-    """Draws the histograms of 1 - cosine of `report` to `path`; False, and nothing, where none is compared to fp32.
+    """Draws the histograms of 1 - cosine in `report` to `path`. Returns False, and draws nothing, if there are none.
 
-    Raises ImportError where matplotlib is missing.
+    Raises ImportError if matplotlib is missing.
     """
     compared = {name: row["cosine"] for name, row in report["precisions"].items() if name != "fp32"}
     if "native" in report:

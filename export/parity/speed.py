@@ -1,4 +1,4 @@
-"""How fast each engine is on the machine that exports, and which machine that is: for parity.json, judged by nobody."""
+"""Measures how fast each engine is on the exporting machine, and describes the machine, for parity.json."""
 
 import platform
 import time
@@ -19,7 +19,7 @@ def measure_speed(
     ids: Sequence[Sequence[int]],
     sample: Sequence[Sequence[int]],
 ) -> dict[str, float]:
-    """The median of 21 runs of the text of median length of `ids`, and the best of five passes over `sample`."""
+    """The median of 21 runs of the text of median length in `ids`, and the best of five passes over `sample`."""
     median = sorted(ids, key=len)[len(ids) // 2]
     single = sorted(_seconds(lambda: run([median])) for _ in range(21))
     passes = [_seconds(lambda: run(sample)) for _ in range(5)]
@@ -31,7 +31,7 @@ def measure_speed(
 
 
 def describe_machine() -> dict[str, Any]:
-    """Model name and the instruction sets that matter to integer arithmetic, where the system tells (Linux)."""
+    """Processor and the instruction sets that matter to integer arithmetic, as far as the system tells (Linux)."""
     file = Path("/proc/cpuinfo")
     fields = [line.partition(":") for line in file.read_text().splitlines()] if file.is_file() else []
     values = {name.strip(): value.strip() for name, _, value in reversed(fields)}

@@ -1,6 +1,6 @@
-"""What quantization costs in quality where human judgements are at hand: Spearman's correlation on a set of pairs.
+"""Measures what quantization costs in quality, as Spearman's correlation with human judgements on pairs of texts.
 
-The set is JSON lines with two texts and how alike people find them: {"a": "...", "b": "...", "score": 3.8}.
+The set is JSON Lines with two texts and their similarity as people judged it: {"a": "...", "b": "...", "score": 3.8}.
 """
 
 import json
@@ -27,7 +27,7 @@ class StsSet(NamedTuple):
 
 
 def read_sts(path: Path, tokenizer: Tokenizer, max_tokens: int) -> StsSet:
-    """Raises InputError with the line that is no pair, and for a set whose scores are all the same."""
+    """Reads a set. Raises InputError for a line that is not a pair, and for a set whose scores are all equal."""
     first, second, scores = [], [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
@@ -49,7 +49,7 @@ def read_sts(path: Path, tokenizer: Tokenizer, max_tokens: int) -> StsSet:
 
 
 def measure_sts(runs: Mapping[str, Run], sts: StsSet) -> dict[str, Any]:
-    """Of each run Spearman's correlation of cosine and score, and what changed against PyTorch."""
+    """Spearman's correlation of cosine and score for each run, and its difference from PyTorch's."""
     correlations = {}
     for name, run in runs.items():
         vectors = run([*sts.first, *sts.second])

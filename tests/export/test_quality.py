@@ -142,7 +142,7 @@ def test_without_matplotlib_the_picture_is_missing_and_that_is_said(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = export(bert_checkpoint, tmp_path / "model")
     assert result.exit_code == 0, result.output
-    assert "parity.png is left out, matplotlib is missing: pip install 'gte-sdk[export]'" in result.output
+    assert "parity.png is left out because matplotlib is missing: pip install 'gte-sdk[export]'" in result.output
     assert not (tmp_path / "model/parity.png").exists()
     assert "texts by 1 - cosine to fp32" in (tmp_path / "model/README.md").read_text(encoding="utf-8")
 

@@ -248,7 +248,7 @@ def test_damaged_weights(spoiled: Callable[[], Path], tmp_path: Path) -> None:
     checkpoint = spoiled()
     weights = (checkpoint / "model.safetensors").read_bytes()
     (checkpoint / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    assert "could not be read: SafetensorError" in refused(checkpoint, tmp_path / "model")
+    assert "cannot be read: SafetensorError" in refused(checkpoint, tmp_path / "model")
 
 
 def test_no_such_source(tmp_path: Path) -> None:
