@@ -56,7 +56,7 @@ def run(
         http=protocol_of(settings),
         ws="none",
         use_colors=False,  # a process without standard streams has no terminal to ask
-        log_level="info" if access_log else "warning",
+        log_level="info" if access_log else "error",  # what is no HTTP is the client's affair
         access_log=access_log,
         timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=settings.stop_seconds,
