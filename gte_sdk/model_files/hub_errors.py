@@ -5,6 +5,7 @@ of them wrapped into "not found in the cache"; here they are told apart by what 
 """
 
 import errno
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from gte_sdk.model_files.directory import GRAPH_FILES
 
 # Formats whose loading runs code that the file brings along.
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+# The user and password that the addresses in HF_ENDPOINT and HTTPS_PROXY may hold, which must not be printed.
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO}
 
 
@@ -132,7 +135,7 @@ def explain_failure(error: BaseException, repository: str) -> str:
             f"could not be fetched from {constants.ENDPOINT}: {_first_line(error)}; "
             "check network, HTTPS_PROXY and HF_ENDPOINT"
         )
-    return what
+    return _CREDENTIALS.sub("//", what)
 
 
 def _status(error: BaseException) -> int | None:
