@@ -1,6 +1,6 @@
 """Requests drawn at random: each is answered with a status that is documented, or its connection ends. No traceback.
 
-`make test` sends some hundreds, `make fuzz` some ten thousand: GTE_FUZZ_CASES. A failure names its seed.
+`make test` sends some hundreds, `make fuzz` some thousands: GTE_FUZZ_CASES. A failure names its seed.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from mutations import mutate_bytes, mutate_json
 from tests.server.servers import ServerProcess, gte_serve, metric, wait_for
 
 WORKERS = 8
-CASES = int(os.environ.get("GTE_FUZZ_CASES", "40"))  # of each worker
+CASES = max(30, int(os.environ.get("GTE_FUZZ_CASES", "40")) // 4)  # of each worker
 STATUSES = {200, 400, 403, 404, 405, 408, 413, 415, 422, 429, 431, 503}
 PATHS = [
     "/v1/embeddings",
@@ -89,7 +89,7 @@ def send_case(port: int, seed: int) -> None:
         content = mutate_bytes(random, content)
     received = b""
     with (
-        contextlib.suppress(ConnectionError, TimeoutError),
+        contextlib.suppress(OSError),  # the server, or this client's patience, ended the connection
         socket.create_connection(("127.0.0.1", port), timeout=random.choice([0.02, 0.2, 1.5])) as connection,
     ):
         pieces = random.choice([1, 1, 2, 20])
