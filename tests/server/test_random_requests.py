@@ -17,7 +17,7 @@ import httpx
 import pytest
 from mutations import mutate_bytes, mutate_json
 
-from tests.server.servers import ServerProcess, gte_serve, metric, wait_for
+from .servers import ServerProcess, gte_serve, metric, wait_for
 
 WORKERS = 8
 CASES = max(30, int(os.environ.get("GTE_FUZZ_CASES", "40")) // 4)  # of each worker
