@@ -5,6 +5,7 @@ from typing import IO, Any
 
 from gte_sdk.errors import InputError
 from gte_sdk.tables.text_batches import BATCH_ROWS, TableOptions, TextBatch, TextTable, choose_column, named
+from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
 
 
 def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: range | None = None) -> TextTable:
@@ -69,6 +70,9 @@ def _text_batch(name: str, first_row: int, record_batch: Any, path: list[str], o
 
         values = pyarrow.compute.struct_field(values, path[1:])
     texts = values.to_pylist()
+    for number, text in enumerate(texts, first_row):
+        if text is not None and len(text) > MAX_ROW_BYTES:
+            raise too_long(name, f"row {number}")
     if None not in texts:
         return TextBatch(first_row, texts, None, record_batch)
     if options.on_null in (None, "error"):

@@ -10,6 +10,9 @@ from typing import Any
 from gte_sdk.errors import InputError
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
 
+# Far below what Python's own JSON and pyarrow's columns take without an error of theirs, or an hour.
+MAX_DEPTH = 64
+
 Row = dict[str, Any]
 Lines = Iterable[tuple[int, str]]
 
@@ -185,7 +188,7 @@ def _parsed(text: str, name: str, number: int) -> Any:
 
 
 def _not_json(error: Exception, name: str, number: int) -> InputError:
-    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    reason = f"nested too deeply, in more than {MAX_DEPTH} levels" if isinstance(error, RecursionError) else str(error)
     return InputError(f"{name}, row {number}: not JSON: {reason}")
 
 
@@ -194,7 +197,13 @@ def _checked_object(row: Any, name: str, number: int) -> Row:
         raise InputError(f"{name}: an array, not an object on each line", remedy="input format json")
     if not isinstance(row, dict):
         raise InputError(f'{name}, row {number}: {shown(row)}; expected an object like {{"text": "..."}}')
-    return row
+    level: list[Any] = [row]
+    for _ in range(MAX_DEPTH):
+        items = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return row
+    raise InputError(f"{name}, row {number}: not JSON: nested too deeply, in more than {MAX_DEPTH} levels")
 
 
 def _finite(number: str) -> float:

@@ -90,9 +90,9 @@ def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_
     if rows is None:
         try:
             found = batch.record_batch.to_pylist()
-        except (ValueError, OverflowError) as error:  # times that Python has no value for
+            rows = [{name: _json_value(value) for name, value in row.items()} for row in found]
+        except (ValueError, OverflowError, RecursionError) as error:  # such as times that Python has no value for
             raise InputError(f"{rows_of(batch)}: {error}", remedy="format parquet") from error
-        rows = [{name: _json_value(value) for name, value in row.items()} for row in found]
     lines = []
     for row, vector in zip(rows, vectors_ND.tolist(), strict=True):
         _check_vector_column(vector_column, row)

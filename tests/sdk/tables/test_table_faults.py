@@ -6,6 +6,7 @@ import json
 import tracemalloc
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from gte_sdk.tables.text_batches import OnNull, TableOptions, TextTable
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES
 from gte_sdk.tables.text_rows import json_rows
 from gte_sdk.tables.text_tables import Format, format_of, open_text_table
+from gte_sdk.tables.vector_files import VectorFormat, open_writer
 
 
 def opened(content: bytes, file_format: Format, **options: Any) -> TextTable:
@@ -139,6 +141,29 @@ def test_rows_that_are_skipped_at_the_end_are_counted_too() -> None:
 def test_json_that_would_not_come_out_as_it_went_in_is_refused(file_format: Format, row: str, message: str) -> None:
     with pytest.raises(InputError, match=f"file, row 1: not JSON: .*{message}|file, row 1: {message}"):
         read(row.encode(), file_format)
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "json"])
+@pytest.mark.parametrize(("opened_by", "closed_by"), [("[", "]"), ('{"a": ', "}"), ('[{"a": ', "}]")])
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_rows_are_nested_as_deeply_as_every_output_takes(
+    file_format: Format, opened_by: str, closed_by: str, output_format: VectorFormat
+) -> None:
+    for depth in (10, 25, 70, 300, 900, 990, 2000, 100_000):
+        row = f'{{"text": "a", "x": {opened_by * depth}1{closed_by * depth}}}'.encode()
+        if depth > 30:
+            with pytest.raises(InputError, match="nested too deeply, in more than 64 levels"):
+                read(row, file_format)
+            continue
+        (batch,) = opened(row, file_format).batches
+        with open_writer(io.BytesIO(), output_format, 2, "embedding", {}) as write:
+            write(batch, np.zeros((1, 2), np.float32))
+
+
+def test_a_text_of_parquet_has_the_limit_of_every_row() -> None:
+    content = parquet_of(pyarrow.table({"text": ["a", "x" * (MAX_ROW_BYTES + 1)]}))
+    with pytest.raises(InputError, match="row 2 has more than 8 MiB"):
+        read(content, "parquet")
 
 
 def test_columns_of_parquet_of_one_name_are_refused() -> None:
