@@ -93,18 +93,16 @@ def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_
             rows = [{name: _json_value(value) for name, value in row.items()} for row in found]
         except (ValueError, OverflowError, RecursionError) as error:  # such as times that Python has no value for
             raise InputError(f"{rows_of(batch)}: {error}", remedy="format parquet") from error
-    lines = []
     for row, vector in zip(rows, vectors_ND.tolist(), strict=True):
         _check_vector_column(vector_column, row)
-        head = json.dumps(row, ensure_ascii=False)[:-1]
         try:
-            head.encode("utf-8")
+            encoded = json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
-            head = json.dumps(row)[:-1]
+            encoded = json.dumps(row).encode("ascii")
         separator = ", " if row else ""
         numbers = ", ".join(map("{:.9g}".format, vector))
-        lines.append(f"{head}{separator}{json.dumps(vector_column)}: [{numbers}]}}\n")
-    file.write("".join(lines).encode("utf-8"))
+        file.write(memoryview(encoded)[:-1])
+        file.write(f"{separator}{json.dumps(vector_column)}: [{numbers}]}}\n".encode())
 
 
 def _json_value(value: object) -> object:

@@ -216,4 +216,4 @@ def test_a_line_of_hundreds_of_megabytes_is_refused(model: Path, tmp_path: Path)
         file.truncate(300_000_000)  # takes no room on the disk
     result = run("embed", tmp_path / "one.txt", "-o", tmp_path / "out.npy", "--model", model)
     assert result.exit_code == 1
-    assert "line 1 has more than 8 MiB; split it into several texts" in result.stderr
+    assert "line 1 has more than 3 MiB; split it into several texts" in result.stderr

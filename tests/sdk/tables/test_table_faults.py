@@ -162,7 +162,7 @@ def test_rows_are_nested_as_deeply_as_every_output_takes(
 
 def test_a_text_of_parquet_has_the_limit_of_every_row() -> None:
     content = parquet_of(pyarrow.table({"text": ["a", "x" * (MAX_ROW_BYTES + 1)]}))
-    with pytest.raises(InputError, match="row 2 has more than 8 MiB"):
+    with pytest.raises(InputError, match="row 2 has more than 3 MiB"):
         read(content, "parquet")
 
 
