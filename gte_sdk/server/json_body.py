@@ -13,9 +13,9 @@ from gte_sdk.server.http.refusal import invalid
 MAX_NUMBERS = 2**19
 """Numbers, true, false and null in one body; as token ids they are 21 MB of Python's integers."""
 # Whatever a body of this size holds, it is not worth counting.
-_SMALL_BYTES = 65_536
+SMALL_BYTES = 65_536
 # A text with escapes is read in pieces of about so many bytes.
-_PIECE_BYTES = 65_536
+PIECE_BYTES = 65_536
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # What marks two bytes that are an escape; and a place where a text can be cut: behind six bytes without a backslash
 # (so not inside of an escape, nor between the two of a surrogate pair), before what does not continue a character.
@@ -32,7 +32,7 @@ def read_json(body: bytearray, max_texts: int) -> Any:
     """
     content = bytes(body)
     body.clear()
-    if len(content) <= _SMALL_BYTES:
+    if len(content) <= SMALL_BYTES:
         text = content.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogatepass")
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
     skeleton, texts = _texts_apart(content.removeprefix(_BYTE_ORDER_MARK), max_texts)
@@ -74,7 +74,7 @@ def _unescaped(body: bytes, marked: bytes, start: int, end: int) -> bytes:
         return body[start:end]
     read = bytearray()
     while start < end:
-        cut = _CUT.search(marked, start + _PIECE_BYTES, end)
+        cut = _CUT.search(marked, start + PIECE_BYTES, end)
         stop = cut.end() if cut else end
         piece = (b'"' + body[start:stop] + b'"').decode("utf-8", "surrogatepass")
         read += json.loads(piece).encode("utf-8", "surrogatepass")

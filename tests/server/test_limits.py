@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from gte_sdk import Embedder
 from gte_sdk.server import Settings
 
-from .servers import answer_of, metric, post_head, raw_connection, refused, served, wait_for
+from .servers import answer_of, gte_serve, metric, post_head, raw_connection, refused, served, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,23 @@ class SlowEmbedder(Embedder):
         self.batches.append(len(ids))
         assert self.go.wait(120)
         return super().embed_tokens(ids)
+
+
+# `gte serve` that may open 64 files, and more if it asks for them.
+FEW_FILES = """
+import resource
+from gte_sdk.cli import main
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_more_connections_than_files_are_allowed_by_default_are_answered() -> None:
+    options = ("--max-connections", "200")
+    with gte_serve(*options, program=("-c", FEW_FILES)) as server, contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(raw_connection(server.url)) for _ in range(150)]
+        for connection in waiting:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        for connection in waiting:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")

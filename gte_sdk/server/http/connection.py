@@ -41,6 +41,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             self.parser = RequestParser(self)
+            self._unanswered: list[Any] = []
             if len(self.connections) > settings.max_connections:
                 message = "too many connections are open; try again later"
                 self._refuse(503, "Service Unavailable", message, "too_many_connections", "retry-after: 1\r\n")
@@ -64,6 +65,9 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             _cancel(self._header_timer)
             _cancel(self._write_timer)
+            for cycle in self._unanswered:  # uvicorn tells the last of them only, and the others would go on to write
+                cycle.disconnected = True
+                cycle.message_event.set()
             super().connection_lost(exc)
 
         def pause_writing(self) -> None:
@@ -97,6 +101,8 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
             if len(self.pipeline) >= MAX_PIPELINED:
                 raise ValueError("too many requests are pipelined")
             super().on_headers_complete()
+            self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+            self._unanswered.append(self.cycle)
 
         def on_chunk_header(self) -> None:
             self._unread_bytes = 0
