@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
-from gte_sdk.errors import InputError, InputTypeError
+from gte_sdk.errors import InputError, InputTypeError, ModelFormatError
 from gte_sdk.runtime.engine import TokenStates
 from gte_sdk.runtime.text_tokenizer import TextTokenizer
 from gte_sdk.runtime.tokens import Span, SpecialTokens, chunk_spans, encodable
@@ -60,9 +60,17 @@ def late_vectors(
         states = token_states([[*before, *run.ids, *after] for run in some])
         for run, states_TD in zip(some, states, strict=True):
             offset = len(before) - run.spans[0].first
-            means += [states_TD[offset + span.first : offset + span.last].mean(axis=0) for span in run.spans]
+            with np.errstate(over="ignore", invalid="ignore"):  # found below
+                means += [states_TD[offset + span.first : offset + span.last].mean(axis=0) for span in run.spans]
             spans += run.spans
-    return spans, _kernels.normalize_rows(np.array(means, dtype=np.float32)) if means else np.empty((0, 1), np.float32)
+    if not means:
+        return [], np.empty((0, 1), np.float32)
+    rows_ND = _kernels.normalize_rows(np.array(means, dtype=np.float32))
+    if not np.isfinite(rows_ND).all():
+        raise ModelFormatError(
+            "the model gives vectors with NaN or infinity: the weights are damaged; export or download it again"
+        )
+    return spans, rows_ND
 
 
 class _Run(NamedTuple):

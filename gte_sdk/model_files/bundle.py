@@ -10,7 +10,7 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -154,16 +154,43 @@ def write_bundle(file: IO[bytes], sources: Mapping[str, Path], hub_name: str | N
                 file.write(block)
         if digest.hexdigest() != sha256:
             raise InputError(f"{sources[name]} changed while it was bundled; bundle it again")
-    start = file.tell()
-    for name, checksum, length, offset in directory:
+    file.write(_zip_directory(directory, file.tell()))
+
+
+def check_bundle(bundle: BundlePath) -> None:
+    """Compares every member with its SHA-256, and the ZIP headers with the list, which ZIP tools do not read.
+
+    Raises ModelFormatError with the member that is damaged.
+    """
+    directory = []
+    for name, member in bundle.members.items():
+        content = (bundle / name).read_bytes()
+        offset = member.offset - _LOCAL.size - len(name.encode())
+        directory.append((name, zlib.crc32(content), member.bytes, offset))
+    with bundle.bundle.open("rb") as file:
+        for name, checksum, length, offset in directory:
+            file.seek(offset)
+            header = _local_header(name, checksum, length)
+            if file.read(len(header)) != header:
+                raise ModelFormatError(f"{bundle.bundle}/{name} has a wrong ZIP header; copy the bundle again")
+        end = max(member.offset + member.bytes for member in bundle.members.values())
+        file.seek(end)
+        if file.read() != _zip_directory(directory, end):
+            raise ModelFormatError(
+                f"{bundle.bundle} has a wrong ZIP directory, so ZIP tools unpack something else; copy the bundle again"
+            )
+
+
+def _zip_directory(entries: Sequence[tuple[str, int, int, int]], start: int) -> bytes:
+    """The end of a ZIP file, which begins at `start`: name, CRC-32, bytes and offset of each member."""
+    content = b""
+    for name, checksum, length, offset in entries:
         encoded = name.encode()
-        file.write(
-            _CENTRAL.pack(
-                b"PK\1\2", _MADE_BY, _VERSION, _FLAGS, 0, _TIME, _DATE, checksum, length, length, len(encoded),
-                0, 0, 0, 0, _MODE, offset,
-            ) + encoded
-        )  # fmt: skip
-    file.write(_END.pack(b"PK\5\6", 0, 0, len(directory), len(directory), file.tell() - start, start, 0))
+        content += _CENTRAL.pack(
+            b"PK\1\2", _MADE_BY, _VERSION, _FLAGS, 0, _TIME, _DATE, checksum, length, length, len(encoded),
+            0, 0, 0, 0, _MODE, offset,
+        ) + encoded  # fmt: skip
+    return content + _END.pack(b"PK\5\6", 0, 0, len(entries), len(entries), len(content), start, 0)
 
 
 def _local_header(name: str, checksum: int, length: int) -> bytes:
@@ -196,15 +223,18 @@ def _read_list(path: Path, content: bytes) -> tuple[dict[str, tuple[int, str]], 
     try:
         fields = json.loads(content)
         found, version = fields["format"], fields["format_version"]
-        files = {str(name): (int(record["bytes"]), str(record["sha256"])) for name, record in fields["files"].items()}
+        files = {name: (int(record["bytes"]), str(record["sha256"])) for name, record in fields["files"].items()}
+        sizes_fit = all(len(name.encode()) <= 0xFFFF and length <= MAX_BYTES for name, (length, _) in files.items())
         hub_name = str(fields["hub_name"]) if "hub_name" in fields else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFormatError(f"{path}/{LIST_NAME} is not the list of a bundle: {error!r}") from error
     if (found, version) != (FORMAT, FORMAT_VERSION):
         raise ModelFormatError(
             f"{path} has format {found!r} version {version!r}; this gte-sdk reads {FORMAT!r} version {FORMAT_VERSION}: "
             "upgrade gte-sdk or make the bundle again"
         )
+    if not sizes_fit:
+        raise ModelFormatError(f"{path}/{LIST_NAME} records names or sizes that no ZIP file has; copy the bundle again")
     for name, (length, _) in files.items():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or not parts or length < 0 or name == LIST_NAME:

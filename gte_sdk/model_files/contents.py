@@ -1,9 +1,10 @@
 """What a model consists of: the files that a bundle takes, and the check of all files against their hashes."""
 
+import os
 from pathlib import Path
 
 from gte_sdk.errors import InputError, ModelFormatError
-from gte_sdk.model_files.bundle import LIST_NAME, BundlePath
+from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, check_bundle
 from gte_sdk.model_files.directory import (
     GRAPH_FILES,
     GTE_JSON,
@@ -13,10 +14,11 @@ from gte_sdk.model_files.directory import (
     available_variants,
     checked_file,
 )
-from gte_sdk.model_files.published import CONFIG_JSON
+from gte_sdk.model_files.published import CONFIG_JSON, hub_name_of
 
 # What a directory of the Hub holds beside the weights of other frameworks.
 _MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")
+_MOST_LINKS = 8
 _LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 
@@ -53,10 +55,25 @@ def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[st
         if path.name.endswith((".onnx_data", ".onnx.data")):
             raise InputError(f"{path}: a graph with data outside its file cannot be bundled; export it as one file")
         if path.suffix in _MODEL_SUFFIXES or path.name.startswith(_LEGAL_NAMES):
+            _check_inside(folder, path)
             files[name] = path
     if missing_files := [name for name in (CONFIG_JSON, TOKENIZER_JSON) if name not in files]:
         raise ModelFormatError(f"{folder / missing_files[0]} is missing; export or download the model again")
     return files
+
+
+def _check_inside(folder: Path, path: Path) -> None:
+    """A link may lead to a file of the directory, and from a snapshot in the Hub's cache to a blob of that model."""
+    blobs = (folder.parent.parent / "blobs").absolute() if hub_name_of(folder) else None
+    step = path.absolute()
+    for _ in range(_MOST_LINKS):
+        if step.parent == blobs or not step.is_symlink():
+            break
+        step = Path(os.path.normpath(step.parent / step.readlink()))  # a blob may be a link too, to a shared one
+    if step.parent != blobs and not step.resolve().is_relative_to(folder.resolve()):
+        raise ModelFormatError(
+            f"{path} links to {path.resolve()}, outside of the model directory; copy the file into it"
+        )
 
 
 def verified_files(description: ModelDir) -> list[str]:
@@ -66,8 +83,8 @@ def verified_files(description: ModelDir) -> list[str]:
     """
     folder = description.path
     if isinstance(folder, BundlePath):
+        check_bundle(folder)
         for name, member in folder.members.items():
-            (folder / name).read_bytes()
             if name in description.files and description.files[name] != FileRecord(member.sha256, member.bytes):
                 raise ModelFormatError(f"{folder}/{name} is not the file that {GTE_JSON} records; bundle it again")
         return [name for name in folder.members if name != LIST_NAME]

@@ -16,10 +16,13 @@ from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath, open_bundle
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
+    LARGEST,
+    MODULES_JSON,
     POOLING_MODES,
     SENTENCE_TRANSFORMERS_JSON,
     ModelPath,
     hub_name_of,
+    modules_only_in_graph,
     read_json,
     read_max_tokens,
     read_pooling,
@@ -133,6 +136,13 @@ def checked_file(description: ModelDir, name: str) -> ModelPath:
             "it was changed: export or download the model again"
         )
     return path
+
+
+def read_modules_only_in_graph(description: ModelDir) -> list[str]:
+    """As `modules_only_in_graph`, of a modules.json that has its recorded hash."""
+    if description.files and (description.path / MODULES_JSON).exists():
+        checked_file(description, MODULES_JSON)
+    return modules_only_in_graph(description.path)
 
 
 def available_variants(description: ModelDir) -> dict[str, str]:
@@ -252,8 +262,8 @@ def _read_own(path: ModelPath) -> ModelDir:
         return value
 
     for name in ("dim", "max_tokens"):
-        if checked(name, int) < 1:
-            raise ModelFormatError(f"{file} has {name}={fields[name]}; it must be at least 1")
+        if not 1 <= checked(name, int) <= LARGEST:
+            raise ModelFormatError(f"{file} has {name}={fields[name]:.6g}; it must be from 1 to {LARGEST}")
     if checked("pooling", str) not in POOLING_MODES:
         raise ModelFormatError(f"{file} has pooling={fields['pooling']!r}; one of {POOLING_MODES} is supported")
     prompts = checked("prompts", dict)
@@ -281,15 +291,15 @@ def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable
             raise ModelFormatError(f"{file} records {name!r}, which is not inside the model directory")
         try:
             yield name, FileRecord(str(record["sha256"]), int(record["bytes"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ModelFormatError(f"{file} has a malformed record of {name!r}: {record!r}") from error
 
 
 def _read_foreign(path: ModelPath) -> ModelDir:
     config = read_json(path / CONFIG_JSON)
     width = config.get("hidden_size", config.get("dim"))
-    if not isinstance(width, int) or width < 1:
-        raise ModelFormatError(f"{path / CONFIG_JSON} has hidden_size={width!r} where a positive int belongs")
+    if type(width) is not int or not 1 <= width <= LARGEST:
+        raise ModelFormatError(f"{path / CONFIG_JSON} has hidden_size={width!r:.40} where an int from 1 belongs")
     return ModelDir(
         path=path,
         name=hub_name_of(path) or path.name,

@@ -33,7 +33,9 @@ _LEGACY_POOLING_KEYS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 # RoBERTa and its relatives number positions from padding_idx + 1, so two of them hold no token.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# Beyond what any model has; transformers writes 1e30 for a tokenizer without a limit.
+LARGEST = 2**31 - 1
 # How huggingface_hub's cache names the folder of a repository; "--" cannot stand in a Hub name.
 _CACHE_FOLDER = re.compile(r"models--([^-].*?)--(.+)")
 
@@ -103,7 +105,7 @@ def read_json(path: ModelPath) -> dict[str, Any]:
         raise ModelFormatError(f"{path} is missing; export or download the model again")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{path} is not JSON: {error}; export or download the model again") from error
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
@@ -121,7 +123,7 @@ def read_pooling(path: ModelPath) -> str:
         return known.pooling if known else "mean"
     config = read_json(path / POOLING_JSON)
     mode = config.get("pooling_mode") or [name for key, name in _LEGACY_POOLING_KEYS.items() if config.get(key) is True]
-    modes = [mode] if isinstance(mode, str) else list(mode)
+    modes = list(mode) if isinstance(mode, list) else [mode]
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
         raise ModelFormatError(f"{path / POOLING_JSON} asks for pooling {modes}; one of {POOLING_MODES} is supported")
     if config.get("include_prompt") is False and any(read_prompts(path).values()):
@@ -150,7 +152,7 @@ def read_modules(path: ModelPath) -> list[tuple[str, str]]:
     try:
         modules = json.loads((path / MODULES_JSON).read_text(encoding="utf-8"))
         return [(str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))) for module in modules]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFormatError(f"{path / MODULES_JSON} is not a list of modules: {error!r}") from error
 
 
@@ -181,7 +183,7 @@ def read_max_tokens(path: ModelPath) -> int:
     for name, key in ((SENTENCE_BERT_JSON, "max_seq_length"), (TOKENIZER_CONFIG_JSON, "model_max_length")):
         if (path / name).is_file() and isinstance(limit := read_json(path / name).get(key), int):
             limits.append(limit)
-    limits = [limit for limit in limits if limit > 0]
+    limits = [limit for limit in limits if 0 < limit <= LARGEST]
     if not limits:
         raise ModelFormatError(
             f"{path / CONFIG_JSON} has no max_position_embeddings; set max_seq_length in {SENTENCE_BERT_JSON}"

@@ -6,7 +6,8 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.errors import InputError
+from gte_sdk.errors import InputError, ModelFormatError
+from gte_sdk.model_files.published import ModelPath
 
 RunIds = Callable[[Sequence[Sequence[int]], int | None], NDArray[np.float32]]
 """Token ids of n texts and the most rows of a batch (None: no bound) to (n, dim) float32 unit rows."""
@@ -72,6 +73,23 @@ def cut_engine(engine: Engine, dims: Sequence[int], dim: int) -> Engine:
         known = f"it was trained for {', '.join(map(str, dims))}" if dims else "it was not trained to be cut"
         raise InputError(f"dim={dim}; this model's vectors have {engine.dim} dimensions and {known}")
     return engine._replace(dim=dim, run=lambda ids, max_rows: cut_rows(engine.run(ids, max_rows), dim))
+
+
+def refuse_not_finite(engine: Engine, graph: ModelPath) -> Engine:
+    """The engine, with a ModelFormatError instead of a vector that has NaN or infinity."""
+
+    def check(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(rows).all():
+            raise ModelFormatError(
+                f"{graph} gives vectors with NaN or infinity: the weights are damaged; export or download it again"
+            )
+        return rows
+
+    states = engine.token_states
+    return engine._replace(
+        run=lambda ids, max_rows: check(engine.run(ids, max_rows)),
+        token_states=None if states is None else lambda ids: map(check, states(ids)),
+    )
 
 
 def refuse_closed(ids: Sequence[Sequence[int]], max_rows: int | None = None) -> NoReturn:

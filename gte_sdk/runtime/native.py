@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import ModelDir, checked_file
-from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, modules_only_in_graph, read_json
+from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
+from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, read_json
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.onnx_file import Node, OnnxFile, read_onnx
@@ -54,9 +54,9 @@ class _NotCoveredError(Exception):
 
 def open_native(description: ModelDir, graph_name: str, settings: EngineSettings) -> Engine | None:
     """The engine for an int8 graph of a model directory, or None for a graph that only onnxruntime can run."""
-    if modules_only_in_graph(description.path):
+    if read_modules_only_in_graph(description):
         return None
-    config = read_json(description.path / CONFIG_JSON)
+    config = read_json(checked_file(description, CONFIG_JSON))
 
     def load() -> NativeModel:
         model = load_native(checked_file(description, graph_name), config, description.pooling, settings.threads)
@@ -112,13 +112,9 @@ def load_native(
         return None
     graph = read_onnx(path)
     try:
-        bert, dim = (
-            _build_table(graph, pooling)
-            if is_table
-            else _build(graph, int(config["num_attention_heads"]), float(config["layer_norm_eps"]), pooling)
-        )
-    except (_NotCoveredError, KeyError):
-        return None
+        bert, dim = _build_table(graph, pooling) if is_table else _build(graph, *_heads_and_epsilon(config), pooling)
+    except (_NotCoveredError, LookupError, TypeError, ValueError, OverflowError):
+        return None  # weights of other names, types or shapes
     return NativeModel(bert, dim, threads, instruction_set or _kernels.encoder_instruction_sets()[-1])
 
 
@@ -139,6 +135,13 @@ def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: b
             "graph and tokenizer.json belong to different models"
         ) from error
     return rows_ND
+
+
+def _heads_and_epsilon(config: Mapping[str, Any]) -> tuple[int, float]:
+    heads, epsilon = config["num_attention_heads"], config["layer_norm_eps"]
+    if type(heads) is not int or heads < 1 or not isinstance(epsilon, float) or not 0 < epsilon < 1:
+        raise _NotCoveredError
+    return heads, epsilon
 
 
 def _build_table(graph: OnnxFile, pooling: str) -> tuple[Any, int]:

@@ -4,8 +4,10 @@ Only what a reader of weights needs of the format (protobuf, https://protobuf.de
 nodes' operator, name and inputs, and the initializers. Field numbers are those of onnx.proto.
 """
 
+import mmap
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +16,11 @@ from numpy.typing import NDArray
 from gte_sdk.model_files.published import ModelPath
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT_BYTES = 10  # 64 bits, 7 a byte
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+# A StringStringEntryProto: field 1 with the 8 bytes "location", then field 2 with the name.
+_LOCATION_KEY, _LOCATION_VALUE = b"\x0a\x08location", b"\x12"
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR = 1, 2, 3, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
 # TensorProto.DataType of the types that hold weights here.
@@ -41,8 +46,36 @@ def read_onnx(path: ModelPath) -> OnnxFile:
     """Raises ValueError for a file that is cut off or is no protobuf."""
     try:
         return _read_model(memoryview(path.read_bytes()))
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+    except (IndexError, struct.error, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not an ONNX file: {error}") from error
+
+
+def external_locations(path: ModelPath) -> list[str]:
+    """The files, as the graph names them, that hold weights outside of it. Raises ValueError for a name that is none.
+
+    Looks for the key itself, wherever it is in the graph, so that no node or subgraph is missed.
+    """
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                return []
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _find_locations(content)
+    return _find_locations(path.read_bytes())
+
+
+def _find_locations(content: bytes | mmap.mmap) -> list[str]:
+    locations: list[str] = []
+    place = content.find(_LOCATION_KEY)
+    while place >= 0:
+        value = place + len(_LOCATION_KEY)
+        # The longest name that a file system has is far below this.
+        entry = memoryview(content[value : value + 2 + _VARINT_BYTES + 4096])
+        if entry[:1] == _LOCATION_VALUE:
+            length, start = _varint(entry, 1)
+            locations.append(str(entry[start : start + length], "utf-8"))
+        place = content.find(_LOCATION_KEY, value)
+    return locations
 
 
 def _read_model(model: memoryview) -> OnnxFile:
@@ -121,11 +154,11 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 7 * _VARINT_BYTES, 7):
         byte = message[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-        shift += 7
+    raise IndexError(f"a number of more than {_VARINT_BYTES} bytes before byte {position}")

@@ -6,7 +6,7 @@ them than CPU affinity and cgroup quota allow.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import DeviceError, ModelFormatError
-from gte_sdk.model_files.directory import ModelDir, checked_file
-from gte_sdk.model_files.published import MODULES_JSON, ModelPath, modules_only_in_graph
+from gte_sdk.model_files.bundle import BundlePath
+from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
+from gte_sdk.model_files.published import MODULES_JSON, ModelPath
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
+from gte_sdk.runtime.onnx_file import external_locations
 from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch
 
@@ -41,12 +43,13 @@ def open_onnxruntime(
     description: ModelDir, graph_name: str, device: str, variant: str, settings: EngineSettings, pad_id: int
 ) -> Engine:
     """The engine for a graph of a model directory on "cpu" or "cuda". Raises what `open_graph` raises."""
-    only_in_graph = modules_only_in_graph(description.path)
+    only_in_graph = read_modules_only_in_graph(description)
     # Our export's graphs end in a pooling whose sums depend on the number of texts (by 4e-8 in onnxruntime 1.31); the
     # states before it do not. A foreign graph may do more than pooling after its states, so it keeps its own output.
     pool_here = bool(description.files) and device == "cpu" and not only_in_graph
 
     def load() -> Graph:
+        check_external_data(description, graph_name)
         return open_graph(checked_file(description, graph_name), device, settings.threads, pool_here)
 
     # A forked child has none of the session's threads: running or freeing the session would wait for them for ever.
@@ -88,6 +91,27 @@ def open_onnxruntime(
     )
 
 
+def check_external_data(description: ModelDir, graph_name: str) -> None:
+    """Checks the files that hold weights of the graph outside of it: inside the directory, and with their hashes.
+
+    Raises ModelFormatError for any other file, and for such a graph in a bundle.
+    """
+    path = description.path / graph_name
+    try:
+        locations = external_locations(path) if path.is_file() else []
+    except (ValueError, IndexError) as error:
+        raise ModelFormatError(f"{path} names weights outside of it that are no file: {error}") from error
+    for location in sorted(set(locations)):
+        if isinstance(path, BundlePath):
+            raise ModelFormatError(
+                f"{path} has weights outside of it, in {location!r}, which a bundle cannot hold; export it as one file"
+            )
+        inside = PurePosixPath(graph_name).parent / location
+        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
+            raise ModelFormatError(f"{path} has weights in {location!r}, which is not inside the model directory")
+        checked_file(description, inside.as_posix())
+
+
 def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = False) -> Graph:
     """Opens the ONNX file on "cpu" or "cuda" with that many threads.
 
@@ -108,6 +132,9 @@ def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = Fal
     options.log_severity_level = 3
     provider = PROVIDERS[device]
     source = str(path) if isinstance(path, Path) else path.read_bytes()
+    if isinstance(source, bytes):
+        # Or weights outside of the graph are read from the current folder: check_external_data refuses what it finds.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:  # onnxruntime's own exceptions share no narrower base

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
 from gte_sdk.model_files.directory import GTE_JSON, ModelDir, available_variants
-from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult
+from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult, refuse_not_finite
 from gte_sdk.runtime.golden import deviation, read_golden
 from gte_sdk.runtime.native import open_native
 from gte_sdk.runtime.onnxruntime_devices import choose_device
@@ -81,7 +81,7 @@ def _open_faithful(
             )
         if (opened.device, variant) in _SLOW:
             warnings.warn(f"variant={variant!r} on {opened.device!r}: {_SLOW[opened.device, variant]}", stacklevel=4)
-        return opened
+        return refuse_not_finite(opened, description.path / opened.graph_name)
     if deviations:
         raise DeviceError(
             f"{description.path}: {'; '.join(deviations)}: this machine does not reproduce the vectors of the export, "

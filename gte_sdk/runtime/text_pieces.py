@@ -172,7 +172,9 @@ class TextPieces:
     def _probe_spaces(self) -> bool:
         try:
             return all(self._ids(before + after) == self._ids(before) + self._ids(after) for before, after in _PROBES)
-        except Exception:  # tokenizers raises a bare Exception
+        except BaseException as error:  # tokenizers raises a bare Exception, and panics that are none
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
             return False
 
     def _ids(self, text: str) -> list[int]:

@@ -6,6 +6,7 @@ from functools import cached_property
 from tokenizers import Tokenizer
 
 from gte_sdk.checks import check_count
+from gte_sdk.errors import ModelFormatError
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_sdk.runtime.tokens import SpecialTokens, TokenizedTexts, special_tokens_around, tokenize
 from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
@@ -37,6 +38,10 @@ class TextTokenizer:
 
     def check_limit(self, max_tokens: int | None, most: int) -> int:
         """`max_tokens`, by default `most`, if a text of that many tokens has room for more than special tokens."""
+        if most <= self.special_token_count:
+            raise ModelFormatError(
+                f"the model reads {most} tokens, {self.special_token_count} of them special; export the model again"
+            )
         if max_tokens is None:
             return most
         return check_count("max_tokens", max_tokens, least=self.special_token_count + 1, most=most)

@@ -7,6 +7,7 @@ the lengths are, and sorting by length keeps the padding small.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
@@ -14,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import GteError, ModelFormatError
 from gte_sdk.model_files.published import ModelPath
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, Piece, TextPieces
 from gte_sdk.runtime.word_pieces import WordPieces
 
 # So many characters are tokenized at once: a tokenizer takes up to 0.6 KB for each.
 GROUP_CHARACTERS = 2 * PIECE_CHARACTERS
+_FAILED = "tokenizer.json cannot tokenize a text"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -54,13 +56,22 @@ def load_tokenizer(path: ModelPath) -> Tokenizer:
     """
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; a model directory needs the fast tokenizer's tokenizer.json")
-    try:
+    with tokenizer_errors(f"{path} is not a readable tokenizer.json"):
         tokenizer: Tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # tokenizers raises a bare Exception
-        raise ModelFormatError(f"{path} is not a readable tokenizer.json: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
     return tokenizer
+
+
+@contextmanager
+def tokenizer_errors(what: str) -> Iterator[None]:
+    """What the tokenizers library raises, a bare Exception or a panic that is none, as ModelFormatError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, GteError):
+        raise
+    except BaseException as error:
+        raise ModelFormatError(f"{what}: {error}; export or download the model again") from error
 
 
 def tokenize(
@@ -94,12 +105,14 @@ def tokenize(
             encoded = [_encode_in_pieces(tokenizer, text_pieces.of(encodable(texts[group[0]]), prompt), room)]
         else:
             short = [encodable(prompt + texts[place]) for place in group]
-            encodings = tokenizer.encode_batch_fast(short, add_special_tokens=False)
+            with tokenizer_errors(_FAILED):
+                encodings = tokenizer.encode_batch_fast(short, add_special_tokens=False)
             encoded = [(encoding, len(encoding)) for encoding in encodings]
         for place, (encoding, count) in zip(group, encoded, strict=True):
-            if count > room:
-                encoding.truncate(room)
-            rows[place], left_out[place] = tokenizer.post_process(encoding).ids, max(0, count - room)
+            with tokenizer_errors(_FAILED):
+                if count > room:
+                    encoding.truncate(room)
+                rows[place], left_out[place] = tokenizer.post_process(encoding).ids, max(0, count - room)
     return TokenizedTexts([row for row in rows if row is not None], left_out)
 
 
@@ -204,7 +217,8 @@ def chunk_spans(
 
 def _tokens(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> Iterator[_Token]:
     for piece in pieces:
-        encoding = tokenizer.encode(piece.text, add_special_tokens=False)
+        with tokenizer_errors(_FAILED):
+            encoding = tokenizer.encode(piece.text, add_special_tokens=False)
         previous_word = None
         last = len(encoding) - 1
         for place, (id, (start, end), word) in enumerate(
@@ -220,7 +234,8 @@ def _tokens(tokenizer: Tokenizer, pieces: Iterable[Piece]) -> Iterator[_Token]:
 
 def special_tokens_around(tokenizer: Tokenizer) -> SpecialTokens:
     """The special tokens that the tokenizer puts around the tokens of a text."""
-    encoding = tokenizer.encode("a")
+    with tokenizer_errors(_FAILED):
+        encoding = tokenizer.encode("a")
     ids, special = encoding.ids, encoding.special_tokens_mask
     if 0 not in special:  # the tokenizer has no token for "a"
         return SpecialTokens(ids, [])
@@ -241,7 +256,8 @@ def _encode_in_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece], room: int) 
     head: list[Encoding] = []
     token_count = 0
     for piece in pieces:
-        (encoding,) = tokenizer.encode_batch_fast([piece.text], add_special_tokens=False)
+        with tokenizer_errors(_FAILED):
+            (encoding,) = tokenizer.encode_batch_fast([piece.text], add_special_tokens=False)
         if token_count < room:
             head.append(encoding)
         token_count += len(encoding)

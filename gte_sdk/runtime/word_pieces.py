@@ -56,15 +56,18 @@ def word_pieces_of(tokenizer: Tokenizer, around: tuple[list[int], list[int]]) ->
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     if model.unk_token not in vocabulary:
         return None
-    pieces = _kernels.WordPieces(
-        vocabulary,
-        model.continuing_subword_prefix,
-        model.unk_token,
-        model.max_input_chars_per_word,
-        normalizer["lowercase"],
-        split_case,
-        [token.content for token in added],
-    )
+    try:
+        pieces = _kernels.WordPieces(
+            vocabulary,
+            model.continuing_subword_prefix,
+            model.unk_token,
+            model.max_input_chars_per_word,
+            normalizer["lowercase"],
+            split_case,
+            [token.content for token in added],
+        )
+    except (TypeError, ValueError, RuntimeError):  # ids that are no int32
+        return None
     return WordPieces(pieces, *around)
 
 

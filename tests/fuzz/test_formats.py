@@ -33,12 +33,7 @@ def faults(name: str, count: int, folder: Path, program: Path = PROGRAM) -> dict
     return found
 
 
-# Readers that are still being mended; this set only shrinks.
-FAULTY = {"config.json", "tokenizer.json", "length", "graph bytes", "graph tensors"}
-MENDING = pytest.mark.xfail(strict=False, reason="the readers of model files are being mended")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[MENDING] * (name in FAULTY)) for name in FORMATS])
+@pytest.mark.parametrize("name", FORMATS)
 def test_damage_is_read_or_refused(name: str, tmp_path: Path) -> None:
     found = faults(name, CASES, tmp_path / "case")
     assert not found, "\n".join(f"{name}, seed {seed}: {outcome}" for seed, outcome in found.items())
