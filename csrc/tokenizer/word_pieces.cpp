@@ -153,7 +153,9 @@ size_t encode_text(const WordPieces& pieces, std::string_view ascii, size_t room
                 end_word();
                 break;
             case Kind::letter:
-                word.push_back(pieces.lowercase && is_capital(c) ? static_cast<char>(c + ('a' - 'A')) : c);
+                if (word.size() <= pieces.longest_word) {  // a longer one is unknown, however long it is
+                    word.push_back(pieces.lowercase && is_capital(c) ? static_cast<char>(c + ('a' - 'A')) : c);
+                }
                 break;
         }
     }
