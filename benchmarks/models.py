@@ -2,7 +2,7 @@
 
     python benchmarks/models.py SETS --checkpoint DIR --int8 DIR [--models gte-mini,bm25] [--output build/models]
 
-SETS is a directory of evaluation sets (TASK/NAME, see training/evaluation/protocols.py). --checkpoint is
+SETS is a directory of evaluation sets (TASK/NAME, see training/evaluate/protocols.py). --checkpoint is
 all-MiniLM-L6-v2, from which the model2vec rival is distilled too; --int8 is what export/to_onnx.py made of it. Each
 model runs in a process of its own and is pinned to --cores; its report stays in --output, so a model that was measured
 is not measured again unless it is named in --models. --speed-only measures the speed of all again, one after another,
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.embedding_texts import mixed_documents
-from training.evaluation.protocols import (
+from training.evaluate.protocols import (
     RANKED_DOCUMENTS,
     Embed,
     mean_average_precision,
@@ -33,7 +33,7 @@ from training.evaluation.protocols import (
     read_rows,
     score_ranking,
 )
-from training.evaluation.scores import evaluate, find_sets, summarize
+from training.evaluate.scores import evaluate, find_sets, summarize
 
 SPEED_TEXTS = 4000
 ROUNDS = 5

@@ -47,7 +47,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     from training.data.sources import open_sources
     from training.encoders.embed import tokenize_in_parts
     from training.loss.grad_cache import backward_through_chunks
-    from training.recipe import load_recipe
+    from training.recipes.recipe import load_recipe
     from training.runs.objective import stage_loss
     from training.runs.start import load_start, prepare_tokenizer
 

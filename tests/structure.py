@@ -102,7 +102,10 @@ def _imports(root: Path, path: PurePosixPath) -> Iterator[tuple[int, str]]:
 
 
 def _room_of_file(path: PurePosixPath) -> str:
+    """The folder or module below the package. A folder's `__main__.py` is a command, and a room of its own."""
     package, name = path.parts[0], path.parts[1]
+    if path.parts[2:] == ("__main__.py",):
+        return f"{name}/__main__"
     return package if name == "__init__.py" else name.removesuffix(".py")
 
 

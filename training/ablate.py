@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.recipe import RECIPES
+from training.recipes.recipe import RECIPES
 
 TASKS = ("sts", "retrieval", "code_search", "reranking", "pair_classification")
 

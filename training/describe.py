@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from training.data.docstrings import DOCSTRINGS_NAME
-from training.evaluation.protocols import PROTOCOLS
-from training.recipe import Recipe, load_recipe
+from training.evaluate.protocols import PROTOCOLS
+from training.recipes.recipe import Recipe, load_recipe
 from training.runs.run_log import LogLine, read_log
 
 
@@ -99,8 +99,8 @@ def _describe_scores(scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> 
     lines = [
         "## Scores",
         "",
-        f"By training/evaluate.py, beside {baseline['model']}. No text of a set was trained on; where the data below "
-        "has a source of the same name as a set, that set is in-domain.",
+        f"By `python -m training.evaluate`, beside {baseline['model']}. No text of a set was trained on; where the "
+        "data below has a source of the same name as a set, that set is in-domain.",
         "",
         "| set | this model | beside it | difference |",
         "|---|---|---|---|",

@@ -13,7 +13,7 @@ from training.data.pairs import write_pairs
 from training.data.sources import open_sources
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
-from training.recipe import Mining
+from training.recipes.recipe import Mining
 from training.runs.command_line import run_command
 
 

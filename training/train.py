@@ -26,9 +26,9 @@ from training.data.pairs import Source
 from training.data.sources import open_sources
 from training.encoders.embed import tokenize_in_parts
 from training.encoders.encoder_files import write_encoder
-from training.evaluation.scores import read_evaluation_texts
+from training.evaluate.scores import read_evaluation_texts
 from training.loss.grad_cache import backward_through_chunks
-from training.recipe import Recipe, Stage
+from training.recipes.recipe import Recipe, Stage
 from training.runs.checkpoint import MODEL, explain_full_disk, find_latest_checkpoint, load_state, restore_random_state
 from training.runs.command_line import TrainingError, choose_recipe, parse_options, run_command
 from training.runs.hardware import open_accelerator, prepare_model

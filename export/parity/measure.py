@@ -24,7 +24,7 @@ from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from gte_sdk.threads import available_threads
 from training.encoders.encoder import AnyEncoder, Encoder
-from training.evaluation.protocols import spearman
+from training.evaluate.protocols import spearman
 
 PARITY_TEXTS = Path(__file__).with_name("parity_texts.jsonl")
 CALIBRATION_TEXTS = Path(__file__).with_name("calibration_texts.jsonl")

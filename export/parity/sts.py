@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from export.parity.measure import PYTORCH, Run
 from gte_sdk.errors import InputError
 from gte_sdk.runtime.tokens import tokenize
-from training.evaluation.protocols import spearman
+from training.evaluate.protocols import spearman
 
 
 class StsSet(NamedTuple):

@@ -55,7 +55,7 @@ def test_names_are_found_in_spans_and_comments() -> None:
     [
         ("gte_sdk.Embedder", True),
         ("gte_sdk.integrations.langchain", True),
-        ("training.evaluation.mteb_adapter.MtebModel", True),
+        ("training.evaluate.mteb_adapter.MtebModel", True),
         ("gte_sdk.Embeder", False),
         ("gte_sdk.integrations.no_tool", False),
     ],

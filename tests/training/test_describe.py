@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.describe import main
-from training.recipe import dump_recipe, load_recipe
+from training.recipes.recipe import dump_recipe, load_recipe
 
 PACKAGES = ("", "_hypothesis")
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from training.data.pairs import Pair, write_pairs
 from training.development import main
-from training.evaluation.protocols import PROTOCOLS, read_ranking_set
+from training.evaluate.protocols import PROTOCOLS, read_ranking_set
 
 PAIRS = [Pair(f"query {row // 2}", f"document {row}") for row in range(40)]
 

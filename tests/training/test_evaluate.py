@@ -13,9 +13,9 @@ from scipy.stats import spearmanr
 
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
-from training.evaluate import main
-from training.evaluation.protocols import SetError, score_ranking_set, spearman
-from training.evaluation.scores import evaluate, find_sets, read_evaluation_texts, summarize
+from training.evaluate.__main__ import main
+from training.evaluate.protocols import SetError, score_ranking_set, spearman
+from training.evaluate.scores import evaluate, find_sets, read_evaluation_texts, summarize
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from training.encoders.encoder import Encoder, make_random_encoder
 from training.encoders.encoder_files import write_encoder
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import contrastive_loss
-from training.recipe import Architecture, EncoderRecipe, Hardware, Recipe, RecipeError
+from training.recipes.recipe import Architecture, EncoderRecipe, Hardware, Recipe, RecipeError
 from training.runs.hardware import open_accelerator, prepare_model
 from training.runs.start import make_start_encoder
 

@@ -12,7 +12,7 @@ from training.data.pairs import Pair, open_source, write_pairs
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
 from training.mine_negatives import main
-from training.recipe import Mining
+from training.recipes.recipe import Mining
 
 # Texts are angles in degrees: cosines are known, and the order of documents by similarity is their order here.
 PAIRS = [

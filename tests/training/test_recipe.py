@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.recipe import RECIPES, Recipe, RecipeError, dump_recipe, load_recipe
+from training.recipes.recipe import RECIPES, Recipe, RecipeError, dump_recipe, load_recipe
 from training.runs.command_line import choose_recipe, parse_options
 
 MINIMAL = """

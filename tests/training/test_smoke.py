@@ -14,8 +14,8 @@ from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.docstrings import read_docstring_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder
-from training.evaluation.mteb_adapter import MtebModel
-from training.recipe import load_recipe
+from training.evaluate.mteb_adapter import MtebModel
+from training.recipes.recipe import load_recipe
 from training.runs.run_log import read_log
 from training.runs.start import load_start
 from training.train import main as train

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.data.pairs import open_source
-from training.recipe import RecipeError
+from training.recipes.recipe import RecipeError
 from training.runs.run_log import read_log
 
 from .tiny_run import change, train

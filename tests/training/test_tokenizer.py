@@ -12,7 +12,7 @@ from training.data.pairs import Pair, Source, open_source, write_pairs
 from training.encoders.embed import embed_token_ids
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import load_encoder, write_encoder
-from training.recipe import RecipeError, load_recipe
+from training.recipes.recipe import RecipeError, load_recipe
 from training.runs.start import distil_static_encoder
 from training.runs.tokenizer import extend_tokenizer
 

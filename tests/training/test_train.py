@@ -16,7 +16,7 @@ import torch
 from training.data.pairs import Pair, PairsError, write_pairs
 from training.encoders.encoder import StaticEncoder
 from training.encoders.encoder_files import load_encoder
-from training.recipe import RecipeError
+from training.recipes.recipe import RecipeError
 from training.runs.checkpoint import CheckpointError, explain_full_disk, find_latest_checkpoint, load_state
 from training.runs.command_line import TrainingError
 from training.runs.run_log import append_log, read_log

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gte_sdk import top_k_cosine
 from training.data.pairs import Pair
-from training.recipe import Mining
+from training.recipes.recipe import Mining
 
 QUERIES_A_SEARCH = 4096
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gte_sdk.errors import GteError
 from training.data.pairs import PairsError
-from training.evaluation.protocols import SetError
-from training.recipe import Recipe, RecipeError, Stage, load_recipe
+from training.evaluate.protocols import SetError
+from training.recipes.recipe import Recipe, RecipeError, Stage, load_recipe
 from training.runs.checkpoint import CheckpointError
 
 

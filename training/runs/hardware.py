@@ -12,7 +12,7 @@ from torch import nn
 from transformers import __version__ as version
 
 from training.encoders.encoder import AnyEncoder, Encoder
-from training.recipe import Recipe, RecipeError
+from training.recipes.recipe import Recipe, RecipeError
 
 
 def open_accelerator(recipe: Recipe, output: Path) -> Accelerator:

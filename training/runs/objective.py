@@ -22,7 +22,7 @@ from training.loss.losses import (
     similarity_distillation_loss,
     vector_distillation_loss,
 )
-from training.recipe import Distillation, Stage
+from training.recipes.recipe import Distillation, Stage
 
 Teacher = Callable[[Sequence[str], int], Tensor]
 """Texts and their token limit to unit rows, without gradients."""

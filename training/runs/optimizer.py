@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.loss.gather import process_count
-from training.recipe import Stage
+from training.recipes.recipe import Stage
 
 
 def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from gte_sdk.atomic_file import replace_whole
 from training.data.pairs import PairsError, Source
 from training.data.sources import describe_sources
-from training.recipe import Recipe, RecipeError, dump_recipe
+from training.recipes.recipe import Recipe, RecipeError, dump_recipe
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-sdk")
 

@@ -16,8 +16,8 @@ from training.data.mining import mine
 from training.data.pairs import Source, open_source, write_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
-from training.evaluation.scores import evaluate, find_sets, summarize
-from training.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
+from training.evaluate.scores import evaluate, find_sets, summarize
+from training.recipes.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
 from training.runs.checkpoint import gather_random_states, save_checkpoint
 from training.runs.run_log import read_log
 

@@ -24,7 +24,7 @@ from training.encoders.encoder import (
     make_random_static_encoder,
 )
 from training.encoders.encoder_files import load_encoder, resolve_directory
-from training.recipe import EncoderRecipe, RecipeError
+from training.recipes.recipe import EncoderRecipe, RecipeError
 from training.runs.tokenizer import extend_tokenizer, make_tokenizer
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from gte_sdk.runtime.word_pieces import SPLIT_CASE
 from training.data.pairs import Source
-from training.recipe import RecipeError
+from training.recipes.recipe import RecipeError
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MADE_OF_PAIRS = 20_000  # of each source, at most

@@ -2,7 +2,7 @@
 
 import mteb
 from gte_sdk import Embedder
-from training.evaluation.mteb_adapter import MtebModel
+from training.evaluate.mteb_adapter import MtebModel
 
 mteb.evaluate(MtebModel(Embedder("gte-mini"), "gte-sdk/gte-mini"), mteb.get_tasks(tasks=["SciFact"]))
 """

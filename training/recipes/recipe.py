@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent
 
 
 class RecipeError(ValueError):

@@ -17,8 +17,8 @@ from gte_sdk.runtime.engine import cut_rows
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.embed import embed_texts
 from training.encoders.encoder_files import load_encoder, resolve_directory
-from training.evaluation.protocols import PROTOCOLS, Embed
-from training.evaluation.scores import evaluate, find_sets, summarize
+from training.evaluate.protocols import PROTOCOLS, Embed
+from training.evaluate.scores import evaluate, find_sets, summarize
 from training.runs.command_line import run_command
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.pairs import to_comparable
-from training.evaluation.protocols import PROTOCOLS, Embed, SetError, join_title, read_rows
+from training.evaluate.protocols import PROTOCOLS, Embed, SetError, join_title, read_rows
 
 
 def evaluate(sets: Sequence[Path], embed: Embed, embed_query: Embed | None = None) -> dict[str, float]:
