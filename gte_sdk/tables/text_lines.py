@@ -16,6 +16,7 @@ from gte_sdk.errors import InputError
 
 # With a few copies, of four bytes a character, it stays below 64 MiB.
 MAX_ROW_BYTES = 3 * 2**20
+_PIECE_CHARACTERS = 1 << 16
 # UTF-8 text begins with neither.
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -26,14 +27,24 @@ def read_lines(file: IO[bytes], name: str, encoding: str, *, keep_ends: bool = F
 
     Raises InputError with the line number if a line is too long, damaged, or in another encoding.
     """
-    try:
-        codec = codecs.lookup(encoding).name
-    except (LookupError, ValueError) as error:  # ValueError: a NUL in it
-        raise InputError(f"encoding={encoding!r}: {error}; give a name such as utf-16, cp1252 or latin-1") from error
+    codec = _check_encoding(encoding)
     decompressed = _decompressed(file, name)
     lines = _utf8_lines(decompressed, name) if codec == "utf-8" else _other_lines(decompressed, name, encoding)
     for number, line in lines:
         yield number, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
+
+
+def read_pieces(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[int, str]]:
+    """Yields the text of such a file in numbered pieces, whatever its lines are: a JSON array is often one line."""
+    _check_encoding(encoding)
+    text = _text_of(_decompressed(file, name), encoding)
+    number = 0
+    try:
+        while piece := _read(text.read, _PIECE_CHARACTERS, name, number, encoding):
+            number += 1
+            yield number, piece.removeprefix("\ufeff") if number == 1 else piece
+    finally:
+        _detach(text)
 
 
 def too_long(name: str, what: str) -> InputError:
@@ -58,10 +69,7 @@ def _utf8_lines(file: IO[bytes], name: str) -> Iterator[tuple[int, str]]:
 
 
 def _other_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[int, str]]:
-    try:
-        text = io.TextIOWrapper(cast(Any, file), encoding, newline="\n")
-    except LookupError as error:  # base64 and the like
-        raise InputError(f"encoding={encoding!r}: {error}; give a name such as utf-16, cp1252 or latin-1") from error
+    text = _text_of(file, encoding)
     number = 0
     try:
         while line := _read(text.readline, MAX_ROW_BYTES + 1, name, number, encoding):
@@ -70,8 +78,27 @@ def _other_lines(file: IO[bytes], name: str, encoding: str) -> Iterator[tuple[in
                 raise too_long(name, f"line {number}")
             yield number, line.removeprefix("\ufeff") if number == 1 else line
     finally:
-        with contextlib.suppress(ValueError):  # the caller closed it first
-            text.detach()  # which would close the file of the caller
+        _detach(text)
+
+
+def _check_encoding(encoding: str) -> str:
+    """Returns the usual name of an encoding."""
+    try:
+        return codecs.lookup(encoding).name
+    except (LookupError, ValueError) as error:  # ValueError: a NUL in it
+        raise InputError(f"encoding={encoding!r}: {error}; give a name such as utf-16, cp1252 or latin-1") from error
+
+
+def _text_of(file: IO[bytes], encoding: str) -> io.TextIOWrapper:
+    try:
+        return io.TextIOWrapper(cast(Any, file), encoding, newline="\n")
+    except LookupError as error:  # base64 and the like
+        raise InputError(f"encoding={encoding!r}: {error}; give a name such as utf-16, cp1252 or latin-1") from error
+
+
+def _detach(text: io.TextIOWrapper) -> None:
+    with contextlib.suppress(ValueError):  # the caller closed the file first
+        text.detach()  # which would close the file of the caller
 
 
 def _read(readline: Any, limit: int, name: str, number: int, encoding: str = "") -> Any:

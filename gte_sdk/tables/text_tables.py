@@ -19,7 +19,7 @@ from gte_sdk.tables.text_batches import (
     choose_column,
     value_of,
 )
-from gte_sdk.tables.text_lines import read_lines
+from gte_sdk.tables.text_lines import read_lines, read_pieces
 from gte_sdk.tables.text_rows import Row, csv_rows, json_rows, jsonl_rows, tsv_rows
 
 Format = Literal["lines", "jsonl", "json", "csv", "tsv", "parquet"]
@@ -57,15 +57,16 @@ def open_text_table(file: IO[bytes], name: str, file_format: Format, options: Ta
         if options.encoding != "utf-8":
             raise InputError(f"{name}: Parquet is always UTF-8; an encoding is for text files")
         return read_parquet_texts(file, name, options)
-    lines = read_lines(file, name, options.encoding, keep_ends=file_format in ("csv", "json"))
+    if file_format == "json":
+        return _json_table(json_rows(read_pieces(file, name, options.encoding), name), name, options)
+    lines = read_lines(file, name, options.encoding, keep_ends=file_format == "csv")
     if file_format == "lines":
         if options.column is not None:
             raise InputError(f"{name}: column {options.column!r} was asked for, but a file of lines has no columns")
         line_rows = ((number, {DEFAULT_COLUMN: line}) for number, line in lines)
         return TextTable(DEFAULT_COLUMN, (DEFAULT_COLUMN,), None, batches_of(line_rows, name, DEFAULT_COLUMN, None))
-    if file_format in ("jsonl", "json"):
-        rows = jsonl_rows(lines, name) if file_format == "jsonl" else json_rows(lines, name)
-        return _json_table(rows, name, options)
+    if file_format == "jsonl":
+        return _json_table(jsonl_rows(lines, name), name, options)
     columns, rows = csv_rows(lines, name, options.delimiter) if file_format == "csv" else tsv_rows(lines, name)
     chosen = choose_column(name, options.column, columns)
     if options.on_null is not None:

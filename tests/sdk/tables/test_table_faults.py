@@ -209,6 +209,13 @@ def test_an_array_is_read_as_json_reads_it_wherever_the_pieces_end(
     assert [row for _, row in json_rows(pieces, "file")] == rows
 
 
+def test_an_array_may_be_one_line_of_any_length() -> None:
+    texts = [f"é {number} " + "x" * 500 for number in range(10_000)]
+    content = json.dumps([{"text": text} for text in texts], ensure_ascii=False).encode()
+    assert len(content) > MAX_ROW_BYTES
+    assert read(content, "json") == texts
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
