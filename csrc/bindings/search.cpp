@@ -27,6 +27,7 @@ const gte::Kernels& kernels_named(const std::string& instruction_set) {
     return *kernels;
 }
 
+// Only what makes the answer right: the search itself reads no row beyond the stored ones, whatever the numbers become.
 bool ascending(const uint32_t* rows, size_t count, size_t row_count) {
     bool good = count == 0 || rows[count - 1] < row_count;
     for (size_t i = 1; i < count; ++i) {
@@ -58,6 +59,7 @@ gte::Rows stored_rows(const StoredBytes& documents, const std::optional<Floats>&
             "too many documents");
     require(static_cast<size_t>(documents.shape(1)) == gte::row_words(type, dim) * 4, "documents of another row size");
     require(documents.shape(1) == 1 || documents.strides(1) == 1, "the bytes of a document must be adjacent");
+    require(!scales || is_aligned(scales->data()), "scales must be aligned");
     const bool scaled = type == gte::RowType::int8 || type == gte::RowType::binary;
     require(!scaled || (scales && scales->ndim() == 1 && scales->shape(0) >= documents.shape(0)), "scales are missing");
     gte::Rows rows;
@@ -66,7 +68,7 @@ gte::Rows stored_rows(const StoredBytes& documents, const std::optional<Floats>&
     rows.row_stride = documents.strides(0);
     rows.dim = dim;
     rows.scales = scaled ? scales->data() : nullptr;
-    rows.count = static_cast<size_t>(documents.shape(0));
+    rows.count = rows.stored_count = static_cast<size_t>(documents.shape(0));
     return rows;
 }
 
@@ -85,21 +87,26 @@ py::tuple search(const Floats& queries, const StoredBytes& documents, size_t k, 
     if (selected) {
         require(selected->ndim() == 1 && ascending(selected->data(), static_cast<size_t>(selected->size()), rows.count),
                 "selected must be ascending and in range");
+        require(is_aligned(selected->data()), "selected must be aligned");
         rows.selected = selected->data();
         rows.count = static_cast<size_t>(selected->size());
     }
     require(k >= 1 && k <= rows.count, "k must be in 1 .. number of documents");
     const gte::Kernels& kernels = kernels_named(instruction_set);
+    require_countable({query_count, k});
     Floats scores({query_count, k});
     Integers indices({query_count, k});
-    const float* query_data = queries.data();
+    const void* query_data = queries.data();
     float* score_data = scores.mutable_data();
     int64_t* index_data = indices.mutable_data();
     int64_t bad_row;
+    gte::Stop stop(signal_raised);
     {
         const py::gil_scoped_release release;
-        bad_row = gte::search(kernels, rows, query_data, query_count, k, threads, score_data, index_data);
+        bad_row = gte::search(kernels, rows, query_data, query_count, k, checked_threads(threads), stop, score_data,
+                              index_data);
     }
+    raise_if_stopped(stop);
     return py::make_tuple(scores, indices, bad_row);
 }
 
@@ -107,7 +114,8 @@ py::tuple search_candidates(const Floats& queries, const StoredBytes& documents,
                             const RowNumbers& candidates, size_t threads, const std::string& instruction_set) {
     const gte::Rows rows = stored_rows(documents, std::nullopt, query_dim(queries), row_type(dtype));
     const size_t query_count = static_cast<size_t>(queries.shape(0));
-    require(candidates.ndim() == 2 && candidates.shape(0) == queries.shape(0), "candidates must be (q, c)");
+    require(candidates.ndim() == 2 && candidates.shape(0) == queries.shape(0) && is_aligned(candidates.data()),
+            "candidates must be (q, c), aligned");
     const size_t candidate_count = static_cast<size_t>(candidates.shape(1));
     require(k >= 1 && k <= candidate_count, "k must be in 1 .. number of candidates");
     for (size_t query = 0; query < query_count; ++query) {
@@ -115,23 +123,27 @@ py::tuple search_candidates(const Floats& queries, const StoredBytes& documents,
                 "candidates must be ascending and in range");
     }
     const gte::Kernels& kernels = kernels_named(instruction_set);
+    require_countable({query_count, k});
     Floats scores({query_count, k});
     Integers indices({query_count, k});
-    const float* query_data = queries.data();
+    const void* query_data = queries.data();
     const uint32_t* candidate_data = candidates.data();
     float* score_data = scores.mutable_data();
     int64_t* index_data = indices.mutable_data();
     int64_t bad_row;
+    gte::Stop stop(signal_raised);
     {
         const py::gil_scoped_release release;
         bad_row = gte::search_candidates(kernels, rows, query_data, query_count, candidate_data, candidate_count, k,
-                                         threads, score_data, index_data);
+                                         checked_threads(threads), stop, score_data, index_data);
     }
+    raise_if_stopped(stop);
     return py::make_tuple(scores, indices, bad_row);
 }
 
 // Returns rows (n, stored bytes) uint8 and scales (n,).
-py::tuple encode(const Floats& vectors, const std::string& dtype) {
+py::tuple encode(const Floats& given, const std::string& dtype) {
+    const Floats vectors = aligned(given);
     const size_t dim = query_dim(vectors), row_count = static_cast<size_t>(vectors.shape(0));
     const gte::RowType type = row_type(dtype);
     StoredBytes rows({row_count, gte::row_words(type, dim) * 4});
@@ -152,12 +164,17 @@ py::array_t<uint32_t> block_checksums(const py::buffer& data, size_t block_bytes
             "data must be plain bytes");
     require(block_bytes >= 1, "block_bytes must be at least 1");
     const size_t byte_count = static_cast<size_t>(info.size);
-    py::array_t<uint32_t> checksums(static_cast<py::ssize_t>((byte_count + block_bytes - 1) / block_bytes));
+    const size_t block_count = gte::block_count(byte_count, block_bytes);
+    require_countable({block_count});
+    py::array_t<uint32_t> checksums(static_cast<py::ssize_t>(block_count));
     uint32_t* checksum_data = checksums.mutable_data();
+    gte::Stop stop(signal_raised);
     {
         const py::gil_scoped_release release;
-        gte::block_checksums(static_cast<const char*>(info.ptr), byte_count, block_bytes, threads, checksum_data);
+        gte::block_checksums(static_cast<const char*>(info.ptr), byte_count, block_bytes, checked_threads(threads),
+                             stop, checksum_data);
     }
+    raise_if_stopped(stop);
     return checksums;
 }
 

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "bindings/checks.hpp"
 #include "machine/thread_pool.hpp"
 #include "tokenizer/word_pieces.hpp"
 
@@ -26,16 +28,18 @@ struct Work {
     const std::vector<std::string_view>& texts;
     std::vector<Encoded>& encoded;
     size_t room;
+    gte::Stop& stop;
     std::atomic<size_t> next{0};
     std::atomic<bool> out_of_memory{false};
 };
 
 constexpr size_t texts_at_a_time = 32;
 
-void encode_texts(void* context, size_t) {
+void encode_texts(void* context, size_t slot) {
     Work& work = *static_cast<Work*>(context);
     try {
-        for (size_t first; (first = work.next.fetch_add(texts_at_a_time)) < work.texts.size();) {
+        for (size_t first;
+             (first = work.next.fetch_add(texts_at_a_time)) < work.texts.size() && !work.stop.stopped();) {
             for (size_t i = first; i < std::min(first + texts_at_a_time, work.texts.size()); ++i) {
                 Encoded& encoded = work.encoded[i];
                 encoded.covered = work.texts[i].data() != nullptr && !gte::has_reserved(work.pieces, work.texts[i]);
@@ -43,8 +47,11 @@ void encode_texts(void* context, size_t) {
                     encoded.token_count = gte::encode_text(work.pieces, work.texts[i], work.room, encoded.ids);
                 }
             }
+            if (slot == 0) {
+                work.stop.poll();
+            }
         }
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {  // bad_alloc, or length_error from a vector
         work.out_of_memory = true;
     }
 }
@@ -58,13 +65,14 @@ class WordPieces {
                 continue;  // never part of an ASCII text
             }
             const std::string_view piece = ascii_of(key.ptr());
-            const int32_t id = value.cast<int32_t>();
+            const int32_t id = token_id(value);
             pieces_.first.insert(piece, id);
             if (piece.size() > prefix.size() && piece.substr(0, prefix.size()) == prefix) {
                 pieces_.further.insert(piece.substr(prefix.size()), id);
             }
         }
-        pieces_.unknown = vocabulary[py::str(unknown)].cast<int32_t>();
+        require(vocabulary.contains(unknown), "the unknown token is not in the vocabulary");
+        pieces_.unknown = token_id(vocabulary[py::str(unknown)]);
         pieces_.longest_word = longest_word;
         pieces_.lowercase = lowercase;
         pieces_.split_case = split_case;
@@ -83,15 +91,17 @@ class WordPieces {
             views.push_back(PyUnicode_IS_COMPACT_ASCII(text.ptr()) ? ascii_of(text.ptr()) : std::string_view());
         }
         std::vector<Encoded> encoded(views.size());
+        gte::Stop stop(signal_raised);
         {
             const py::gil_scoped_release release;
-            Work work{pieces_, views, encoded, room};
-            gte::run_on_pool(std::min(threads, (views.size() + texts_at_a_time - 1) / texts_at_a_time), encode_texts,
-                             &work);
+            Work work{pieces_, views, encoded, room, stop};
+            gte::run_on_pool(std::min(checked_threads(threads), (views.size() + texts_at_a_time - 1) / texts_at_a_time),
+                             encode_texts, &work);
             if (work.out_of_memory) {
                 throw std::bad_alloc();
             }
         }
+        raise_if_stopped(stop);
         py::list ids(views.size()), counts(views.size());
         for (size_t i = 0; i < views.size(); ++i) {
             ids[i] = encoded[i].covered ? py::object(py::cast(encoded[i].ids)) : py::object(py::none());
@@ -101,6 +111,15 @@ class WordPieces {
     }
 
   private:
+    // Of an int itself: one that runs Python to become an int might change the vocabulary that is being read.
+    static int32_t token_id(const py::handle value) {
+        require(PyLong_CheckExact(value.ptr()), "the ids of a vocabulary must be int");
+        int overflow = 0;
+        const long id = PyLong_AsLongAndOverflow(value.ptr(), &overflow);
+        require(overflow == 0 && id >= 0 && id <= INT32_MAX, "the ids of a vocabulary must be in 0 .. 2^31 - 1");
+        return static_cast<int32_t>(id);
+    }
+
     static std::string_view ascii_of(PyObject* text) {
         return {static_cast<const char*>(PyUnicode_DATA(text)), static_cast<size_t>(PyUnicode_GET_LENGTH(text))};
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <mutex>
 
@@ -21,6 +22,7 @@ void grow(std::vector<T>& buffer, size_t count) {
 struct Batches {
     const Encoder& encoder;
     const EncoderKernels& kernels;
+    Stop& stop;
     const int32_t* token_ids = nullptr;
     const int64_t* starts = nullptr;
     std::vector<size_t> first_texts{0};  // of each batch, and the number of texts
@@ -30,12 +32,12 @@ struct Batches {
     std::atomic<bool> out_of_memory{false};
 };
 
-void work_on_batches(void* context, size_t) {
+void work_on_batches(void* context, size_t slot) {
     Batches& batches = *static_cast<Batches*>(context);
     const size_t batch_count = batches.first_texts.size() - 1;
     try {
         Workspace space;
-        for (size_t batch; (batch = batches.next.fetch_add(1)) < batch_count;) {
+        for (size_t batch; (batch = batches.next.fetch_add(1)) < batch_count && !batches.stop.stopped();) {
             const size_t first = batches.first_texts[batch], text_count = batches.first_texts[batch + 1] - first;
             const int64_t* starts = batches.starts + first;
             size_t longest = 0;
@@ -46,8 +48,11 @@ void work_on_batches(void* context, size_t) {
             const size_t rows_before = batches.output == Output::text_vectors ? first : static_cast<size_t>(starts[0]);
             batches.kernels.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count, batches.output,
                                          batches.out + rows_before * batches.encoder.hidden);
+            if (slot == 0) {
+                batches.stop.poll();
+            }
         }
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {  // bad_alloc, or length_error from a vector
         batches.out_of_memory = true;
     }
 }
@@ -72,8 +77,8 @@ void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longe
 }
 
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
-            size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out) {
-    Batches batches{encoder, kernels};
+            size_t text_count, size_t batch_tokens, size_t threads, Output output, Stop& stop, float* out) {
+    Batches batches{encoder, kernels, stop};
     batches.token_ids = token_ids;
     batches.starts = starts;
     batches.output = output;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "encoder/layers/weights.hpp"
+#include "machine/stop.hpp"
 
 namespace gte {
 
@@ -47,8 +48,8 @@ const std::vector<EncoderKernels>& available_encoders();
 
 // Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. The caller has
 // checked that each text has 1 to position_count tokens (any number in a table) and that each token id is below the
-// vocabulary's size.
+// vocabulary's size. Looks at `stop` between batches. Throws std::bad_alloc.
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
-            size_t text_count, size_t batch_tokens, size_t threads, Output output, float* out);
+            size_t text_count, size_t batch_tokens, size_t threads, Output output, Stop& stop, float* out);
 
 }  // namespace gte

@@ -17,6 +17,9 @@ struct Floats {
 constexpr size_t tile_rows = 2, last_rows = 1, tile_columns = 1, attention_rows = 2;
 constexpr int activation_bias = 0;
 
+// NaN and what int does not hold, from weights that are not finite, become the least int, as x86's instruction has it.
+int integer(float value) { return value >= -2e9f && value <= 2e9f ? static_cast<int>(value) : INT32_MIN; }
+
 template <typename Operation>
 GTE_INLINE Floats each_lane(Operation operation) {
     Floats result;
@@ -62,14 +65,14 @@ Floats nearest(const Floats& a) {
     return each_lane([&](size_t i) { return std::nearbyint(a.lane[i]); });
 }
 Floats power_of_two(const Floats& n) {
-    return each_lane([&](size_t i) { return std::ldexp(1.0f, static_cast<int>(n.lane[i])); });
+    return each_lane([&](size_t i) { return std::ldexp(1.0f, integer(n.lane[i])); });
 }
 Floats load_int8(const int8_t* p) {
     return each_lane([=](size_t i) { return static_cast<float>(p[i]); });
 }
 void store_uint8(uint8_t* p, const Floats& v, int zero) {
     for (size_t i = 0; i < lanes; ++i) {
-        p[i] = static_cast<uint8_t>(static_cast<int>(std::nearbyint(v.lane[i])) + zero);
+        p[i] = static_cast<uint8_t>(integer(std::nearbyint(v.lane[i])) + zero);
     }
 }
 Floats load_sums(const int32_t* p) {

@@ -78,18 +78,19 @@ struct BlockRun {
     size_t byte_count;
     size_t block_bytes;
     uint32_t* checksums;
+    size_t block_count;
+    Stop& stop;
     std::atomic<size_t> next_block{0};
 };
 
-void work_on_blocks(void* context, size_t) {
+void work_on_blocks(void* context, size_t slot) {
     BlockRun& run = *static_cast<BlockRun*>(context);
-    for (;;) {
-        const size_t block = run.next_block.fetch_add(1);
+    for (size_t block; (block = run.next_block.fetch_add(1)) < run.block_count && !run.stop.stopped();) {
         const size_t start = block * run.block_bytes;
-        if (start >= run.byte_count) {
-            return;
-        }
         run.checksums[block] = crc32c(0, run.data + start, std::min(run.block_bytes, run.byte_count - start));
+        if (slot == 0) {
+            run.stop.poll();
+        }
     }
 }
 
@@ -121,11 +122,15 @@ uint32_t crc32c(uint32_t checksum, const void* data, size_t byte_count) {
     return crc32c_portable(checksum, data, byte_count);
 }
 
-void block_checksums(const char* data, size_t byte_count, size_t block_bytes, size_t thread_count,
+size_t block_count(size_t byte_count, size_t block_bytes) {
+    return byte_count / block_bytes + (byte_count % block_bytes != 0);
+}
+
+void block_checksums(const char* data, size_t byte_count, size_t block_bytes, size_t thread_count, Stop& stop,
                      uint32_t* checksums) {
-    BlockRun run{data, byte_count, block_bytes, checksums};
-    const size_t block_count = (byte_count + block_bytes - 1) / block_bytes;
-    run_on_pool(std::min(std::max<size_t>(thread_count, 1), std::max<size_t>(block_count, 1)), work_on_blocks, &run);
+    const size_t blocks = block_count(byte_count, block_bytes);
+    BlockRun run{data, byte_count, block_bytes, checksums, blocks, stop};
+    run_on_pool(std::min(thread_count, blocks), work_on_blocks, &run);
 }
 
 }  // namespace gte

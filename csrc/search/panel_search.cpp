@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
 
 namespace gte {
 namespace {
@@ -17,7 +17,7 @@ constexpr float largest_regular_square = 1e30f;
 // A row whose squares leave the range of float; it is scored in double.
 struct IrregularRow {
     size_t place;  // in the panel
-    const float* values;
+    const char* values;
     double scale;  // 1 / |row|
 };
 
@@ -62,6 +62,21 @@ void multiply_floats(const Kernels& kernels, const Rows& rows, const Queries& qu
     }
 }
 
+// A stored row need not be aligned to its floats.
+float float_at(const char* values, size_t position) {
+    float value;
+    std::memcpy(&value, values + position * sizeof value, sizeof value);
+    return value;
+}
+
+double norm_of_row(const char* values, size_t dim) {
+    double sum = 0;
+    for (size_t i = 0; i < dim; ++i) {
+        sum += static_cast<double>(float_at(values, i)) * float_at(values, i);
+    }
+    return std::sqrt(sum);
+}
+
 PanelScales measure_rows(const Rows& rows, const Panel& panel, const float* squares) {
     PanelScales measured;
     for (size_t i = 0; i < panel_rows; ++i) {
@@ -71,10 +86,10 @@ PanelScales measure_rows(const Rows& rows, const Panel& panel, const float* squa
             continue;
         }
         // A stored float16 row has unit length or is zero: only a float32 row can be finite and irregular.
-        const float* values = reinterpret_cast<const float*>(panel.rows[i]);
-        const double norm = rows.type == RowType::float32 ? norm_in_double(values, rows.dim) : std::sqrt(squares[i]);
+        const char* values = panel.rows[i];
+        const double norm = rows.type == RowType::float32 ? norm_of_row(values, rows.dim) : std::sqrt(squares[i]);
         if (!std::isfinite(norm)) {
-            measured.bad_row = measured.bad_row < 0 ? panel.number(i) : measured.bad_row;
+            measured.bad_row = measured.bad_row < 0 ? panel.numbers[i] : measured.bad_row;
         } else if (norm > 0 && rows.type == RowType::float32) {
             measured.scales[i] = 1.0f;
             measured.irregular[measured.irregular_count++] = {i, values, 1.0 / norm};
@@ -86,7 +101,7 @@ PanelScales measure_rows(const Rows& rows, const Panel& panel, const float* squa
 float score_in_double(const IrregularRow& row, const float* unit_query, size_t dim) {
     double dot = 0;
     for (size_t i = 0; i < dim; ++i) {
-        dot += static_cast<double>(unit_query[i]) * row.values[i];
+        dot += static_cast<double>(unit_query[i]) * float_at(row.values, i);
     }
     return static_cast<float>(dot * row.scale);
 }
@@ -95,7 +110,7 @@ float score_in_double(const IrregularRow& row, const float* unit_query, size_t d
 void offer(uint32_t mask, const float* scores, const Panel& panel, Reservoir& best) {
     for (size_t i = 0; mask != 0 && i < panel.row_count; ++i, mask >>= 1) {
         if (mask & 1) {
-            best.push(scores[i], panel.number(i));
+            best.push(scores[i], panel.numbers[i]);
         }
     }
 }
@@ -117,14 +132,15 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
     return measured.bad_row;
 }
 
+// A scale is the reciprocal length of a vector of integers, or 0.
 int64_t lowest_bad_row(const float* scales, const Panel& panel) {
     int bad = 0;
     for (size_t i = 0; i < panel_rows; ++i) {
-        bad |= !(std::fabs(scales[i]) <= std::numeric_limits<float>::max());
+        bad |= !(scales[i] >= 0.0f && scales[i] <= 1.0f);
     }
     for (size_t i = 0; bad && i < panel_rows; ++i) {
-        if (!std::isfinite(scales[i])) {
-            return panel.number(i);
+        if (!(scales[i] >= 0.0f && scales[i] <= 1.0f)) {
+            return panel.numbers[i];
         }
     }
     return -1;
@@ -153,10 +169,10 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
         }
     }
     float scores[panel_rows], gathered[panel_rows];
-    const float* scales = rows.scales + panel.first;
-    if (panel.selected != nullptr || panel.row_count < panel_rows) {
+    const float* scales = rows.scales + panel.numbers[0];
+    if (!panel.adjacent) {
         for (size_t i = 0; i < panel_rows; ++i) {
-            gathered[i] = rows.scales[panel.number(i)];
+            gathered[i] = rows.scales[panel.numbers[i]];
         }
         scales = gathered;
     }
@@ -182,18 +198,13 @@ PanelDots make_panel_dots(const Queries& queries) {
 }
 
 void set_panel(Panel& panel, const Rows& rows, size_t first) {
-    panel.first = first;
     panel.row_count = std::min(panel_rows, rows.count - first);
-    panel.selected = rows.selected != nullptr ? rows.selected + first : nullptr;
-    if (panel.selected == nullptr && panel.row_count == panel_rows) {
-        const char* row = rows.data + static_cast<ptrdiff_t>(first) * rows.row_stride;
-        for (size_t i = 0; i < panel_rows; ++i, row += rows.row_stride) {
-            panel.rows[i] = row;
-        }
-        return;
-    }
+    panel.adjacent = rows.selected == nullptr && panel.row_count == panel_rows;
     for (size_t i = 0; i < panel_rows; ++i) {
-        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(panel.number(i)) * rows.row_stride;
+        const size_t position = first + std::min(i, panel.row_count - 1);
+        const size_t number = rows.selected != nullptr ? rows.selected[position] : position;
+        panel.numbers[i] = static_cast<uint32_t>(std::min(number, rows.stored_count - 1));
+        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(panel.numbers[i]) * rows.row_stride;
     }
 }
 

@@ -15,15 +15,11 @@ namespace gte {
 
 // Up to panel_rows neighbours among the searched rows; one that is not full repeats its last row.
 struct Panel {
-    size_t first;
     size_t row_count;
-    const uint32_t* selected;  // the numbers of the panel's rows; nullptr where they are first, first + 1, ...
+    bool adjacent;  // whether the numbers are those of panel_rows rows that follow each other
+    // A copy of the selected numbers, none of them beyond the stored rows: another thread may write over the caller's.
+    uint32_t numbers[panel_rows];
     const char* rows[panel_rows];
-
-    uint32_t number(size_t place) const {
-        const size_t present = place < row_count ? place : row_count - 1;
-        return selected != nullptr ? selected[present] : static_cast<uint32_t>(first + present);
-    }
 };
 
 // The dot products of one panel, of the kind that the rows have: [tile][tile_queries][panel_rows].

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
 
 namespace gte {
 
@@ -46,7 +47,8 @@ class Reservoir {
 
     Reservoir(uint64_t* keys, size_t k) : keys_(keys), k_(k) {}
 
-    // A score above this may enter. Below -1, the least cosine, until there are k candidates.
+    // A score above this may enter: any but NaN until there are k candidates, however far a damaged row takes it below
+    // -1.
     float threshold() const { return threshold_; }
 
     // Equal scores lose: the row that is already here has the lower number.
@@ -70,7 +72,7 @@ class Reservoir {
     uint64_t* keys_;
     size_t k_;
     size_t size_ = 0;
-    float threshold_ = -2.0f;
+    float threshold_ = -std::numeric_limits<float>::infinity();
 };
 
 }  // namespace gte

@@ -43,7 +43,7 @@ float encode_int8(const float* values, size_t dim, int8_t* codes) {
     double sum = 0;
     for (size_t i = 0; i < dim; ++i) {
         const double code = std::nearbyint(values[i] * stretch);
-        codes[i] = static_cast<int8_t>(code);
+        codes[i] = code >= -127 && code <= 127 ? static_cast<int8_t>(code) : int8_t{0};  // not so for NaN
         sum += code * code;
     }
     return static_cast<float>(1.0 / std::sqrt(sum));

@@ -18,7 +18,7 @@ size_t row_words(RowType type, size_t dim);
 
 double norm_in_double(const float* values, size_t dim);
 
-// codes: dim bytes in -127 .. 127. Returns 1 / |codes|, or 0 for a row of zeros.
+// codes: dim bytes in -127 .. 127. Returns 1 / |codes|, 0 for a row of zeros, NaN for a row with a NaN or an infinity.
 float encode_int8(const float* values, size_t dim, int8_t* codes);
 
 // bits: row_words(binary, dim) words, bit i of word i / 32 set where value i is negative. Returns 1 / sqrt(dim), the

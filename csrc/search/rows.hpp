@@ -20,6 +20,7 @@ struct Rows {
     const float* scales = nullptr;  // int8 and binary: one factor for each stored row; not read for the float types
     const uint32_t* selected = nullptr;  // the rows to search, ascending; nullptr for the first `count`
     size_t count = 0;                    // how many are searched, at most max_rows
+    size_t stored_count = 0;             // how many there are at data and scales; no row from here on is read
 };
 
 }  // namespace gte

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "machine/stop.hpp"
 #include "search/kernels/kernels.hpp"
 #include "search/rows.hpp"
 
@@ -16,15 +17,20 @@ namespace gte {
 // Writes scores [query_count][k] and indices [query_count][k], score descending, ties by lower index. A row's score is
 // the cosine of what is stored of it and of the query, encoded likewise (float16 rows meet float32 queries), clamped to
 // [-1, 1]; it is 0 for a row or query of zeros. It depends on that row and query only.
-// Needs 1 <= k <= rows.count and finite queries. Returns the lowest row with a NaN or an infinity, or -1 (and then only
-// are the results valid). Throws std::bad_alloc and nothing else.
-int64_t search(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count, size_t k,
-               size_t thread_count, float* scores, int64_t* indices);
+//
+// queries: [query_count][dim] floats of any alignment, which are copied. Needs 1 <= k <= rows.count <=
+// rows.stored_count. Returns the lowest row with values or a scale that no stored vector has (NaN, an infinity, a scale
+// outside 0 .. 1), or -1. The results are valid if it is -1 and `stop` did not stop. Whatever the rows and the
+// selection hold, and whatever another thread writes there meanwhile, indices are below rows.stored_count and nothing
+// else is read or written. Throws std::bad_alloc, std::length_error (too large for a vector), and std::invalid_argument
+// for queries not finite.
+int64_t search(const Kernels& kernels, const Rows& rows, const void* queries, size_t query_count, size_t k,
+               size_t thread_count, Stop& stop, float* scores, int64_t* indices);
 
 // The same, but query i searches only rows candidates[i * candidate_count ..], ascending. rows.selected is not read.
 // Needs 1 <= k <= candidate_count.
-int64_t search_candidates(const Kernels& kernels, const Rows& rows, const float* queries, size_t query_count,
-                          const uint32_t* candidates, size_t candidate_count, size_t k, size_t thread_count,
+int64_t search_candidates(const Kernels& kernels, const Rows& rows, const void* queries, size_t query_count,
+                          const uint32_t* candidates, size_t candidate_count, size_t k, size_t thread_count, Stop& stop,
                           float* scores, int64_t* indices);
 
 }  // namespace gte

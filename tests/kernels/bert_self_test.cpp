@@ -115,8 +115,9 @@ int main() {
     for (const auto& [name, run, output, rows, expected] : cases) {
         for (const gte::EncoderKernels& kernels : gte::available_encoders()) {
             for (const size_t threads : {1, 2, 3}) {
+                gte::Stop stop;
                 std::vector<float> out(rows * hidden);
-                gte::encode(run, kernels, token_ids.data(), starts.data(), texts, 50 * threads, threads, output,
+                gte::encode(run, kernels, token_ids.data(), starts.data(), texts, 50 * threads, threads, output, stop,
                             out.data());
                 const bool equal = checksum(out) == expected;
                 std::printf("%s, %s, %zu threads: %s %llx\n", name, kernels.name, threads,

@@ -59,6 +59,7 @@ struct Stored {
         view.dim = dim;
         view.scales = scales.data();
         view.count = count;
+        view.stored_count = count;
         return view;
     }
 };
@@ -123,8 +124,9 @@ bool equal(const Found& a, const Found& b) {
 Found find(const gte::Kernels& kernels, const gte::Rows& rows, const std::vector<float>& queries, size_t query_count,
            size_t k, size_t threads) {
     Found found{std::vector<float>(query_count * k), std::vector<int64_t>(query_count * k)};
-    const int64_t bad_row =
-        gte::search(kernels, rows, queries.data(), query_count, k, threads, found.scores.data(), found.indices.data());
+    gte::Stop stop;
+    const int64_t bad_row = gte::search(kernels, rows, queries.data(), query_count, k, threads, stop,
+                                        found.scores.data(), found.indices.data());
     check(bad_row == -1, "no bad row");
     return found;
 }
@@ -180,8 +182,9 @@ void check_many_callers(const gte::Kernels& kernels) {
             callers.emplace_back([&, caller] {
                 for (int turn = 0; turn < 5; ++turn) {
                     Found result{std::vector<float>(8 * k), std::vector<int64_t>(8 * k)};
-                    gte::search(kernels, stored.view(), queries.data(), 8, k, 1 + caller % 4, result.scores.data(),
-                                result.indices.data());
+                    gte::Stop stop;
+                    gte::search(kernels, stored.view(), queries.data(), 8, k, 1 + caller % 4, stop,
+                                result.scores.data(), result.indices.data());
                     found[caller] = result;
                 }
             });
@@ -206,7 +209,8 @@ void check_candidates(const gte::Kernels& kernels) {
         }
     }
     Found found{std::vector<float>(query_count * k), std::vector<int64_t>(query_count * k)};
-    gte::search_candidates(kernels, stored.view(), queries.data(), query_count, candidates.data(), 50, k, 3,
+    gte::Stop stop;
+    gte::search_candidates(kernels, stored.view(), queries.data(), query_count, candidates.data(), 50, k, 3, stop,
                            found.scores.data(), found.indices.data());
     for (size_t query = 0; query < query_count; ++query) {
         gte::Rows rows = stored.view();

@@ -15,6 +15,8 @@ constexpr double gelu_shift = 0.17004;
 constexpr size_t lanes = 16, inputs_per_word = 4;
 // Every width is a multiple of this; the width of a head and of a table is a multiple of `lanes`.
 constexpr size_t width_unit = 64;
+// Sums of this many products of codes and weights stay within 32 bits.
+constexpr size_t most_inputs = 65536;
 
 enum class Pooling { mean, cls, last_token };
 
