@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 
 HIDDEN, WIDE, VOCABULARY, POSITIONS = 64, 128, 9, 12
 ABSURD = [0, 1, 2, 3, 63, 64, 65, 2**31 - 1, 2**31, 2**32, 2**60, 2**61, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
-REFUSALS = (ValueError, TypeError, MemoryError)
 VECTORS = np.random.default_rng(0).standard_normal((70, 20)).astype(np.float32)
 
 
@@ -339,83 +336,3 @@ def test_arrays_that_change_during_the_call(changed: str) -> None:
     finally:
         done.set()
         thread.join()
-
-
-# --- shapes drawn at random
-
-SIZES = st.integers(0, 70) | st.sampled_from([127, 128, 129, 384])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    query_count=st.integers(0, 30), row_count=SIZES, dim=SIZES, k=st.integers(0, 80), threads=st.integers(0, 9),
-    dtype=st.sampled_from(["float32", "float16", "int8", "binary", "int4"]), seed=st.integers(0, 2**32 - 1),
-    scale=st.sampled_from([0.0, 1e-30, 1.0, 1e30]), offset=st.sampled_from([-1, 0, 0, 0, 1]),
-)  # fmt: skip
-def test_searches_of_random_shapes(
-    query_count: int, row_count: int, dim: int, k: int, threads: int, dtype: str, seed: int, scale: float, offset: int
-) -> None:
-    generator = np.random.default_rng(seed)
-    queries = generator.standard_normal((query_count, dim)).astype(np.float32)
-    vectors = (generator.standard_normal((row_count, dim)) * scale).astype(np.float32)
-    try:
-        rows, scales = _kernels.encode(vectors, dtype)
-        rows = generator.integers(0, 256, (row_count, max(0, rows.shape[1] + offset)), np.uint8) if seed % 2 else rows
-        scores, indices, bad_row = _kernels.search(queries, rows, k, dtype, scales, threads=threads)
-    except REFUSALS:
-        return
-    if bad_row < 0:
-        assert scores.shape == indices.shape == (query_count, k)
-        assert np.abs(scores).max(initial=0) <= 1
-        assert all(len(set(row)) == k and set(row) <= set(range(row_count)) for row in indices.tolist())
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    ids=st.lists(st.integers(-1, VOCABULARY), max_size=40), starts=st.lists(st.integers(-2, 41), max_size=8),
-    batch_tokens=st.integers(0, 50), threads=st.integers(0, 4), token_states=st.booleans(),
-    instruction_set=st.sampled_from(_kernels.encoder_instruction_sets()), covers=st.booleans(),
-)  # fmt: skip
-def test_texts_of_random_lengths(
-    ids: list[int], starts: list[int], batch_tokens: int, threads: int, token_states: bool, instruction_set: str,
-    covers: bool,
-) -> None:  # fmt: skip
-    bounds = sorted({0, len(ids), *(start for start in starts if 0 <= start <= len(ids))}) if covers else starts
-    if not bounds:
-        return
-    options: dict[str, Any] = {"token_states": token_states, "instruction_set": instruction_set}
-    try:
-        out = encode(encoder(), ids, bounds, batch_tokens=batch_tokens, threads=threads, **options)
-    except REFUSALS:
-        return
-    assert np.isfinite(out).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(shape=st.tuples(SIZES, SIZES, SIZES), mask_shape=st.none() | st.tuples(SIZES, SIZES))
-def test_pooling_of_random_shapes(shape: tuple[int, int, int], mask_shape: tuple[int, int] | None) -> None:
-    states = np.ones(shape, np.float32)
-    mask = np.ones(shape[:2] if mask_shape is None else mask_shape, np.int64)
-    try:
-        means = _kernels.mean_pool(states, mask)
-    except REFUSALS:
-        return
-    assert means.shape == (shape[0], shape[2])
-    assert _kernels.normalize_rows(means).shape == means.shape
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    texts=st.lists(st.text(st.characters(codec="ascii"), max_size=60) | st.text(max_size=9), max_size=40),
-    room=st.integers(0, 9) | st.sampled_from([2**31, 2**63]), threads=st.integers(0, 4),
-    longest_word=st.integers(0, 9) | st.sampled_from([100, 2**63]), lowercase=st.booleans(), split_case=st.booleans(),
-)  # fmt: skip
-def test_tokenizing_random_texts(
-    texts: list[str], room: int, threads: int, longest_word: int, lowercase: bool, split_case: bool
-) -> None:
-    vocabulary = {"[UNK]": 0, "a": 1, "##a": 2, "b": 3, "##ab": 4, "A": 5, ".": 6, "": 7, "##": 8}
-    pieces = _kernels.WordPieces(vocabulary, "##", "[UNK]", longest_word, lowercase, split_case, ["[SEP]"])
-    ids, counts = pieces.encode(texts, room, threads)
-    for row, count, text in zip(ids, counts, texts, strict=True):
-        assert (row is not None) == (text.isascii() and "[SEP]" not in text)
-        assert row is None or len(row) == min(room, count)
