@@ -263,7 +263,7 @@ def _read_own(path: ModelPath) -> ModelDir:
 
     for name in ("dim", "max_tokens"):
         if not 1 <= checked(name, int) <= LARGEST:
-            raise ModelFormatError(f"{file} has {name}={fields[name]:.6g}; it must be from 1 to {LARGEST}")
+            raise ModelFormatError(f"{file} has {name}={fields[name]!r:.40}; it must be from 1 to {LARGEST}")
     if checked("pooling", str) not in POOLING_MODES:
         raise ModelFormatError(f"{file} has pooling={fields['pooling']!r}; one of {POOLING_MODES} is supported")
     prompts = checked("prompts", dict)
@@ -288,7 +288,9 @@ def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable
     for name, record in items:
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
-            raise ModelFormatError(f"{file} records {name!r}, which is not inside the model directory")
+            raise ModelFormatError(f"{file} records {name!r:.200}, which is not inside the model directory")
+        if len(name) > 1024 or any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in inside.parts):
+            raise ModelFormatError(f"{file} records {name!r:.200}, which no file system takes as a name")
         try:
             yield name, FileRecord(str(record["sha256"]), int(record["bytes"]))
         except (LookupError, TypeError, ValueError, OverflowError) as error:

@@ -125,10 +125,20 @@ def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: b
     """
     starts = np.zeros(len(ids) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in ids], out=starts[1:])
-    token_ids = np.fromiter(chain.from_iterable(ids), np.int32, starts[-1])
+    token_ids = np.fromiter(chain.from_iterable(ids), np.int64, starts[-1])
     rows_ND = np.empty((starts[-1] if token_states else len(ids), model.dim), dtype=np.float32)
     try:
-        model.bert.encode(token_ids, starts, rows_ND, BATCH_TOKENS, model.threads, model.instruction_set, token_states)
+        if token_ids.max(initial=0) >= 2**31:  # tokenizer.json counts in 32 bits without a sign
+            raise ValueError("a token id is out of range")
+        model.bert.encode(
+            token_ids.astype(np.int32),
+            starts,
+            rows_ND,
+            BATCH_TOKENS,
+            model.threads,
+            model.instruction_set,
+            token_states,
+        )
     except ValueError as error:
         raise ModelFormatError(
             f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max()}: {error}; "

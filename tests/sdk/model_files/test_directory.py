@@ -133,6 +133,7 @@ def test_an_unrecorded_graph_is_refused(directory: Path) -> None:
         ({"dim": "384"}, "dim='384' where a int belongs"),
         ({"dim": True}, "dim=True where a int belongs"),
         ({"dim": 0}, "dim=0; it must be from 1 to 2147483647"),
+        ({"dim": 10**400}, f"dim=1{'0' * 16}"),
         ({"max_tokens": -1}, "max_tokens=-1; it must be from 1 to 2147483647"),
         ({"pooling": "max"}, "pooling='max'; one of"),
         ({"normalize": "yes"}, "normalize='yes'"),
@@ -140,6 +141,8 @@ def test_an_unrecorded_graph_is_refused(directory: Path) -> None:
         ({"fingerprint": None}, "fingerprint=None"),
         ({"files": {"../../etc/passwd": {"sha256": "", "bytes": 1}}}, "is not inside the model directory"),
         ({"files": {"/etc/passwd": {"sha256": "", "bytes": 1}}}, "is not inside the model directory"),
+        ({"files": {"y" * 70_000: {"sha256": "", "bytes": 1}}}, "which no file system takes as a name"),
+        ({"files": {"onnx/" + "é" * 128: {"sha256": "", "bytes": 1}}}, "which no file system takes as a name"),
         ({"files": {"a": {"sha256": ""}}}, "malformed record of 'a'"),
     ],
 )
