@@ -80,7 +80,16 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "runs": {"loss", "recipe", "data", "evaluation", "encoders"},
         **{
             command: {"loss", "recipe", "data", "evaluation", "encoders", "runs"}
-            for command in ("ablate", "average", "describe", "development", "evaluate", "mine_negatives", "train")
+            for command in (
+                "ablate",
+                "average",
+                "describe",
+                "development",
+                "evaluate",
+                "mine_negatives",
+                "teacher_vectors",
+                "train",
+            )
         },
     },
     "export": {

@@ -119,7 +119,11 @@ def test_the_command_line_names_another_start_and_teacher() -> None:
     options = ["mini-cpu-2", "--output", "out", "--encoder", "leg-1", "--teacher", "MiniLM", "--seed", "3"]
     recipe = choose_recipe(parse_options(None, options))
     assert (recipe.encoder.start, recipe.seed) == ("leg-1", 3)
-    teachers = [stage.distillation.teacher for stage in recipe.stages.values() if stage.distillation]
+    teachers = [teacher.teacher for stage in recipe.stages.values() for teacher in stage.distillation.values()]
     assert teachers == ["MiniLM", "MiniLM"]
     untaught = choose_recipe(parse_options(None, ["paper-small", "--output", "out", "--teacher", "MiniLM"]))
-    assert [stage.distillation for stage in untaught.stages.values()] == [None, None]
+    assert [stage.distillation for stage in untaught.stages.values()] == [{}, {}]
+    named = choose_recipe(parse_options(None, ["nano", "--print", "--teacher", "mini=over there"]))
+    assert {stage.distillation["mini"].teacher for stage in named.stages.values()} == {"over there"}
+    with pytest.raises(RecipeError, match=r"--teacher maxi=x: the recipe has no teacher 'maxi' but mini"):
+        choose_recipe(parse_options(None, ["nano", "--print", "--teacher", "maxi=x"]))
