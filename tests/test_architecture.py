@@ -117,7 +117,7 @@ MAY_INCLUDE: dict[str, set[str]] = {
 # cli and integrations grow with what they offer: one file a command, one public path an adapter. training has seven
 # commands, each a `python -m training.NAME` that pages and model cards name.
 ENTRIES: dict[str, int | None] = {
-    "gte_sdk": 18, "csrc": 8, "training": 15, "gte_sdk/cli": None, "gte_sdk/integrations": None,
+    "gte_sdk": 18, "csrc": 8, "training": 16, "gte_sdk/cli": None, "gte_sdk/integrations": None,
 }  # fmt: skip
 ENTRIES_OTHERWISE = 13
 LINES = 400
