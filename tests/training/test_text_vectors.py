@@ -155,7 +155,9 @@ def test_two_teachers_add_up_and_a_category_has_its_own_weight(taught: tuple[Pat
         assert only_b[0].loss == pytest.approx(full[0])
 
 
-def test_a_text_without_a_vector_stops_the_run_or_is_left_out(taught: tuple[Path, Path, str]) -> None:
+def test_a_text_without_a_vector_stops_the_run_or_is_left_out(
+    taught: tuple[Path, Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     data, _vectors, recipe = taught
     source = open_source(data / "stage1" / "b__two.parquet")
     pairs = [source[index] for index in range(len(source))]
@@ -171,6 +173,7 @@ def test_a_text_without_a_vector_stops_the_run_or_is_left_out(taught: tuple[Path
     text = (data.parent / recipe).read_text()
     (data.parent / "left.toml").write_text(text.replace("weight = 3.0", 'weight = 3.0\nwithout_vectors = "leave_out"'))
     left = train(data, "left", "--stop-after", "4", recipe="left.toml")
+    assert "pretrain: 90 of 92 pairs have their vectors, in 2 of 2 sources" in capsys.readouterr().out
     recorded = json.loads((left / "run.json").read_text())["data"]["pretrain"]
     assert [source["pairs"] for source in recorded] == [60, 30]
 

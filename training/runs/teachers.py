@@ -1,4 +1,4 @@
-"""What a stage distils: a copy of its start, a checkpoint, an exported model, or vectors that were computed before."""
+"""The teachers of a stage: a copy of its start, a checkpoint, an exported model, or vectors computed before."""
 
 import copy
 import functools
@@ -60,10 +60,10 @@ def keep_taught_pairs(
     path: Path,
     accelerator: Accelerator,
 ) -> list[Source]:
-    """The sources with those pairs alone of which every directory of vectors has the texts that it is asked for.
+    """The sources, only with pairs for which every directory of vectors has the texts that it is asked for.
 
-    What is left is kept at `path` for a resumed run, so that a directory that has grown since changes nothing in it.
-    Raises PairsError where a distillation refuses to leave pairs out, or a source has none left.
+    The rows are kept at `path`, so a resumed run trains on the same pairs even if a directory has grown. Raises
+    PairsError if pairs would be left out against the recipe, or none is left.
     """
     stored = {
         name: open_text_vectors(directory)
@@ -72,20 +72,23 @@ def keep_taught_pairs(
     }
     if not stored:
         return list(sources)
-    if accelerator.is_main_process and not path.is_file():
+    if not path.is_file():  # the main process comes here first
         rows: dict[str, Any] = {
             source.name: _find_taught_rows(stage, distillations, stored, source) for source in sources
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         with replace_whole(path) as file:
             np.savez(file, **{name: of_source for name, of_source in rows.items() if len(of_source)})
-    accelerator.wait_for_everyone()
     with np.load(path) as kept:
         left = [source.with_rows(kept[source.name]) for source in sources if source.name in kept.files]
     if not left:
         raise PairsError(
             f"stages.{stage}: no pair has vectors in {', '.join(str(of.directory) for of in stored.values())}"
         )
+    accelerator.print(
+        f"{stage}: {sum(map(len, left))} of {sum(map(len, sources))} pairs have their vectors, in {len(left)} of "
+        f"{len(sources)} sources"
+    )
     return left
 
 
