@@ -319,5 +319,7 @@ def _check_stage(stage: Stage, where: str) -> None:
     if not stage.sources:
         raise RecipeError(f"{where}.sources is empty")
     for name, distillation in stage.distillation.items():
+        if distillation.category_weights and stage.mixed_sources:
+            raise RecipeError(f"{where}.distillation.{name}.category_weights needs mixed_sources = false")
         if min(distillation.weight, *distillation.category_weights.values(), 0.0) < 0:
             raise RecipeError(f"{where}.distillation.{name} has a negative weight")

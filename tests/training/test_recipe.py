@@ -55,6 +55,10 @@ def test_values_defaults_and_whole_numbers_for_fractions(tmp_path: Path) -> None
             "[stages.first.distillation]\nteacher = 'x'",
             r"stages\.first\.distillation\.teacher = 'x' is str, expected a table",
         ),
+        (
+            "mixed_sources = true\n[stages.first.distillation.a.category_weights]\ncode = 1.0",
+            r"stages\.first\.distillation\.a\.category_weights needs mixed_sources = false",
+        ),
         ("[stages.first.distillation.a]\nweight = -1.0", r"stages\.first\.distillation\.a has a negative weight"),
         ("[stages.first.distillation.a.category_weights]\ncode = -1.0", r"distillation\.a has a negative weight"),
         ("[evaluations]", r"unknown key evaluations; did you mean evaluation\?"),
