@@ -1,6 +1,7 @@
 """Runs a recipe from the first pair to the last checkpoint. Read `train` and `train_stage` from top to bottom.
 
     python -m training.train RECIPE --output DIR [--data DIR] [--evaluation DIR] [--seed N] [--stop-after STEPS]
+    python -m training.train RECIPE --print
 
 If a run is killed, the same command continues from the last checkpoint, with the losses it would have had. For several
 GPUs or processes, use `accelerate launch -m training.train ...`: each process takes its share of every batch, and all
@@ -9,14 +10,12 @@ share their negatives.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
@@ -28,11 +27,11 @@ from training.encoders.embed import tokenize_in_parts
 from training.encoders.encoder_files import write_encoder
 from training.evaluate.scores import read_evaluation_texts
 from training.loss.grad_cache import backward_through_chunks
-from training.recipes.recipe import Recipe, Stage
+from training.recipes.recipe import Recipe, Stage, dump_recipe
 from training.runs.checkpoint import MODEL, explain_full_disk, find_latest_checkpoint, load_state, restore_random_state
 from training.runs.command_line import TrainingError, choose_recipe, parse_options, run_command
 from training.runs.hardware import open_accelerator, prepare_model
-from training.runs.objective import Teacher, open_teacher, stage_loss
+from training.runs.objective import number_labels, stage_loss
 from training.runs.optimizer import (
     WeightAverage,
     collect_optimizer_state,
@@ -42,7 +41,8 @@ from training.runs.optimizer import (
 )
 from training.runs.run_log import LogLine, append_log, claim_output, plot_losses, read_log, record_run, write_json
 from training.runs.stages import Run, check_stages, find_evaluation_sets, measure, mine_sources, save
-from training.runs.start import load_start, prepare_tokenizer
+from training.runs.start import freeze_layers, load_start, prepare_tokenizer
+from training.runs.teachers import Teacher, ask_teachers, keep_taught_pairs, open_teachers
 
 
 class TokenizedBatch(NamedTuple):
@@ -59,6 +59,9 @@ class TokenizedBatch(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(__doc__, arguments)
     recipe = choose_recipe(options)
+    if options.print:
+        print(dump_recipe(recipe), end="")
+        return
     with explain_full_disk(options.output):
         train(recipe, options.output, options.data, options.evaluation, options.stop_after)
 
@@ -86,6 +89,12 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             )
             for name, stage in stages.items()
         }
+        sources = {
+            name: keep_taught_pairs(
+                name, stages[name].distillation, opened, output / "taught" / f"{name}.npz", accelerator
+            )
+            for name, opened in sources.items()
+        }
         directory = prepare_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
 
     # The encoder before the first step, its teachers, and then the weights that an earlier session left.
@@ -93,13 +102,13 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
     check_stages(stages, sources, encoder)
     encoder.matryoshka_dims = next(reversed(stages.values())).matryoshka
     teachers = {
-        name: open_teacher(stage.distillation, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
+        name: open_teachers(stage, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
         for name, stage in stages.items()
     }
     checkpoint = find_latest_checkpoint(output)
     state = load_state(checkpoint) if checkpoint else None
     if accelerator.is_main_process:
-        record_run(output, accelerator, sources, state)
+        record_run(output, recipe, accelerator, sources, state)
     model = prepare_model(encoder, recipe, accelerator)
     torch.manual_seed(recipe.seed + accelerator.process_index)  # dropout differs between processes
     if state:
@@ -114,7 +123,8 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
         step_count = stage.steps or math.ceil(stage.epochs * sum(map(len, sources[name])) / stage.batch_size)
         if name not in metrics:
             in_stage = state if state and state["stage"] == name else None
-            done = train_stage(run, name, sources[name], teachers[name], step_before, step_count, in_stage, metrics)
+            with freeze_layers(encoder, stage.frozen_layers):
+                done = train_stage(run, name, sources[name], teachers[name], step_before, step_count, in_stage, metrics)
             if not done:
                 accelerator.print(f"stopped after {stop_after} steps; the same command continues")
                 return
@@ -139,7 +149,7 @@ def train_stage(
     run: Run,
     name: str,
     sources: Sequence[Source],
-    teacher: Teacher | None,
+    teachers: Mapping[str, Teacher],
     step_before: int,
     step_count: int,
     state: dict[str, Any] | None,
@@ -186,11 +196,15 @@ def train_stage(
             learning_rate = learning_rate_at(stage, step, step_count)
             set_learning_rate(optimizer, learning_rate)
 
-            teacher_ND = embed_with_teacher(teacher, stage, tokenized, accelerator)
+            batch = tokenized.batch
+            category = batch.sources[0].partition("__")[0]
+            with accelerator.autocast():
+                taught = ask_teachers(teachers, stage, category, tokenized.queries, tokenized.documents)
+            labels = number_labels(batch.pairs, accelerator.device)
             loss = backward_through_chunks(
                 run.model,
                 tokenized.token_ids,
-                stage_loss(stage, tokenized.counts, teacher_ND, hardware.block_rows),
+                stage_loss(stage, tokenized.counts, taught, hardware.block_rows, labels),
                 chunk_tokens=hardware.chunk_tokens,
                 kept_tokens=hardware.kept_tokens,
                 pad_id=pad_token_id(run.tokenizer),
@@ -201,7 +215,7 @@ def train_stage(
             own = torch.tensor([float(loss), sum(map(len, tokenized.token_ids))], device=accelerator.device)
             loss_sum, token_count = accelerator.reduce(own, "sum").tolist()
             loss_value = loss_sum / accelerator.num_processes
-            source = "mixed" if stage.mixed_sources else tokenized.batch.sources[0]
+            source = "mixed" if stage.mixed_sources else batch.sources[0]
             if not math.isfinite(loss_value):
                 raise TrainingError(
                     f"the loss is {loss_value} at step {step + 1} of {name} (source {source}, learning rate "
@@ -226,7 +240,7 @@ def train_stage(
             stopping = run_step >= run.last_step
             if step + 1 < step_count and (stopping or (step + 1) % recipe.checkpoint_steps == 0):
                 in_stage = {
-                    "mixture": tokenized.batch.state,
+                    "mixture": batch.state,
                     "optimizer": collect_optimizer_state(optimizer),
                     "average": average.state(),
                     "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
@@ -247,18 +261,6 @@ def draw_batch(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
     negatives = [text for pair in pairs for text in pair.negatives]
     token_ids = tokenize_in_parts(run.tokenizer, queries + documents + negatives, stage.max_tokens)
     return TokenizedBatch(batch, queries, documents, token_ids, (len(queries), len(documents), len(negatives)))
-
-
-def embed_with_teacher(
-    teacher: Teacher | None, stage: Stage, tokenized: TokenizedBatch, accelerator: Accelerator
-) -> Tensor | None:
-    """The teacher's vectors of the texts that the stage distils; None if this batch is not distilled."""
-    category = tokenized.batch.sources[0].partition("__")[0]
-    if teacher is None or stage.distillation is None or category in stage.distillation.skip_categories:
-        return None
-    texts = {"queries": tokenized.queries, "documents": tokenized.documents}
-    with accelerator.autocast():
-        return teacher(texts.get(stage.distillation.texts, tokenized.queries + tokenized.documents), stage.max_tokens)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,7 @@ def test_sets_are_found_by_pattern_path_and_folder(tmp_path: Path) -> None:
     assert find_sets([str(paths[1]), "*/*"], tmp_path) == [paths[1], other, paths[0]]
     assert find_sets([str(tmp_path)]) == [other, *paths]
     assert find_sets([str(tmp_path / "sts")]) == paths
+    assert find_sets([str(tmp_path / "sts" / "*")]) == paths
     with pytest.raises(SetError, match=r"nothing/\* is not an evaluation set"):
         find_sets(["nothing/*"], tmp_path)
     (tmp_path / "sts" / "empty").mkdir()

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from training.loss.losses import (
     LossKind,
+    PairLabels,
     contrastive_loss,
     cut_rows,
     matryoshka,
@@ -151,3 +152,40 @@ def test_similarity_distillation_is_blind_to_rotation_and_works_across_dimension
     student = unit_rows(6, dim=4)
     expected = (student @ student.T - teacher @ teacher.T).square().mean()
     torch.testing.assert_close(similarity_distillation_loss(student, teacher, block_rows=4), expected)
+
+
+@pytest.mark.parametrize("kind", ["improved", "vanilla"])
+@pytest.mark.parametrize("block_rows", [1024, 3])
+def test_pairs_of_one_label_are_no_negatives_of_each_other(kind: LossKind, block_rows: int) -> None:
+    labels = [0, 1, 0, -1, 1, -1, 0]
+    owners = [0, 0, 1, 3, 6]  # of which pair each negative is
+    q, d, n = unit_rows(7), unit_rows(7), unit_rows(5)
+
+    def reference() -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for i, label in enumerate(labels):
+            others = [j for j, other in enumerate(labels) if j != i and (label < 0 or other != label)]
+            may_be_mine = [m for m, owner in enumerate(owners) if label >= 0 and labels[owner] not in (-1, label)]
+            terms = [q[i] @ d[i], *(q[i] @ d[j] for j in others)]
+            terms += [q[i] @ n[m] for m in range(len(owners)) if m not in may_be_mine]
+            if kind == "improved":
+                terms += [q[i] @ q[j] for j in others] + [d[i] @ d[j] for j in others]
+                terms += [d[i] @ q[i], *(d[i] @ q[j] for j in others)]
+            total = total + torch.logsumexp(torch.stack(terms) / 0.05, dim=0) - q[i] @ d[i] / 0.05
+        return total / len(labels)
+
+    given = PairLabels(torch.tensor(labels), torch.tensor([labels[owner] for owner in owners]))
+    loss = contrastive_loss(q, d, n, temperature=0.05, kind=kind, labels=given, block_rows=block_rows)
+    for value, expected in zip(
+        loss_and_gradients(loss, q, d, n), loss_and_gradients(reference(), q, d, n), strict=True
+    ):
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-11)
+    none = PairLabels(torch.full((7,), -1), torch.full((5,), -1))
+    unlabelled = contrastive_loss(q, d, n, temperature=0.05, kind=kind, labels=none)
+    torch.testing.assert_close(unlabelled, contrastive_loss(q, d, n, temperature=0.05, kind=kind))
+
+
+def test_all_of_one_label_leaves_the_positive_alone() -> None:
+    q, d = unit_rows(5), unit_rows(5)
+    labels = PairLabels(torch.zeros(5, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    assert contrastive_loss(q, d, temperature=0.05, labels=labels).item() == pytest.approx(math.log(2), abs=1e-12)

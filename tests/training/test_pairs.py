@@ -12,7 +12,11 @@ from training.data.sources import describe_sources, open_sources
 
 from .tiny_run import full_disk
 
-PAIRS = [Pair("open a file", "open(path)", ("close(file)",)), Pair("sort", "sorted(xs)"), Pair("naïve ✓", "x\ny")]
+PAIRS = [
+    Pair("open a file", "open(path)", ("close(file)",)),
+    Pair("sort", "sorted(xs)"),
+    Pair("naïve ✓", "x\ny", (), "topic"),
+]
 
 
 def test_parquet_and_json_lines_give_the_same_pairs(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Recipes: the paper's values, strict keys and types with suggestions, extension, and that a dump reads back."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from training.recipes.recipe import RECIPES, Recipe, RecipeError, dump_recipe, load_recipe
 from training.runs.command_line import choose_recipe, parse_options
+from training.train import main
 
 MINIMAL = """
 name = "minimal"
@@ -49,6 +51,16 @@ def test_values_defaults_and_whole_numbers_for_fractions(tmp_path: Path) -> None
         ("epochs = 2", r"both steps = 3 and epochs = 2\.0"),
         ("betas = [0.9]", r"betas = \[0\.9\] must be two numbers"),
         ("[stages.first.mining]\ncuont = 3", r"unknown key stages\.first\.mining\.cuont; did you mean count\?"),
+        (
+            "[stages.first.distillation]\nteacher = 'x'",
+            r"stages\.first\.distillation\.teacher = 'x' is str, expected a table",
+        ),
+        (
+            "mixed_sources = true\n[stages.first.distillation.a.category_weights]\ncode = 1.0",
+            r"stages\.first\.distillation\.a\.category_weights needs mixed_sources = false",
+        ),
+        ("[stages.first.distillation.a]\nweight = -1.0", r"stages\.first\.distillation\.a has a negative weight"),
+        ("[stages.first.distillation.a.category_weights]\ncode = -1.0", r"distillation\.a has a negative weight"),
         ("[evaluations]", r"unknown key evaluations; did you mean evaluation\?"),
         ("[stages.second]\nsources = ['a']", r"stages\.second\.batch_size is missing"),
     ],
@@ -119,7 +131,20 @@ def test_the_command_line_names_another_start_and_teacher() -> None:
     options = ["mini-cpu-2", "--output", "out", "--encoder", "leg-1", "--teacher", "MiniLM", "--seed", "3"]
     recipe = choose_recipe(parse_options(None, options))
     assert (recipe.encoder.start, recipe.seed) == ("leg-1", 3)
-    teachers = [stage.distillation.teacher for stage in recipe.stages.values() if stage.distillation]
+    teachers = [teacher.teacher for stage in recipe.stages.values() for teacher in stage.distillation.values()]
     assert teachers == ["MiniLM", "MiniLM"]
     untaught = choose_recipe(parse_options(None, ["paper-small", "--output", "out", "--teacher", "MiniLM"]))
-    assert [stage.distillation for stage in untaught.stages.values()] == [None, None]
+    assert [stage.distillation for stage in untaught.stages.values()] == [{}, {}]
+    named = choose_recipe(parse_options(None, ["nano", "--print", "--teacher", "mini=over there"]))
+    assert {stage.distillation["mini"].teacher for stage in named.stages.values()} == {"over there"}
+    with pytest.raises(RecipeError, match=r"--teacher maxi=x: the recipe has no teacher 'maxi' but mini"):
+        choose_recipe(parse_options(None, ["nano", "--print", "--teacher", "maxi=x"]))
+
+
+def test_a_printed_recipe_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["mini-cpu-3", "--print", "--seed", "4"])
+    printed = load_recipe(write(tmp_path / "printed.toml", capsys.readouterr().out))
+    assert printed == dataclasses.replace(load_recipe("mini-cpu-3"), seed=4)
+    with pytest.raises(SystemExit):
+        main(["mini-cpu-3"])
+    assert "--output DIR" in capsys.readouterr().err

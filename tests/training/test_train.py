@@ -1,5 +1,6 @@
 """Training as a whole: what a run leaves behind, that a killed one continues with the same losses, how it fails."""
 
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.data.pairs import Pair, PairsError, write_pairs
+from training.data.pairs import Pair, PairsError, open_source, write_pairs
 from training.encoders.encoder import StaticEncoder
 from training.encoders.encoder_files import load_encoder
 from training.recipes.recipe import RecipeError
@@ -166,7 +167,7 @@ temperature = 0.05
 mixed_sources = true
 matryoshka = [8, 4]
 false_negative_margin = 0.1
-[stages.one.distillation]
+[stages.one.distillation.first]
 teacher = "{checkpoint / "model"}"
 weight = 10.0
 kind = "similarities"
@@ -176,10 +177,10 @@ batch_size = 8
 steps = 2
 max_tokens = 16
 learning_rate = 1e-3
-[stages.two.distillation]
+[stages.two.distillation.first]
 teacher = "start"
 texts = "queries"
-skip_categories = ["a"]
+category_weights = {{ a = 0.0 }}
 """
     (data.parent / "static.toml").write_text(static)
     run = train(data, "static", recipe="static.toml")
@@ -206,3 +207,36 @@ def test_frozen_token_embeddings_stay_and_dropout_is_set(data: Path) -> None:
     changed = {name for name in early if not torch.equal(early[name], late[name])}
     assert "backbone.embeddings.word_embeddings.weight" not in changed
     assert "backbone.embeddings.position_embeddings.weight" in changed
+
+
+def test_frozen_layers_stay_for_their_stage_alone(data: Path) -> None:
+    changes = (("layers = 1", "layers = 3"), ("steps = 8", "steps = 8\nfrozen_layers = 2"))
+    recipe = change(data, *changes)
+    encoders = [
+        load_state(checkpoint)["encoder"]
+        for output, steps in (("first", "1"), ("last", "8"), ("later", "10"))
+        if (checkpoint := find_latest_checkpoint(train(data, output, "--stop-after", steps, recipe=recipe)))
+    ]
+    changed = [
+        {name for name in before if not torch.equal(before[name], after[name])}
+        for before, after in itertools.pairwise(encoders)
+    ]
+    frozen = {name for name in encoders[0] if "embeddings" in name or "layer.0." in name or "layer.1." in name}
+    assert not changed[0] & frozen
+    assert {name for name in changed[0] if "layer.2." in name}
+    assert {name for name in changed[1] if "layer.0." in name}
+    assert "backbone.embeddings.word_embeddings.weight" in changed[1]
+    with pytest.raises(RecipeError, match=r"stages\.pretrain\.frozen_layers = 2; the encoder has 1 layers"):
+        train(data, "too-many", recipe=change(data, changes[1]))
+
+
+def test_labels_change_the_loss_and_are_kept_with_mined_negatives(data: Path) -> None:
+    unlabelled = train(data, "unlabelled")
+    for name in ("a__one", "b__two"):
+        source = open_source(data / "stage1" / f"{name}.parquet")
+        pairs = [source[index]._replace(label=source[index].query[0]) for index in range(len(source))]
+        write_pairs(data / "stage1" / f"{name}.parquet", pairs)
+    labelled = train(data, "labelled")
+    assert losses(labelled)[0] < losses(unlabelled)[0]  # the same batch, of fewer terms
+    mined = open_source(labelled / "mined" / "finetune" / "a__one.parquet")
+    assert all(mined[row].label == mined[row].query[0] for row in range(len(mined)))

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.encoders.encoder import Encoder
 from training.loss.gather import first_row, gather_rows
 from training.loss.grad_cache import backward_through_chunks
-from training.loss.losses import contrastive_loss
+from training.loss.losses import PairLabels, contrastive_loss
 from training.train import main
 
 from ..ports import free_port
@@ -26,15 +26,16 @@ QUERIES = [[2, *range(5, 5 + length), 3] for length in (1, 9, 4, 4, 17, 2)]
 DOCUMENTS = [[2, *range(40, 40 + length), 3] for length in (8, 3, 3, 30, 6, 12)]
 # One hard negative for the first half of the pairs, three for the second: processes hold different counts.
 NEGATIVES = [[[2, 90, 3]], [], [], [[2, 91, 92, 3]], [[2, 93, 3], [2, 94, 95, 96, 3]], []]
+LABELS = PairLabels(torch.tensor([0, 1, -1, 0, 1, 0]), torch.tensor([0, 0, 1, 1]))
 
 
-def step(model: torch.nn.Module, rows: slice, kept_tokens: int) -> Tensor:
+def step(model: torch.nn.Module, rows: slice, kept_tokens: int, labels: PairLabels | None) -> Tensor:
     queries, documents = QUERIES[rows], DOCUMENTS[rows]
     negatives = [ids for of_pair in NEGATIVES[rows] for ids in of_pair]
 
     def loss_of(vectors_ND: Tensor) -> Tensor:
         queries_ND, documents_ND, negatives_MD = torch.split(vectors_ND, [len(queries), len(documents), len(negatives)])
-        return contrastive_loss(queries_ND, documents_ND, negatives_MD, temperature=0.1, block_rows=2)
+        return contrastive_loss(queries_ND, documents_ND, negatives_MD, temperature=0.1, labels=labels, block_rows=2)
 
     return backward_through_chunks(
         model,
@@ -46,11 +47,11 @@ def step(model: torch.nn.Module, rows: slice, kept_tokens: int) -> Tensor:
     )
 
 
-def in_process(rank: int, encoder: Encoder, kept_tokens: int, directory: Path) -> None:
+def in_process(rank: int, encoder: Encoder, kept_tokens: int, labels: PairLabels | None, directory: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=2)
     model = DistributedDataParallel(encoder)
-    loss = step(model, slice(rank * 3, rank * 3 + 3), kept_tokens)
+    loss = step(model, slice(rank * 3, rank * 3 + 3), kept_tokens, labels)
     dist.all_reduce(loss)
     gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
     torch.save({"loss": loss / 2, "gradients": gradients}, directory / f"{rank}.pt")
@@ -58,12 +59,14 @@ def in_process(rank: int, encoder: Encoder, kept_tokens: int, directory: Path) -
     os._exit(0)  # torch can deadlock between its gloo threads and the interpreter's when a process ends in order
 
 
-@pytest.mark.parametrize("kept_tokens", [0, 10_000])
-def test_two_processes_are_one(tiny_encoder: Encoder, kept_tokens: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kept_tokens", "labels"), [(0, None), (10_000, LABELS)])
+def test_two_processes_are_one(
+    tiny_encoder: Encoder, kept_tokens: int, labels: PairLabels | None, tmp_path: Path
+) -> None:
     single = tiny_encoder.double().eval()
-    arguments = (copy.deepcopy(single), kept_tokens, tmp_path)
+    arguments = (copy.deepcopy(single), kept_tokens, labels, tmp_path)
     spawn(in_process, arguments, nprocs=2)  # type: ignore[no-untyped-call]
-    expected = step(single, slice(None), kept_tokens)
+    expected = step(single, slice(None), kept_tokens, labels)
     for rank in range(2):
         result = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(result["loss"], expected, rtol=0, atol=1e-9)

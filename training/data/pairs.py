@@ -4,6 +4,7 @@ A file is checked as a whole when it is first opened, and kept uncompressed unde
 then on, opening a source costs a hash of the file, and memory holds only the rows that are read.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -25,7 +26,12 @@ from gte_sdk.model_files.directory import sha256_of_file
 ROWS_A_BATCH = 16_384
 DEFAULT_CACHE = Path("~/.cache/gte-sdk/pairs")
 SCHEMA = pa.schema(
-    [("query", pa.large_string()), ("document", pa.large_string()), ("negatives", pa.large_list(pa.large_string()))]
+    [
+        ("query", pa.large_string()),
+        ("document", pa.large_string()),
+        ("negatives", pa.large_list(pa.large_string())),
+        ("label", pa.large_string()),
+    ]
 )
 _NOT_A_WORD = re.compile(r"[\W_]+")
 
@@ -39,6 +45,8 @@ class Pair(NamedTuple):
     document: str
     negatives: tuple[str, ...] = ()
     """Hard negatives of the query, if any."""
+    label: str = ""
+    """What query and document have in common, such as a topic. Pairs with one label are no negatives of each other."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,16 @@ class Source:
     def __getitem__(self, index: int) -> Pair:
         """Pair `index` of those to train on, 0 <= index < len(self)."""
         batch, offset = divmod(int(self.rows[index]), ROWS_A_BATCH)
-        query, document, negatives = (column[offset].as_py() for column in self.batches[batch].columns)
-        return Pair(query, document, tuple(negatives or ()))
+        query, document, negatives, label = (column[offset].as_py() for column in self.batches[batch].columns)
+        return Pair(query, document, tuple(negatives or ()), label or "")
+
+    def with_rows(self, rows: NDArray[np.int64]) -> "Source":
+        """The same source with some of its rows."""
+        return dataclasses.replace(self, rows=rows)
 
 
 def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = frozenset()) -> Source:
-    """Opens a .parquet or .jsonl file of (query, document, optional list of negatives).
+    """Opens a .parquet or .jsonl file of (query, document, optional list of negatives, optional label).
 
     Rows with a text whose `to_comparable` form is in `forbidden` are left out and counted. Raises PairsError if the
     file is missing, of another kind, without rows, or has a row without a text where one belongs.
@@ -85,7 +97,7 @@ def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = f
 
 def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
     sha256 = sha256_of_file(path)
-    arrow_file = cache / f"{sha256[:40]}.arrow"
+    arrow_file = cache / f"{sha256[:40]}.v2.arrow"  # the version of SCHEMA
     if not arrow_file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with replace_whole(arrow_file) as file:
@@ -109,7 +121,7 @@ def to_comparable(text: str) -> str:
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
     """Writes a Parquet file that open_source reads."""
-    columns: Sequence[tuple[Any, ...]] = list(zip(*pairs, strict=True)) or [(), (), ()]
+    columns: Sequence[tuple[Any, ...]] = list(zip(*pairs, strict=True)) or [()] * len(SCHEMA)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     with replace_whole(path) as file:
         pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), file, compression="zstd")
@@ -148,14 +160,18 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
         table = file.read([field.name for field in SCHEMA if field.name in names])
     except (pa.ArrowException, OSError) as error:
         raise PairsError(f"{path} is damaged: {error}") from error
-    if "negatives" not in names:
-        table = table.append_column("negatives", pa.nulls(table.num_rows, SCHEMA.field("negatives").type))
+    for name in ("negatives", "label"):
+        if name not in names:
+            table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
+    table = table.select(SCHEMA.names)
     for first_row in range(0, table.num_rows, ROWS_A_BATCH):
         part = table.slice(first_row, ROWS_A_BATCH)
         try:
             yield part.cast(SCHEMA)
         except pa.ArrowException as error:
-            raise PairsError(f"{path}: columns {part.schema.types} are not (text, text, list of texts)") from error
+            raise PairsError(
+                f"{path}: columns {part.schema.types} are not (text, text, list of texts, text)"
+            ) from error
 
 
 def _read_json_lines(path: Path) -> Iterator[pa.Table]:
@@ -209,7 +225,7 @@ def _find_allowed_rows(batches: list[pa.RecordBatch], forbidden: Set[str]) -> ND
     rows = []
     for number, batch in enumerate(batches):
         columns = (column.to_pylist() for column in batch.columns)
-        for offset, (query, document, negatives) in enumerate(zip(*columns, strict=True)):
+        for offset, (query, document, negatives, _) in enumerate(zip(*columns, strict=True)):
             if all(to_comparable(text) not in forbidden for text in (query, document, *(negatives or ()))):
                 rows.append(number * ROWS_A_BATCH + offset)
     return np.asarray(rows, dtype=np.int64)

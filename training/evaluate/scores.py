@@ -36,7 +36,8 @@ def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
-        directories = [path] if path.is_dir() else sorted((root or Path()).glob(pattern))
+        within, relative = (Path(path.anchor), path.relative_to(path.anchor)) if path.is_absolute() else (root, path)
+        directories = [path] if path.is_dir() else sorted((within or Path()).glob(str(relative)))
         nested = [
             directory
             for parent in directories

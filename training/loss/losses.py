@@ -6,7 +6,7 @@ Logits reach 1/temperature = 100, so everything is float32 and log-sum-exp.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,15 @@ from training.loss.gather import first_row, gather_rows
 LossKind = Literal["improved", "vanilla"]
 
 
+class PairLabels(NamedTuple):
+    """What pairs have in common, as numbers, -1 where a pair has no label; of all processes, in their ranks' order."""
+
+    of_pairs: Tensor
+    """(a,) int64"""
+    of_negatives: Tensor
+    """(m,) int64: of the pair that each negative belongs to."""
+
+
 def contrastive_loss(
     queries_ND: Tensor,
     documents_ND: Tensor,
@@ -25,6 +34,7 @@ def contrastive_loss(
     temperature: float,
     kind: LossKind = "improved",
     false_negative_margin: float | None = None,
+    labels: PairLabels | None = None,
     block_rows: int = 1024,
 ) -> Tensor:
     """The mean over pairs i of -log(exp(s(q_i, d_i) / temperature) / Z_i), s being the dot product of unit rows.
@@ -36,8 +46,10 @@ def contrastive_loss(
     paper does not say how its 15 enter Z, and this is the natural reading.
 
     `false_negative_margin` leaves a term out of Z_i if its similarity exceeds the positive's by more than the margin
-    (Qwen3-Embedding, arXiv 2506.05176, with 0.1). With several processes, rows are gathered from all of them and the
-    mean is over this process's pairs. float16 and bfloat16 are computed in float32.
+    (Qwen3-Embedding, arXiv 2506.05176, with 0.1). `labels` leave out the terms between two pairs with the same label,
+    because either could be the other's positive, and the negatives that belong to a pair with another label, because
+    they may have this label. With several processes, rows are gathered from all of them and the mean is over this
+    process's pairs. float16 and bfloat16 are computed in float32.
     """
     queries_ND, documents_ND = _at_least_float32(queries_ND), _at_least_float32(documents_ND)
     if negatives_MD is None:
@@ -57,6 +69,7 @@ def contrastive_loss(
             temperature,
             kind,
             false_negative_margin,
+            labels,
         )
 
     wholes = (gather_rows(queries_ND), gather_rows(documents_ND), gather_rows(_at_least_float32(negatives_MD)))
@@ -150,6 +163,7 @@ def _sum_of_row_losses(
     temperature: float,
     kind: LossKind,
     false_negative_margin: float | None,
+    labels: PairLabels | None,
 ) -> Tensor:
     """Row b of the block is pair `first + b` of all; its positive is document `first + b`."""
     rows_B = torch.arange(len(queries_BD), device=queries_BD.device)
@@ -157,13 +171,17 @@ def _sum_of_row_losses(
     own_BA = torch.zeros(len(queries_BD), len(all_queries_AD), dtype=torch.bool, device=queries_BD.device)
     own_BA[rows_B, rows_B + first] = True
 
+    # Other pairs with the row's label, and negatives of pairs with other labels.
+    same_BA, foreign_BM = (None, None) if labels is None else _by_label(labels, rows_B + first)
+    no_term_BA = own_BA if same_BA is None else own_BA | same_BA
+
     # (similarities, where the positive is, what is not a term of Z)
     terms: list[tuple[Tensor, Tensor | None, Tensor | None]]
-    terms = [(queries_BD @ all_documents_AD.T, own_BA, None), (queries_BD @ all_negatives_MD.T, None, None)]
+    terms = [(queries_BD @ all_documents_AD.T, own_BA, same_BA), (queries_BD @ all_negatives_MD.T, None, foreign_BM)]
     if kind == "improved":
-        terms.append((queries_BD @ all_queries_AD.T, None, own_BA))
-        terms.append((documents_BD @ all_queries_AD.T, own_BA, None))
-        terms.append((documents_BD @ all_documents_AD.T, None, own_BA))
+        terms.append((queries_BD @ all_queries_AD.T, None, no_term_BA))
+        terms.append((documents_BD @ all_queries_AD.T, own_BA, same_BA))
+        terms.append((documents_BD @ all_documents_AD.T, None, no_term_BA))
 
     partition_B = torch.full_like(positive_B, -torch.inf)
     for similarity_BX, positive_BX, excluded_BX in terms:
@@ -177,6 +195,15 @@ def _sum_of_row_losses(
             logits_BX = logits_BX.masked_fill(excluded_BX, -torch.inf)
         partition_B = torch.logaddexp(partition_B, torch.logsumexp(logits_BX, dim=1))
     return (partition_B - positive_B / temperature).sum()
+
+
+def _by_label(labels: PairLabels, rows_B: Tensor) -> tuple[Tensor, Tensor]:
+    """(b, a) other pairs of the same label, and (b, m) negatives of pairs of another label."""
+    of_row_B1 = labels.of_pairs[rows_B][:, None]
+    same_BA = (of_row_B1 == labels.of_pairs) & (of_row_B1 >= 0)
+    same_BA[torch.arange(len(rows_B), device=rows_B.device), rows_B] = False
+    foreign_BM = (of_row_B1 != labels.of_negatives) & (of_row_B1 >= 0) & (labels.of_negatives >= 0)
+    return same_BA, foreign_BM
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -23,6 +23,8 @@ else:
 
 RECIPES = Path(__file__).parent
 
+DistilledTexts = Literal["queries", "documents", "both"]
+
 
 class RecipeError(ValueError):
     """A recipe that is missing or cannot be run. The message names the file and the key."""
@@ -65,14 +67,27 @@ class EncoderRecipe:
 
 @dataclass(frozen=True)
 class Distillation:
+    """One teacher of a stage, which may have several."""
+
     teacher: str = "start"
-    """A Hub name, or the directory of a checkpoint or of an exported model, whose int8 graph is fast on a CPU.
-    "start" is the run's own encoder before the first step."""
+    """A Hub name, or the directory of a checkpoint, of an exported model, whose int8 graph is fast on a CPU, or of
+    vectors from training.runs.teacher_vectors. "start" is the run's own encoder before the first step."""
     weight: float = 1.0
+    """0: the teacher is not used."""
+    category_weights: dict[str, float] = field(default_factory=dict)
+    """Instead of `weight`, for batches of these categories. A category is what precedes __ in a source's name."""
     kind: Literal["vectors", "similarities"] = "vectors"
-    texts: Literal["queries", "documents", "both"] = "both"
-    skip_categories: tuple[str, ...] = ()
-    """Categories whose batches are not distilled. A category is what precedes __ in a source's name."""
+    texts: DistilledTexts = "both"
+    without_vectors: Literal["refuse", "leave_out"] = "refuse"
+    """What to do with a pair that has a text without a vector in the directory: refuse to start the run, or leave the
+    pair out of the stage."""
+
+    def weight_of(self, category: str) -> float:
+        return self.category_weights.get(category, self.weight)
+
+    @property
+    def weighs(self) -> bool:
+        return self.weight > 0 or any(self.category_weights.values())
 
 
 @dataclass(frozen=True)
@@ -112,13 +127,17 @@ class Stage:
     """See contrastive_loss. Below 0: no term is left out."""
     matryoshka: tuple[int, ...] = ()
     """Dimensions to average the loss over, the full dimension included. Empty: the full dimension only."""
-    distillation: Distillation | None = None
+    distillation: dict[str, Distillation] = field(default_factory=dict)
+    """Any number of teachers, whose losses are added. A recipe that extends this one changes them by their names."""
     mining: Mining | None = None
     warmup: float = 0.05
     """Fraction of the steps with linear warm-up; linear decay to 0 follows."""
     weight_decay: float = 0.01
     betas: tuple[float, ...] = (0.9, 0.999)
     clip_norm: float = 1.0
+    frozen_layers: int = 0
+    """How many of the lowest layers, with the embeddings below them, do not change in this stage. They need no backward
+    pass."""
     average_last: float = 0.0
     """Fraction of the steps, the last ones, whose weights are averaged to the stage's result. 0: the last weights."""
 
@@ -287,7 +306,7 @@ def _check_stage(stage: Stage, where: str) -> None:
     for key in ("batch_size", "max_tokens", "learning_rate", "temperature"):
         if getattr(stage, key) <= 0:
             raise RecipeError(f"{where}.{key} = {getattr(stage, key)} must be more than 0")
-    for key in ("alpha", "steps", "epochs", "negatives", "weight_decay", "max_sources"):
+    for key in ("alpha", "steps", "epochs", "negatives", "weight_decay", "max_sources", "frozen_layers"):
         if getattr(stage, key) < 0:
             raise RecipeError(f"{where}.{key} = {getattr(stage, key)} must not be negative")
     for key in ("warmup", "average_last"):
@@ -299,3 +318,8 @@ def _check_stage(stage: Stage, where: str) -> None:
         raise RecipeError(f"{where} has both steps = {stage.steps} and epochs = {stage.epochs}; give one")
     if not stage.sources:
         raise RecipeError(f"{where}.sources is empty")
+    for name, distillation in stage.distillation.items():
+        if distillation.category_weights and stage.mixed_sources:
+            raise RecipeError(f"{where}.distillation.{name}.category_weights needs mixed_sources = false")
+        if min(distillation.weight, *distillation.category_weights.values(), 0.0) < 0:
+            raise RecipeError(f"{where}.distillation.{name} has a negative weight")

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gte_sdk.errors import GteError
@@ -29,15 +29,24 @@ def parse_options(description: str | None, arguments: Sequence[str] | None) -> a
         prog="python -m training.train", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipe", help="TOML file, or the name of one in training/recipes")
-    parser.add_argument("--output", type=Path, required=True, help="directory of the run; an existing run continues")
+    parser.add_argument("--output", type=Path, help="directory of the run; an existing run continues")
+    parser.add_argument("--print", action="store_true", help="print every value of the recipe and stop")
     parser.add_argument("--data", type=Path, help="directory that the recipe's sources are relative to")
     parser.add_argument("--evaluation", type=Path, help="directory that the recipe's evaluation sets are relative to")
     parser.add_argument("--encoder", help="directory or Hub name to start from instead of the recipe's")
-    parser.add_argument("--teacher", help="directory or Hub name of the teacher instead of the recipe's")
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIRECTORY",
+        help="directory or Hub name of the recipe's teacher NAME, or of every teacher; repeatable",
+    )
     parser.add_argument("--tokenizer", help="directory or Hub name of the tokenizer instead of the recipe's")
     parser.add_argument("--seed", type=int, help="seed to use instead of the recipe's")
     parser.add_argument("--stop-after", type=int, help="write a checkpoint and stop after this many steps")
     options = parser.parse_args(arguments)
+    if options.output is None and not options.print:
+        parser.error("give the directory of the run with --output DIR")
     if options.stop_after is not None and options.stop_after < 1:
         parser.error(f"--stop-after {options.stop_after} must be at least 1")
     return options
@@ -49,11 +58,25 @@ def choose_recipe(options: argparse.Namespace) -> Recipe:
     changes = {"start": options.encoder, "tokenizer": options.tokenizer}
     encoder = dataclasses.replace(recipe.encoder, **{key: value for key, value in changes.items() if value is not None})
     seed = recipe.seed if options.seed is None else options.seed
-    stages = {name: _set_teacher(stage, options.teacher) for name, stage in recipe.stages.items()}
+    stages = recipe.stages
+    for teacher in options.teacher:
+        stages = _set_teacher(stages, teacher)
     return dataclasses.replace(recipe, encoder=encoder, stages=stages, seed=seed)
 
 
-def _set_teacher(stage: Stage, teacher: str | None) -> Stage:
-    if teacher is None or stage.distillation is None:
-        return stage
-    return dataclasses.replace(stage, distillation=dataclasses.replace(stage.distillation, teacher=teacher))
+def _set_teacher(stages: Mapping[str, Stage], teacher: str) -> dict[str, Stage]:
+    """The stages with another directory for the teacher that `teacher` names, as in NAME=DIRECTORY, or for all."""
+    chosen, _, directory = teacher.rpartition("=")
+    known = sorted({name for stage in stages.values() for name in stage.distillation})
+    if chosen and chosen not in known:
+        raise RecipeError(f"--teacher {teacher}: the recipe has no teacher {chosen!r} but {', '.join(known) or 'none'}")
+    return {
+        name: dataclasses.replace(
+            stage,
+            distillation={
+                key: dataclasses.replace(value, teacher=directory) if chosen in ("", key) else value
+                for key, value in stage.distillation.items()
+            },
+        )
+        for name, stage in stages.items()
+    }

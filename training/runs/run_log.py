@@ -1,6 +1,7 @@
 """The files of a run to look at: recipe.toml, run.json (all that made it), log.csv (a line a step) and loss.png."""
 
 import csv
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -89,9 +90,15 @@ def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None
 
 
 def record_run(
-    output: Path, accelerator: Accelerator, sources: Mapping[str, Sequence[Source]], state: dict[str, Any] | None
+    output: Path,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    sources: Mapping[str, Sequence[Source]],
+    state: dict[str, Any] | None,
 ) -> None:
-    """Opens log.csv and writes run.json: the data with hashes; commit, versions, machine and command of each session.
+    """Opens log.csv and writes run.json: the recipe, the data with hashes, and the sessions.
+
+    Of each session it keeps commit, versions, machine and command.
 
     Raises PairsError if the data of a run that continues has changed.
     """
@@ -102,7 +109,8 @@ def record_run(
         raise PairsError(f"the data differs from what {path} records; restore it, or choose another --output")
     open_log(output / "log.csv", state["step"] if state else 0)
     session = {"from_step": state["step"] if state else 0, **describe_session(accelerator)}
-    write_json(path, {"data": data, "sessions": [*earlier["sessions"], session]})
+    sessions = [*earlier["sessions"], session]
+    write_json(path, {"recipe": dataclasses.asdict(recipe), "data": data, "sessions": sessions})
 
 
 def describe_session(accelerator: Accelerator) -> dict[str, Any]:

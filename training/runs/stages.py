@@ -17,9 +17,11 @@ from training.data.pairs import Source, open_source, write_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
 from training.evaluate.scores import evaluate, find_sets, summarize
+from training.loss.gather import process_count
 from training.recipes.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
 from training.runs.checkpoint import gather_random_states, save_checkpoint
 from training.runs.run_log import read_log
+from training.runs.start import find_layers
 
 
 class Run(NamedTuple):
@@ -46,6 +48,14 @@ def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Sou
             )
         if wrong := [dim for dim in stage.matryoshka if not 1 <= dim <= encoder.dim]:
             raise RecipeError(f"stages.{name}.matryoshka has {wrong[0]}; the encoder's vectors have {encoder.dim}")
+        if stage.frozen_layers > (layer_count := len(find_layers(encoder))):
+            raise RecipeError(
+                f"stages.{name}.frozen_layers = {stage.frozen_layers}; the encoder has {layer_count} layers"
+            )
+        if stage.frozen_layers and process_count() > 1:
+            raise RecipeError(
+                f"stages.{name}.frozen_layers needs one process: DDP fixes what is trained for a whole run"
+            )
         if stage.mining:
             choose_sources_to_mine(name, stage.mining, sources[name])
 

@@ -4,7 +4,8 @@ The result depends only on the recipe, its seed and the sources, so a resumed ru
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -68,6 +69,32 @@ def make_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, seed: int, a
     if recipe.freeze_token_embeddings:
         token_embeddings(encoder).weight.requires_grad_(False)
     return encoder
+
+
+@contextmanager
+def freeze_layers(encoder: AnyEncoder, count: int) -> Iterator[None]:
+    """The `count` lowest layers and the embeddings below them get no gradients inside; 0: all is as it was."""
+    modules = [*_find_embedding_modules(encoder), *find_layers(encoder)[:count]] if count else []
+    frozen = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+
+
+def find_layers(encoder: AnyEncoder) -> list[nn.Module]:
+    """The layers of the backbone, the lowest first: its longest list of modules. A static encoder has none."""
+    if isinstance(encoder, StaticEncoder):
+        return []
+    lists = [module for module in encoder.backbone.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len, default=[]))
+
+
+def _find_embedding_modules(encoder: AnyEncoder) -> list[nn.Module]:
+    """What of the backbone comes before its layers: token, position and segment tables and their norm."""
+    backbone = encoder if isinstance(encoder, StaticEncoder) else encoder.backbone
+    return [module for name, module in backbone.named_children() if name.startswith("embedding")]
 
 
 def token_embeddings(encoder: AnyEncoder) -> nn.Embedding:
