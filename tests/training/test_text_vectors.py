@@ -68,7 +68,7 @@ def test_what_a_killed_writer_left_is_completed(tmp_path: Path) -> None:
 
 
 def test_another_teacher_and_damage_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PairsError, match=r"vectors\.json is missing; python -m training\.teacher_vectors"):
+    with pytest.raises(PairsError, match=r"vectors\.json is missing; python -m training\.runs\.teacher_vectors"):
         open_text_vectors(tmp_path)
     write(tmp_path, TEXTS[:8])
     with pytest.raises(PairsError, match="holds vectors of made on 8 tokens, not of another on 8"):
@@ -166,7 +166,7 @@ def test_a_text_without_a_vector_stops_the_run_or_is_left_out(
     )
     message = (
         r"stages\.pretrain\.distillation\.stored: 2 of 32 pairs of b__two have a text without a vector in .*vectors\. "
-        r"Compute them with `python -m training\.teacher_vectors .*model .*b__two\.parquet --max-tokens 12 --output"
+        r"Compute them with `python -m training\.runs\.teacher_vectors .*model .*b__two\.parquet --max-tokens 12 --output"
     )
     with pytest.raises(PairsError, match=message) as refused:
         train(data, "refused", recipe=recipe)
