@@ -166,7 +166,8 @@ def test_a_text_without_a_vector_stops_the_run_or_is_left_out(
     )
     message = (
         r"stages\.pretrain\.distillation\.stored: 2 of 32 pairs of b__two have a text without a vector in .*vectors\. "
-        r"Compute them with `python -m training\.runs\.teacher_vectors .*model .*b__two\.parquet --max-tokens 12 --output"
+        r"Compute them with `python -m training\.runs\.teacher_vectors .*model .*b__two\.parquet "
+        r"--max-tokens 12 --output"
     )
     with pytest.raises(PairsError, match=message) as refused:
         train(data, "refused", recipe=recipe)
