@@ -98,13 +98,20 @@ class TextPieces:
         return None
 
     def _last_space(self, window: str) -> int | None:
-        reach = max((len(token.content) for token in self._added), default=0)
         for place in range(min(PIECE_CHARACTERS, len(window) - 2), 0, -1):
-            if window[place] == " " and window[place + 1].isalnum() and not window[place - 1].isspace():
-                around = window[max(0, place - reach) : place + 1 + reach]
-                if not any(token.content in around for token in self._added):
-                    return place
+            is_between_words = window[place] == " " and window[place + 1].isalnum() and not window[place - 1].isspace()
+            if is_between_words and not self._takes_space(window, place):
+                return place
         return None
+
+    def _takes_space(self, window: str, place: int) -> bool:
+        """Whether the space at `place` is part of an added token, or is dropped beside one."""
+        for token in self._added:
+            first = place - len(token.content) + (not token.rstrip)
+            last = place + len(token.content) + token.lstrip
+            if window.find(token.content, max(0, first), last) >= 0:
+                return True
+        return False
 
     def _is_one_word(self, window: str) -> bool:
         return self._is_bert and all(self._kind(character) in (_JOINING, _DROPPED) for character in set(window))

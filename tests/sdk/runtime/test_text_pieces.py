@@ -157,6 +157,14 @@ def test_other_tokenizers_are_cut_between_words(name: str, words: list[str]) -> 
         assert ids_in_pieces(OTHERS[name], text) == ids_of(OTHERS[name], text)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_text_full_of_added_tokens_is_cut_between_words(name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_pieces, "PIECE_CHARACTERS", 64)
+        text = "A word <mask> " + "word <mask> " * 40
+        assert ids_in_pieces(OTHERS[name], text) == ids_of(OTHERS[name], text)
+
+
 @given(
     parts=st.lists(st.sampled_from(PARTS), max_size=60), room=st.integers(3, 12), overlap=st.integers(0, 2),
     characters=st.sampled_from([8, 20, 10_000]),
