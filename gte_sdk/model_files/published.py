@@ -6,6 +6,7 @@ pooling, by exact Hub name. What a repository says itself always comes first.
 """
 
 import json
+import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,6 +111,14 @@ def read_json(path: ModelPath) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
     return value
+
+
+def mapped_bytes(path: ModelPath) -> memoryview:
+    """The content of a file, which is mapped and not read. It stays mapped as long as a view of it lives."""
+    if not isinstance(path, Path) or path.stat().st_size == 0:
+        return memoryview(path.read_bytes())
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def read_pooling(path: ModelPath) -> str:

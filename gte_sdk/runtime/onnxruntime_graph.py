@@ -16,10 +16,10 @@ from gte_sdk import _kernels
 from gte_sdk.errors import DeviceError, ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath
 from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
+from gte_sdk.model_files.graph_file import external_locations
 from gte_sdk.model_files.published import MODULES_JSON, ModelPath
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
-from gte_sdk.runtime.onnx_file import external_locations
 from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch
 

@@ -1,0 +1,105 @@
+"""What must be known of an ONNX file before it is opened: where its other weights lie, its inputs and outputs.
+
+Read without the onnx package, as gte_sdk/runtime reads weights. An ONNX file is a protobuf
+(https://protobuf.dev/programming-guides/encoding); field numbers are those of onnx.proto.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gte_sdk.model_files.published import ModelPath, mapped_bytes
+
+MODEL_GRAPH = 7
+_GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 11, 12, 1
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT_BYTES = 10  # 64 bits, 7 a byte
+# A StringStringEntryProto: field 1 with the 8 bytes "location", then field 2 with the name.
+_LOCATION_KEY, _LOCATION_VALUE = b"\x0a\x08location", b"\x12"
+
+
+class GraphNames(NamedTuple):
+    inputs: list[str]
+    outputs: list[str]
+
+
+def graph_names(path: ModelPath) -> GraphNames:
+    """The names of a graph's inputs and outputs. Raises ValueError for a file that is no ONNX file."""
+    names: dict[int, list[str]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
+    try:
+        for graph in _messages(mapped_bytes(path), MODEL_GRAPH):
+            for number, found in names.items():
+                for value in _messages(graph, number):
+                    found += [str(text, "utf-8") for text in _messages(value, _VALUE_NAME)]
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{path} is not an ONNX file: {error}") from error
+    return GraphNames(names[_GRAPH_INPUT], names[_GRAPH_OUTPUT])
+
+
+def _messages(message: memoryview, field: int) -> Iterator[memoryview]:
+    return (value for number, value in fields_of(message) if number == field and isinstance(value, memoryview))
+
+
+def external_locations(path: ModelPath) -> list[str]:
+    """The files, as the graph names them, that hold weights outside of it. Raises ValueError for a name that is none.
+
+    Looks for the key itself, wherever it is in the graph, so that no node or subgraph is missed.
+    """
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                return []
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                return _find_locations(content)
+    return _find_locations(path.read_bytes())
+
+
+def _find_locations(content: bytes | mmap.mmap) -> list[str]:
+    locations: list[str] = []
+    place = content.find(_LOCATION_KEY)
+    while place >= 0:
+        value = place + len(_LOCATION_KEY)
+        # The longest name that a file system has is far below this.
+        entry = memoryview(content[value : value + 2 + _VARINT_BYTES + 4096])
+        if entry[:1] == _LOCATION_VALUE:
+            length, start = read_varint(entry, 1)
+            locations.append(str(entry[start : start + length], "utf-8"))
+        place = content.find(_LOCATION_KEY, value)
+    return locations
+
+
+def fields_of(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """(field number, value) pairs of a protobuf message: an int for a varint, the bytes of everything else.
+
+    Raises IndexError for bytes that are none.
+    """
+    position, end = 0, len(message)
+    while position < end:
+        key, position = read_varint(message, position)
+        kind = key & 7
+        if kind == _VARINT:
+            value, position = read_varint(message, position)
+            yield key >> 3, value
+            continue
+        if kind == _BYTES:
+            length, position = read_varint(message, position)
+        elif kind in (_FIXED32, _FIXED64):
+            length = 4 if kind == _FIXED32 else 8
+        else:
+            raise IndexError(f"wire type {kind} at byte {position}")
+        if position + length > end:
+            raise IndexError(f"a field ends at byte {position + length} of {end}")
+        yield key >> 3, message[position : position + length]
+        position += length
+
+
+def read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * _VARINT_BYTES, 7):
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise IndexError(f"a number of more than {_VARINT_BYTES} bytes before byte {position}")

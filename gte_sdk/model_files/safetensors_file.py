@@ -1,0 +1,58 @@
+"""The tensors of a safetensors file (https://huggingface.co/docs/safetensors), without that package.
+
+The file is mapped, not read: a tensor costs memory when it is used, and a file of gigabytes opens at once. The format
+is 8 bytes with the length of a JSON header, the header, and the bytes of the tensors in its order of offsets.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.published import ModelPath, mapped_bytes
+
+# The limit of the reference implementation.
+_MOST_HEADER_BYTES = 100_000_000
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
+    "BOOL": "|b1", "BF16": "<u2",
+}  # fmt: skip
+
+
+def read_safetensors(path: ModelPath) -> dict[str, NDArray[Any]]:
+    """The tensors by name: read-only views of the mapped file in their own dtype. BF16 is copied to float32.
+
+    Raises ModelFormatError for a file that is cut off, is no safetensors file, or has a dtype that holds no weights.
+    """
+    try:
+        content = mapped_bytes(path)
+        length = int.from_bytes(content[:8], "little")
+        if len(content) < 8 or length > min(_MOST_HEADER_BYTES, len(content) - 8):
+            raise ValueError(f"its header of {length} bytes does not fit into {len(content)}")
+        header = json.loads(bytes(content[8 : 8 + length]))
+        values = content[8 + length :]
+        return {name: _tensor(values, entry) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ModelFormatError(
+            f"{path} is not a readable safetensors file: {error}; download the model again"
+        ) from error
+
+
+def _tensor(values: memoryview, entry: Mapping[str, Any]) -> NDArray[Any]:
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    shape = [int(size) for size in entry["shape"]]
+    start, end = (int(offset) for offset in entry["data_offsets"])
+    if (
+        not 0 <= start <= end <= len(values)
+        or end - start != math.prod(shape) * dtype.itemsize
+        or min(shape, default=0) < 0
+    ):
+        raise ValueError(f"a tensor of shape {shape} at bytes {start} to {end} of {len(values)}")
+    array: NDArray[Any] = np.frombuffer(values[start:end], dtype=dtype).reshape(shape)
+    if entry["dtype"] == "BF16":  # the upper half of a float32
+        array = (array.astype("<u4") << np.uint32(16)).view("<f4")
+    return array
