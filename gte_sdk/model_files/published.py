@@ -24,8 +24,8 @@ SENTENCE_BERT_JSON = "sentence_bert_config.json"
 SENTENCE_TRANSFORMERS_JSON = "config_sentence_transformers.json"
 POOLING_JSON = "1_Pooling/config.json"
 
-POOLING_MODES = ("mean", "cls", "lasttoken")
-_LEGACY_POOLING_KEYS = {
+POOLING_MODES = ("mean", "cls", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
+POOLING_KEYS = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "lasttoken",
@@ -131,7 +131,7 @@ def read_pooling(path: ModelPath) -> str:
         known = known_model(path)
         return known.pooling if known else "mean"
     config = read_json(path / POOLING_JSON)
-    mode = config.get("pooling_mode") or [name for key, name in _LEGACY_POOLING_KEYS.items() if config.get(key) is True]
+    mode = config.get("pooling_mode") or [name for key, name in POOLING_KEYS.items() if config.get(key) is True]
     modes = list(mode) if isinstance(mode, list) else [mode]
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
         raise ModelFormatError(f"{path / POOLING_JSON} asks for pooling {modes}; one of {POOLING_MODES} is supported")

@@ -185,13 +185,25 @@ def _run(graph: Graph, output_name: str, batch: TokenBatch) -> NDArray[np.float3
 
 
 def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
-    if pooling == "mean":
+    """(n, dim): one of POOLING_MODES over the tokens that are not padding; the caller gives the rows unit length."""
+    if pooling in ("mean", "mean_sqrt_len_tokens"):  # the same direction
         return _kernels.mean_pool(hidden_NTD, mask_NT)
     if pooling == "cls":
         return np.ascontiguousarray(hidden_NTD[:, 0])
-    assert pooling == "lasttoken", pooling
-    last_N = np.maximum(mask_NT.sum(axis=1) - 1, 0)
-    pooled_ND: NDArray[np.float32] = hidden_NTD[np.arange(len(hidden_NTD)), last_N]
+    counts_N = mask_NT.sum(axis=1)
+    pooled_ND: NDArray[np.float32]
+    if pooling == "lasttoken":
+        pooled_ND = hidden_NTD[np.arange(len(hidden_NTD)), np.maximum(counts_N - 1, 0)]
+        return pooled_ND
+    assert pooling in ("max", "weightedmean"), pooling
+    pooled_ND = np.zeros((len(hidden_NTD), hidden_NTD.shape[2]), dtype=np.float32)
+    for row, count in enumerate(counts_N.tolist()):  # row by row, so that a sum does not depend on the padding
+        tokens_TD = hidden_NTD[row, :count]
+        if pooling == "weightedmean":
+            weights_T = np.arange(1, count + 1, dtype=np.float32)
+            pooled_ND[row] = np.einsum("t,td->d", weights_T, tokens_TD) / max(1, weights_T.sum())
+        elif count:
+            pooled_ND[row] = tokens_TD.max(axis=0)
     return pooled_ND
 
 

@@ -56,9 +56,25 @@ def test_equals_sentence_transformers(architecture: str, make_checkpoint: Checkp
     assert session.get_outputs()[1].shape == ["batch", DIM]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "lasttoken"])
-def test_pooling_modes(pooling: str, make_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
-    checkpoint = make_checkpoint("bert", pooling=pooling)
+@pytest.mark.parametrize(
+    ("pooling", "activation"),
+    [
+        ("cls", None),
+        ("lasttoken", nn.Identity),
+        ("max", None),
+        ("max", nn.Tanh),
+        ("weightedmean", None),
+        ("weightedmean", nn.Tanh),
+        ("mean_sqrt_len_tokens", nn.Tanh),  # the mean's direction without a dense layer
+    ],
+)
+def test_pooling_modes(
+    pooling: str, activation: type[nn.Module] | None, make_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    """Alone, where the SDK pools the token states itself, and before a dense layer, where the graph has to."""
+    torch.manual_seed(3)
+    dense = nn.Sequential(nn.Linear(DIM, 24), activation()) if activation else None
+    checkpoint = make_checkpoint("bert", pooling=pooling, dense=dense)
     output = export(checkpoint, tmp_path / "model", "--no-quantize")
     assert largest_difference(checkpoint, output) <= 1e-5
 

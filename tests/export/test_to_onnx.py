@@ -230,10 +230,10 @@ def test_unsupported_architecture(spoiled: Callable[[], Path], tmp_path: Path) -
 
 def test_wrong_pooling_file(spoiled: Callable[[], Path], tmp_path: Path) -> None:
     checkpoint = spoiled()
-    pooling = {"word_embedding_dimension": DIM, "pooling_mode_max_tokens": True}
+    pooling = {"word_embedding_dimension": DIM, "pooling_mode": ["cls", "mean"]}
     (checkpoint / "1_Pooling/config.json").write_text(json.dumps(pooling))
     message = refused(checkpoint, tmp_path / "model")
-    assert "1_Pooling/config.json asks for pooling ['max']" in message
+    assert "1_Pooling/config.json asks for pooling ['cls', 'mean']" in message
 
 
 def test_pickled_weights_are_refused(spoiled: Callable[[], Path], tmp_path: Path) -> None:

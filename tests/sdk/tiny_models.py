@@ -77,7 +77,15 @@ def tiny_vector(words: str, pooling: str = "mean") -> NDArray[np.float64]:
     """The vector of a text in float64, straight from the definition: pool [CLS] words [SEP], then unit length."""
     ids = [2, *(WORDS.index(word) if word in WORDS else 1 for word in words.split()), 3]
     rows = TABLE[ids].astype(np.float64)
-    pooled = {"mean": rows.mean(axis=0), "cls": rows[0], "lasttoken": rows[-1], "sum": rows.sum(axis=0)}[pooling]
+    pooled = {
+        "mean": rows.mean(axis=0),
+        "cls": rows[0],
+        "lasttoken": rows[-1],
+        "max": rows.max(axis=0),
+        "weightedmean": np.average(rows, axis=0, weights=range(1, len(rows) + 1)),
+        "mean_sqrt_len_tokens": rows.sum(axis=0) / len(rows) ** 0.5,
+        "sum": rows.sum(axis=0),
+    }[pooling]
     return np.asarray(pooled / np.linalg.norm(pooled))
 
 

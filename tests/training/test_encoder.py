@@ -12,6 +12,7 @@ from torch import Tensor
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.runtime.tokens import load_tokenizer, pad_batch, tokenize
 from training.encoders.encoder import (
+    POOLING,
     AnyEncoder,
     Encoder,
     StaticEncoder,
@@ -49,7 +50,7 @@ def test_mean_pool_of_nothing_is_zero_and_not_nan() -> None:
     assert mean_pool(torch.ones(1, 3, 2), torch.zeros(1, 3, dtype=torch.int64)).tolist() == [[0.0, 0.0]]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("pooling", POOLING)
 def test_written_encoder_is_the_one_sentence_transformers_loads(
     tiny_encoder: Encoder, tokenizer_directory: Path, tmp_path: Path, pooling: str
 ) -> None:
@@ -106,10 +107,17 @@ def test_what_cannot_be_rebuilt_is_refused(tiny_encoder: Encoder, tokenizer_dire
     with pytest.raises(ModelFormatError, match=r"config\.json is missing"):
         load_encoder(tmp_path)
     write_encoder(tiny_encoder, tokenizer_directory, tmp_path)
-    pooling = {"word_embedding_dimension": 32, "pooling_mode_max_tokens": True}
+    dense = torch.nn.Sequential(torch.nn.Linear(32, 8), torch.nn.Tanh())
+    pooling = {"word_embedding_dimension": 32, "pooling_mode": ["cls", "mean"]}
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    with pytest.raises(ModelFormatError, match=r"asks for pooling \['max'\]"):
+    with pytest.raises(ModelFormatError, match=r"asks for pooling \['cls', 'mean'\]"):
         load_encoder(tmp_path)
+    write_encoder(Encoder(tiny_encoder.backbone, "mean", 16, dense), tokenizer_directory, tmp_path)
+    config = json.loads((tmp_path / "2_Dense" / "config.json").read_text())
+    (tmp_path / "2_Dense" / "config.json").write_text(json.dumps({**config, "module_input_name": "token_embeddings"}))
+    with pytest.raises(ModelFormatError, match=r"a Dense layer with module_input_name='token_embeddings'"):
+        load_encoder(tmp_path)
+    write_encoder(tiny_encoder, tokenizer_directory, tmp_path)
     modules = json.loads((tmp_path / "modules.json").read_text())
     modules[1]["type"] = "sentence_transformers.models.LSTM"
     (tmp_path / "modules.json").write_text(json.dumps(modules))

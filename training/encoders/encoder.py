@@ -15,7 +15,7 @@ from torch.nn.functional import embedding, normalize
 
 from gte_sdk.runtime.tokens import special_tokens_around
 
-Pooling = Literal["mean", "cls", "lasttoken"]
+Pooling = Literal["mean", "cls", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens"]
 
 # The weight of [CLS] and [SEP] in a static encoder: nothing beside a real token, but an empty text keeps a direction.
 SPECIAL_TOKEN_WEIGHT = 1e-6
@@ -47,10 +47,35 @@ def last_token_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) ->
     return last_hidden_state_NTD.gather(1, last_N11.expand(-1, 1, last_hidden_state_NTD.shape[2])).squeeze(1)
 
 
+def max_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """(n, d): the largest value of each dimension over the tokens that are not padding."""
+    lowest = torch.finfo(last_hidden_state_NTD.dtype).min  # not -inf, of which a text without tokens would become NaN
+    return last_hidden_state_NTD.masked_fill(attention_mask_NT[:, :, None] == 0, lowest).amax(dim=1)
+
+
+def weighted_mean_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """(n, d): the mean of the tokens, of which the k-th has the weight k (SGPT, arXiv 2202.08904)."""
+    weights_NT1 = (attention_mask_NT.cumsum(dim=1) * attention_mask_NT)[:, :, None].to(last_hidden_state_NTD.dtype)
+    return (last_hidden_state_NTD * weights_NT1).sum(dim=1) / weights_NT1.sum(dim=1).clamp(min=1.0)
+
+
+def mean_sqrt_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+    """(n, d): the sum of the tokens that are not padding, divided by the square root of their number.
+
+    It has the direction of the mean, so it is another vector only where a dense layer follows.
+    """
+    mask_NT1 = attention_mask_NT.unsqueeze(-1).to(last_hidden_state_NTD.dtype)
+    return (last_hidden_state_NTD * mask_NT1).sum(dim=1) / mask_NT1.sum(dim=1).clamp(min=1.0).sqrt()
+
+
+# By sentence-transformers' names.
 POOLING: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
     "mean": mean_pool,
     "cls": cls_pool,
     "lasttoken": last_token_pool,
+    "max": max_pool,
+    "weightedmean": weighted_mean_pool,
+    "mean_sqrt_len_tokens": mean_sqrt_pool,
 }
 
 

@@ -21,6 +21,7 @@ from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
     POOLING_JSON,
+    POOLING_KEYS,
     SENTENCE_BERT_JSON,
     SENTENCE_TRANSFORMERS_JSON,
     TOKENIZER_CONFIG_JSON,
@@ -210,6 +211,9 @@ def _read_dense(path: Path) -> list[nn.Module]:
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in _ACTIVATIONS or config.get("use_residual"):
         raise ModelFormatError(f"{path}: a Dense layer with {activation} (or a residual) is not supported")
+    for key in ("module_input_name", "module_output_name"):
+        if (name := config.get(key)) not in (None, "sentence_embedding"):
+            raise ModelFormatError(f"{path}: a Dense layer with {key}={name!r} is not supported")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
     weights = load_file(path / "model.safetensors")
     linear.load_state_dict({key.removeprefix("linear."): value.float() for key, value in weights.items()})
@@ -219,13 +223,12 @@ def _read_dense(path: Path) -> list[nn.Module]:
 def _write_transformer(encoder: Encoder, directory: Path) -> list[tuple[str, str]]:
     encoder.backbone.save_pretrained(directory)  # type: ignore[operator]
     kinds = [("Transformer", ""), ("Pooling", "1_Pooling")]
-    names = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
     (directory / "1_Pooling").mkdir(exist_ok=True)
     _write_json(
         directory / POOLING_JSON,
         {
             "word_embedding_dimension": int(encoder.backbone.config.hidden_size),  # type: ignore[union-attr, arg-type]
-            **{f"pooling_mode_{name}": mode == encoder.pooling for mode, name in names.items()},
+            **{key: mode == encoder.pooling for key, mode in POOLING_KEYS.items()},
             "include_prompt": True,
         },
     )

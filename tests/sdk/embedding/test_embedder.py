@@ -19,6 +19,7 @@ from gte_sdk import (
     TruncationWarning,
 )
 from gte_sdk.embedding import embedder
+from gte_sdk.model_files.published import POOLING_MODES
 from gte_sdk.runtime import tokens
 
 from ..run_python import run_python
@@ -43,7 +44,7 @@ def assert_unit_rows(vectors: np.ndarray[Any, np.dtype[np.float32]]) -> None:
 # --- values
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("pooling", POOLING_MODES)
 def test_pooling_of_a_graph_without_its_own(tmp_path: Path, pooling: str) -> None:
     model = Embedder(write_tiny_model(tmp_path, pooling=pooling))
     texts = ["red green", "", "blue fast slow nowhere red", "slow"]

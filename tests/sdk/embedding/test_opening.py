@@ -91,7 +91,7 @@ def test_a_graph_with_other_inputs_or_outputs(tmp_path: Path) -> None:
 
 
 def test_a_pooling_that_is_not_supported(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path, pooling="max")
+    write_tiny_model(tmp_path, pooling="median")
     with pytest.raises(ModelFormatError, match="asks for pooling"):
         Embedder(tmp_path)
 

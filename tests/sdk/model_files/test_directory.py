@@ -135,7 +135,7 @@ def test_an_unrecorded_graph_is_refused(directory: Path) -> None:
         ({"dim": 0}, "dim=0; it must be from 1 to 2147483647"),
         ({"dim": 10**400}, f"dim=1{'0' * 16}"),
         ({"max_tokens": -1}, "max_tokens=-1; it must be from 1 to 2147483647"),
-        ({"pooling": "max"}, "pooling='max'; one of"),
+        ({"pooling": "median"}, "pooling='median'; one of"),
         ({"normalize": "yes"}, "normalize='yes'"),
         ({"prompts": {"query": 1}}, "prompts that are not texts"),
         ({"fingerprint": None}, "fingerprint=None"),
@@ -181,6 +181,9 @@ def test_a_plain_hub_directory_is_read_without_gte_json(directory: Path) -> None
         ({"pooling_mode_lasttoken": True}, "lasttoken"),
         ({"pooling_mode": "mean"}, "mean"),
         ({"pooling_mode": ["cls"]}, "cls"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
     ],
 )
 def test_pooling_in_old_and_new_spelling(tmp_path: Path, pooling: dict[str, Any], expected: str) -> None:
@@ -189,7 +192,7 @@ def test_pooling_in_old_and_new_spelling(tmp_path: Path, pooling: dict[str, Any]
     assert read_pooling(tmp_path) == expected
 
 
-@pytest.mark.parametrize("pooling", [{"pooling_mode": "max"}, {"pooling_mode": ["cls", "mean"]}, {}])
+@pytest.mark.parametrize("pooling", [{"pooling_mode": "median"}, {"pooling_mode": ["cls", "mean"]}, {}])
 def test_pooling_that_is_not_supported(tmp_path: Path, pooling: dict[str, Any]) -> None:
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / POOLING_JSON).write_text(json.dumps(pooling), encoding="utf-8")
