@@ -17,7 +17,7 @@ from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import GOLDEN_JSON, available_variants, read_model_dir
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
-from gte_sdk.runtime.native import ARITHMETIC
+from gte_sdk.runtime.native.engine import ARITHMETIC
 
 # Different kinds of input: no words, one word, a question, a sentence, numbers, code, other scripts.
 TEXTS = [

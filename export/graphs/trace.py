@@ -108,7 +108,7 @@ def _give_each_weight_its_own(graph: onnx.GraphProto) -> None:
     """Gives back the tensors that the exporter merged because they were equal, such as two biases of zeros.
 
     The exporter leaves Identity nodes with their names. Quantization needs the tensors apart, because it scales a
-    weight by the activations that it multiplies, and gte_sdk/runtime/native.py finds weights by their names.
+    weight by the activations that it multiplies, and gte_sdk/runtime/native finds weights by their names.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Identity" and node.input[0] in weights]:

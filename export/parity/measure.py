@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from export.parity.speed import describe_machine, measure_speed
 from gte_sdk import top_k_cosine
 from gte_sdk.errors import InputError
-from gte_sdk.runtime import native
+from gte_sdk.runtime.native.engine import load_native, run_native
 from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from gte_sdk.threads import available_threads
@@ -118,9 +118,9 @@ def open_runs(
         runs[precision] = _run_of(open_graph(path, "cpu", threads), pad_id)
     has_dense = isinstance(encoder, Encoder) and encoder.dense is not None
     if "int8" in graphs and not has_dense:
-        model = native.load_native(graphs["int8"], config, encoder.pooling, threads)
+        model = load_native(graphs["int8"], config, encoder.pooling, threads)
         if model is not None:
-            runs[NATIVE] = lambda ids: native.run_native(model, ids)
+            runs[NATIVE] = lambda ids: run_native(model, ids)
     return runs
 
 

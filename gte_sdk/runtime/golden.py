@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import GOLDEN_JSON, GTE_JSON, ModelDir, checked_file
 from gte_sdk.model_files.published import read_json
-from gte_sdk.runtime import native
+from gte_sdk.runtime.native import engine as native
 
 # The least cosine to a golden vector. Correct engines and processors stay above .998 in int8 (docs/runtime.md).
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99}

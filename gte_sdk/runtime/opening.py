@@ -14,7 +14,7 @@ from gte_sdk.errors import DeviceError, InputError, ModelFormatError
 from gte_sdk.model_files.directory import GTE_JSON, ModelDir, available_variants
 from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult, refuse_not_finite
 from gte_sdk.runtime.golden import deviation, read_golden
-from gte_sdk.runtime.native import open_native
+from gte_sdk.runtime.native.engine import open_native
 from gte_sdk.runtime.onnxruntime_devices import choose_device
 from gte_sdk.runtime.onnxruntime_graph import open_onnxruntime
 from gte_sdk.runtime.tokens import pad_token_id, tokenize

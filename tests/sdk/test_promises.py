@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 import gte_sdk
 from gte_sdk import Embedder, InputError, InputTypeError, _kernels
 from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
-from gte_sdk.runtime import golden, native, tokens
+from gte_sdk.runtime import golden, tokens
 from gte_sdk.runtime.engine import Engine
+from gte_sdk.runtime.native import engine as native
 
 from .run_python import run_python
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from gte_sdk import Embedder, __version__
 from gte_sdk.cli.commands import gte
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.runtime.native import ARITHMETIC
+from gte_sdk.runtime.native.engine import ARITHMETIC
 from gte_sdk.threads import available_threads
 
 from ..model_files.hub_programs import hub_environment

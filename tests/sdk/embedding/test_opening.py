@@ -9,7 +9,7 @@ import pytest
 
 from gte_sdk import DeviceError, Embedder, InputError, ModelFormatError, _kernels
 from gte_sdk.model_files.directory import bundled_model_path, read_model_dir
-from gte_sdk.runtime.native import ARITHMETIC
+from gte_sdk.runtime.native.engine import ARITHMETIC
 
 from ..tiny_models import DIM, TABLE, write_tiny_model
 

@@ -96,7 +96,7 @@ def open_proxy(hosts: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
             self.wfile.write(answer.read())
             connection.close()
 
-        do_HEAD = do_GET  # noqa: N815 http.server's name
+        do_HEAD = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
@@ -128,7 +128,7 @@ def handler_of(hub: Hub, answer: Any) -> type[BaseHTTPRequestHandler]:
             else:
                 answer(hub, self, fault)
 
-        do_HEAD = do_GET  # noqa: N815 http.server's name
+        do_HEAD = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet; the requests are recorded above."""

@@ -17,7 +17,7 @@ from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.cli.commands import gte
 from gte_sdk.model_files.bundle import write_bundle
 from gte_sdk.model_files.directory import bundled_model_path, read_model_dir, write_gte_json
-from gte_sdk.runtime.onnx_file import read_onnx
+from gte_sdk.runtime.native.onnx_file import read_onnx
 
 from ..tiny_models import DIM, TABLE, WORDS, write_json, write_tiny_model
 

@@ -19,8 +19,8 @@ from gte_sdk.model_files.directory import (
     sha256_of_file,
     write_gte_json,
 )
-from gte_sdk.runtime import native
 from gte_sdk.runtime.golden import Golden, GoldenVectors, deviation, golden_fields, read_golden
+from gte_sdk.runtime.native import engine as native
 
 from ..tiny_models import TABLE, tiny_vector, write_tiny_model
 

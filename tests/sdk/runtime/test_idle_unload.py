@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from gte_sdk import Embedder, InputError
-from gte_sdk.runtime import native
 from gte_sdk.runtime import onnxruntime_graph as session
 from gte_sdk.runtime.idle_unload import Loaded
+from gte_sdk.runtime.native import engine as native
 
 from ..run_python import run_python
 
@@ -156,7 +156,7 @@ def test_an_idle_embedder_is_unloaded_and_gives_the_same_vectors(
 
     def counted(*arguments: Any) -> Any:
         result = open_really(*arguments)
-        opened.append(weakref.ref(result.bert if engine == "native" else result.session))
+        opened.append(weakref.ref(result.encoder if engine == "native" else result.session))
         return result
 
     monkeypatch.setattr(module, opener, counted)

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from gte_sdk.model_files.directory import bundled_model_path
-from gte_sdk.runtime.onnx_file import read_onnx
+from gte_sdk.runtime.native.onnx_file import read_onnx
 
 from ..tiny_models import TABLE, table_graph
 

@@ -1,0 +1,127 @@
+"""The native engine: int8 BERT graphs and token tables of our export on the C++ encoder, csrc/encoder/bert.hpp.
+
+Texts are packed without padding and all sums have a fixed order, so a text's vector has the same bits in any batch, on
+any number of threads and on every CPU. It is also the fastest engine on a CPU (docs/experiments.md) and starts in
+milliseconds. ONNX Runtime runs the graphs of other architectures (onnxruntime_graph.py).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk import _kernels
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
+from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, read_json
+from gte_sdk.runtime.engine import Engine, EngineSettings
+from gte_sdk.runtime.idle_unload import Loaded
+from gte_sdk.runtime.native.build import build_encoder
+from gte_sdk.runtime.native.description import NotCoveredError
+from gte_sdk.runtime.native.int8_graph import read_int8_graph
+
+# Changes whenever the bits of the vectors change: golden vectors of another version are compared with a tolerance.
+# tests/kernels/bert_self_test.cpp pins the bits.
+ARITHMETIC = "native 1"
+# The tokens that a thread takes through all layers at a time: its buffers (2 MB at 384 dimensions) stay in the cache.
+BATCH_TOKENS = 256
+
+
+class NativeModel(NamedTuple):
+    encoder: Any
+    """A _kernels.Bert; safe to use from many threads at once."""
+    dim: int
+    threads: int
+    instruction_set: str
+    """One of _kernels.encoder_instruction_sets()."""
+
+
+def open_native(description: ModelDir, graph_name: str, settings: EngineSettings) -> Engine | None:
+    """The engine for an int8 graph of a model directory, or None for a graph that only onnxruntime can run."""
+    if read_modules_only_in_graph(description):
+        return None
+    config = read_json(checked_file(description, CONFIG_JSON))
+
+    def load() -> NativeModel:
+        model = load_native(checked_file(description, graph_name), config, description.pooling, settings.threads)
+        if model is None:
+            raise NotCoveredError
+        return model
+
+    try:
+        loaded = Loaded(load, settings.unload_after, survives_fork=True)
+    except NotCoveredError:
+        return None
+    with loaded.use() as model:
+        dim, instruction_set = model.dim, model.instruction_set
+
+    def run(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
+        # max_rows and the token budget bound padded buffers; this engine pads nothing and has a small budget itself.
+        with loaded.use() as model:
+            return run_native(model, ids)
+
+    def token_states(ids: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(ids), settings.threads):  # a text is one thread's work
+            rows = ids[start : start + settings.threads]
+            with loaded.use() as model:
+                states_TD = run_native(model, rows, token_states=True)
+            yield from np.split(states_TD, np.cumsum([len(row) for row in rows])[:-1])
+
+    return Engine(
+        name="native",
+        device="cpu",
+        variant="int8",
+        graph_name=graph_name,
+        dim=dim,
+        threads=settings.threads,
+        instruction_set=instruction_set,
+        run=run,
+        close=loaded.drop,
+        token_states=token_states if description.pooling == "mean" and config.get("num_hidden_layers") != 0 else None,
+    )
+
+
+def load_native(
+    path: ModelPath, config: Mapping[str, Any], pooling: str, threads: int, instruction_set: str = ""
+) -> NativeModel | None:
+    """The model of an int8 graph that our export wrote, or None for a graph that the C++ encoder does not cover.
+
+    config: the content of config.json. instruction_set: one of those that the CPU has.
+    """
+    try:
+        weights = read_int8_graph(path, config, pooling)
+        encoder = build_encoder(weights)
+    except (NotCoveredError, LookupError, TypeError, ValueError, OverflowError):
+        return None  # another graph or a damaged file: onnxruntime's message says what is wrong with it
+    return NativeModel(encoder, weights.hidden, threads, instruction_set or _kernels.encoder_instruction_sets()[-1])
+
+
+def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: bool = False) -> NDArray[np.float32]:
+    """(n, dim) unit rows of n texts, given as token ids with their special tokens.
+
+    token_states: the last states of all tokens instead, text after text (tokens, dim), as they are before pooling.
+    """
+    starts = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in ids], out=starts[1:])
+    token_ids = np.fromiter(chain.from_iterable(ids), np.int64, starts[-1])
+    rows_ND = np.empty((starts[-1] if token_states else len(ids), model.dim), dtype=np.float32)
+    try:
+        if token_ids.max(initial=0) >= 2**31:  # tokenizer.json counts in 32 bits without a sign
+            raise ValueError("a token id is out of range")
+        model.encoder.encode(
+            token_ids.astype(np.int32),
+            starts,
+            rows_ND,
+            BATCH_TOKENS,
+            model.threads,
+            model.instruction_set,
+            token_states,
+        )
+    except ValueError as error:
+        raise ModelFormatError(
+            f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max()}: {error}; "
+            "graph and tokenizer.json belong to different models"
+        ) from error
+    return rows_ND
