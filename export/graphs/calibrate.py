@@ -1,9 +1,6 @@
-"""Measures how large each channel of the activations gets on real texts, and finds factors that level the channels.
+"""Measures how large each channel of a graph's activations gets on real texts.
 
-A transformer's activations have a few channels that are ten times larger than the rest. With one int8 scale per token
-they cost the other channels three bits. Dividing each channel by a factor, and multiplying the weights that read it by
-the same factor, changes nothing in float and moves part of the range from the activations to the weights (SmoothQuant,
-arXiv 2211.10438, equation 4).
+gte_sdk/runtime/int8/quantize.py levels the channels with it.
 """
 
 import tempfile
@@ -18,8 +15,6 @@ from onnx import helper
 
 from gte_sdk.runtime.tokens import TokenBatch
 
-# SmoothQuant's alpha: the share of the activations' range that goes to the weights. Tried: .25, .5 and .75.
-MIGRATION = 0.5
 _SMALLEST = 1e-3
 
 
@@ -67,17 +62,3 @@ def _observe_magnitudes(
             real = batch.attention_mask.astype(bool)
             for name, values_NTK in zip(tensors, session.run(list(tensors), feed), strict=True):
                 yield name, np.abs(values_NTK[real])
-
-
-def level_channels(
-    maxima_K: NDArray[np.float32], weights_KN: Iterable[NDArray[np.float32]], migration: float = MIGRATION
-) -> NDArray[np.float32]:
-    """The factors (k,) to divide the activations by, and to multiply the rows of all weights that read them by.
-
-    They are equation 4 of SmoothQuant, scaled to a geometric mean of 1.
-    """
-    weight_maxima_K = np.max([np.abs(weights).max(axis=1) for weights in weights_KN], axis=0)
-    activations_K = np.maximum(maxima_K.astype(np.float64), _SMALLEST) ** migration
-    factors_K = activations_K / np.maximum(weight_maxima_K, _SMALLEST) ** (1 - migration)
-    levelled_K: NDArray[np.float32] = (factors_K / np.exp(np.log(factors_K).mean())).astype(np.float32)
-    return levelled_K

@@ -3,8 +3,8 @@
 Activations get a scale per token, found while the graph runs. With the usual scale per batch, a text's vector depends
 on the rest of the batch, and one outlier token costs all others their resolution (all-MiniLM-L6-v2, 500 mixed texts:
 mean cosine to fp32 .992 and worst .959 with ONNX Runtime's quantize_dynamic, .999 and .995 here). Weights get a scale
-per output channel, embedding tables one per row, and calibrate.py levels the channels. The graph has only standard ONNX
-operators.
+per output channel, embedding tables one per row, and the channels are levelled: gte_sdk/runtime/int8/quantize.py has
+the rule, and this file writes it into a graph of standard ONNX operators.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.graphs.calibrate import level_channels, measure_channel_maxima
-from gte_sdk import _kernels
+from export.graphs.calibrate import measure_channel_maxima
+from gte_sdk.runtime.int8.quantize import (
+    GELU_SHIFT,
+    level_channels,
+    quantize_symmetrically,
+    quantize_without_saturation,
+    undo_shift,
+)
 from gte_sdk.runtime.tokens import TokenBatch
 
 # A table with fewer rows (positions, segments) stays in float: it is small, and it is added to every token.
 MINIMUM_TABLE_ROWS = 1024
-# GELU is never below -GELU_MINIMUM; adding it makes the output non-negative, so that it uses all 256 steps of uint8.
-GELU_SHIFT = _kernels.GELU_SHIFT
 
 _PREFIX = "gte_int8"
 _SIGNED_ZERO, _UNSIGNED_ZERO = f"{_PREFIX}/zero_128", f"{_PREFIX}/zero_0"
@@ -107,9 +111,9 @@ class _Rewriter:
             self.kept_in_float[node.name] = f"a table of {len(table_VD)} rows is added to every token"
             self.nodes.append(node)
             return
-        steps_VD, scales_V1 = _quantize_symmetrically(table_VD, axis=1)
+        codes_VD, scales_V1 = quantize_symmetrically(table_VD, axis=1)
         name, output = node.input[0], node.output[0]
-        self._constant(f"{name}/int8", steps_VD)
+        self._constant(f"{name}/int8", codes_VD)
         self._constant(f"{name}/scale", scales_V1)
         self._add("Gather", [f"{name}/int8", node.input[1]], f"{output}/int8", axis=0)
         self._add("Gather", [f"{name}/scale", node.input[1]], f"{output}/scale", axis=0)
@@ -121,8 +125,8 @@ class _Rewriter:
         activations, name = node.input
         output = node.output[0]
         weights_KN = numpy_helper.to_array(self.weights[name]) * self.factors[activations][:, None]
-        steps_KN, scales_1N = _quantize_without_saturation(weights_KN)
-        self._constant(f"{name}/int8", steps_KN)
+        codes_KN, scales_1N = quantize_without_saturation(weights_KN)
+        self._constant(f"{name}/int8", codes_KN)
         self._constant(f"{name}/scale", scales_1N)
         shifted = self._is_gelu(activations)
         rows = self._quantize_rows(activations, weights_KN.shape[0], shifted)
@@ -133,9 +137,8 @@ class _Rewriter:
         self._add("Mul", [f"{output}/columns", f"{rows}/scale"], f"{output}/rows")
         product = f"{output}/rows"
         if shifted:
-            shift_K = GELU_SHIFT / self.factors[activations].astype(np.float64)
-            undo_N = -(shift_K @ steps_KN) * scales_1N[0]
-            self._constant(f"{name}/undo_shift", undo_N.astype(np.float32))
+            undo_N = undo_shift(self.factors[activations], codes_KN, scales_1N[0])
+            self._constant(f"{name}/undo_shift", undo_N)
             self._add("Add", [product, f"{name}/undo_shift"], f"{output}/unshifted")
             product = f"{output}/unshifted"
         self._constant(f"{name}/width", np.array([weights_KN.shape[1]], dtype=np.int64))
@@ -216,25 +219,3 @@ class _Rewriter:
         node = helper.make_node(operator, inputs, [output], name=output)
         node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
         self.nodes.append(node)
-
-
-def _quantize_symmetrically(values: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 steps and float32 scales along `axis`, kept as a dimension of 1: values are about steps * scales."""
-    scales = np.abs(values).max(axis=axis, keepdims=True).astype(np.float32) / np.float32(127)
-    scales[scales == 0] = 1
-    return np.rint(values / scales).astype(np.int8), scales
-
-
-def _quantize_without_saturation(weights_KN: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 steps (k, n) and a float32 scale (1, n) for each output channel, such that no CPU saturates.
-
-    x86 without VNNI adds two neighbouring uint8 x int8 products in 16 bits, and saturates (onnxruntime#6004). If two
-    neighbouring steps are at most 128 together, the largest sum is 255 * 128 = 32 640, which fits. So the result is the
-    same everywhere. The scale is coarser only in channels in which two large weights are neighbours.
-    """
-    magnitudes_KN = np.abs(weights_KN)
-    even_KN = magnitudes_KN[: len(magnitudes_KN) // 2 * 2]
-    pairs_1N = (even_KN[0::2] + even_KN[1::2]).max(axis=0, keepdims=True, initial=0)
-    scales_1N = np.maximum(pairs_1N, magnitudes_KN.max(axis=0, keepdims=True)).astype(np.float32) / np.float32(127)
-    scales_1N[scales_1N == 0] = 1
-    return np.rint(weights_KN / scales_1N).astype(np.int8), scales_1N

@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graphs.calibrate import level_channels, measure_channel_maxima
-from export.graphs.quantize import (
+from export.graphs.calibrate import measure_channel_maxima
+from export.graphs.quantize import MINIMUM_TABLE_ROWS, quantize
+from gte_sdk.runtime.int8.quantize import (
     GELU_SHIFT,
-    MINIMUM_TABLE_ROWS,
-    _quantize_symmetrically,
-    _quantize_without_saturation,
-    quantize,
+    level_channels,
+    quantize_symmetrically,
+    quantize_without_saturation,
 )
 from gte_sdk.runtime.tokens import TokenBatch, pad_batch
 
@@ -148,7 +148,7 @@ matrices = arrays(
 @settings(deadline=None)
 def test_weights_that_no_cpu_saturates(weights_KN: Floats) -> None:
     """vpmaddubsw adds two neighbouring products of uint8 and int8 in 16 bits; 255 is the largest uint8."""
-    steps_KN, scales_1N = _quantize_without_saturation(weights_KN)
+    steps_KN, scales_1N = quantize_without_saturation(weights_KN)
     wide_KN = np.abs(steps_KN.astype(np.int64))
     pairs = wide_KN[: len(wide_KN) // 2 * 2]
     assert 255 * (pairs[0::2] + pairs[1::2]).max(initial=0) <= np.iinfo(np.int16).max
@@ -158,7 +158,7 @@ def test_weights_that_no_cpu_saturates(weights_KN: Floats) -> None:
 @given(matrices)
 @settings(deadline=None)
 def test_symmetric_scales(values: Floats) -> None:
-    steps, scales = _quantize_symmetrically(values, axis=1)
+    steps, scales = quantize_symmetrically(values, axis=1)
     assert scales.shape == (len(values), 1)
     assert (np.abs(steps * scales - values) <= scales / 2 + 1e-6).all()
 
