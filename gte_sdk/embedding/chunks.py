@@ -1,4 +1,4 @@
-"""The chunks that Embedder.embed_chunks returns, embedded one by one or in their context.
+"""`Embedder.embed_chunks`: the chunks of a long text, embedded one by one or in their context.
 
 Late chunking (Guenther et al., arXiv 2409.04701) runs the model over as much of the text as it can read, and averages
 the token states of each chunk afterwards. A chunk's vector then reflects what "it" or "the city" in it refers to.
@@ -6,16 +6,19 @@ the token states of each chunk afterwards. A chunk's vector then reflects what "
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import InputError, InputTypeError, ModelFormatError
-from gte_sdk.runtime.engine import TokenStates
+from gte_sdk.runtime.engine import TokenStates, cut_rows
 from gte_sdk.runtime.text_tokenizer import TextTokenizer
 from gte_sdk.runtime.tokens import Span, SpecialTokens, chunk_spans, encodable
+
+if TYPE_CHECKING:
+    from gte_sdk.embedding.embedder import Embedder
 
 SpansWithIds = Iterator[tuple[Span, list[int]]]
 _RUNS_AT_ONCE = 16
@@ -30,6 +33,40 @@ class Chunk(NamedTuple):
     """The characters [start, end) of the text."""
     vector: NDArray[np.float32]
     """(dim,), unit length."""
+
+
+def embed_chunks(
+    embedder: "Embedder", text: str, max_tokens: int | None = None, overlap: int = 0, *, late: bool = False
+) -> list[Chunk]:
+    """Splits a long text between words into chunks and embeds each. An empty text has no chunks.
+
+    Args:
+        text: The text, of any length.
+        max_tokens: The most tokens of a chunk, by default as many as the model reads.
+        overlap: About how many tokens neighbouring chunks share, 0 <= overlap < max_tokens.
+        late: Late chunking. The model reads as many chunks at once as fit into `Embedder.max_tokens`, and a chunk's
+            vector is the mean of its own token states, which have seen the surrounding chunks.
+
+    Raises:
+        InputError: With `late`, a model without token states to average: one with another pooling, or a token table,
+            which has no context.
+    """
+    tokenizer = embedder._tokenizer
+    room = tokenizer.check_limit(max_tokens, embedder.max_tokens) - tokenizer.special_token_count
+    text, spans_with_ids = split_text(tokenizer, text, room, overlap)
+    if late:
+        reads = embedder.max_tokens - tokenizer.special_token_count
+        states = embedder._engine.token_states
+        spans, whole_ND = late_vectors(spans_with_ids, embedder.special_tokens, reads, states)
+        pieces, vectors_ND = [text[span.start : span.end] for span in spans], cut_rows(whole_ND, embedder.dim)
+    else:
+        spans = [span for span, _ in spans_with_ids]
+        pieces = [text[span.start : span.end] for span in spans]
+        vectors_ND = embedder.embed(pieces)
+    return [
+        Chunk(span.start, span.end, piece, vector_D)
+        for span, piece, vector_D in zip(spans, pieces, vectors_ND, strict=True)
+    ]
 
 
 def split_text(tokenizer: TextTokenizer, text: str, room: int, overlap: int) -> tuple[str, SpansWithIds]:

@@ -1,12 +1,17 @@
-"""What `Embedder.report` tells: which graph really runs, and how."""
+"""`Embedder.report`: which graph really runs, and how."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gte_sdk.model_files.published import ModelPath
 from gte_sdk.runtime.engine import GoldenResult
 
+if TYPE_CHECKING:
+    from gte_sdk.embedding.embedder import Embedder
+
 
 class EmbedderReport(NamedTuple):
+    """What `Embedder.report` returns."""
+
     engine: str
     """"native" or "onnxruntime"."""
     device: str
@@ -21,3 +26,17 @@ class EmbedderReport(NamedTuple):
     """The graph's file in the model directory or bundle."""
     golden: GoldenResult | None
     """The golden vectors that the engine reproduced when it opened. None if the model has none for this variant."""
+
+
+def report(embedder: "Embedder") -> EmbedderReport:
+    """What really runs: engine, device, variant, instruction set, threads, graph and golden vectors."""
+    engine = embedder._engine
+    return EmbedderReport(
+        engine=engine.name,
+        device=engine.device,
+        variant=engine.variant,
+        instruction_set=engine.instruction_set,
+        threads=engine.threads,
+        graph=embedder._description.path / engine.graph_name,
+        golden=engine.golden,
+    )

@@ -7,7 +7,8 @@
 from typing import Any
 
 from gte_sdk.checks import check_list
-from gte_sdk.embedding.embedder import DEFAULT_MODEL, WINDOW_TEXTS, Embedder
+from gte_sdk.embedding import WINDOW_TEXTS
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.integrations.lazy_model import LazyModel, declared_options
 
 try:

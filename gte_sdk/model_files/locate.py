@@ -20,7 +20,7 @@ def locate_model(model: str | PathLike[str], variant: str, revision: str | None,
         return bundled_model_path(name)
     path = Path(model)
     if path.is_dir() or path.is_file():
-        return path
+        return path.absolute()  # the graph may be read again after the working directory has changed
     if isinstance(model, str) and is_hub_name(name):
         return fetch_model(name, variant, revision, offline)
     raise ModelFormatError(

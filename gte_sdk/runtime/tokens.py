@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from gte_sdk.runtime.word_pieces import WordPieces
 GROUP_CHARACTERS = 2 * PIECE_CHARACTERS
 _FAILED = "tokenizer.json cannot tokenize a text"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Texts of an Embedder that are tokenized and sorted together. Larger windows need less padding, but a few thousand
+# texts are enough.
+WINDOW_TEXTS = 2048
 
 
 class TokenizedTexts(NamedTuple):
@@ -31,6 +34,14 @@ class TokenizedTexts(NamedTuple):
     """The token ids of each text, including special tokens, at most max_tokens of them."""
     left_out: list[int]
     """How many tokens of each text were cut off (0 if the text fits)."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """As a tuple, and by the names of the model's inputs ("input_ids", ...), which are padded arrays (n, t)."""
+        if not isinstance(key, str):
+            return tuple.__getitem__(self, key)
+        if key not in TokenBatch._fields:
+            raise KeyError(key)
+        return getattr(pad_batch(self.ids), key)
 
 
 class SpecialTokens(NamedTuple):

@@ -4,7 +4,7 @@ A search takes one `IndexRows`, which never changes, so it needs no lock while o
 rows, and the same kernel runs over these rows only. Ties go to the row that was added first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ from gte_sdk import _kernels
 from gte_sdk.checks import check_count, check_finite, checked_matrix, checked_queries, not_finite
 from gte_sdk.errors import InputError, InputTypeError, ModelMismatchError
 from gte_sdk.search.index_file import ROW_TYPES, IndexContent, read_index, write_index
-from gte_sdk.search.index_ids import MAX_ID, Id, Ids, checked_ids, checked_ids_of_rows, plain_id
+from gte_sdk.search.index_ids import MAX_ID, Id, Ids, checked_ids, checked_ids_of_rows, ids_in_order, plain_id
 from gte_sdk.search.index_rows import (
     IndexRows,
     appended,
@@ -42,22 +42,38 @@ class SearchResult(NamedTuple):
 class Index:
     """A vector index: vectors stored by id, searched exactly by cosine.
 
-    dim: the number of dimensions of every vector, 1 to 65536.
-    dtype: how vectors are stored and compared. "float32" takes 4 bytes for each value and is exact. "float16" takes 2
-        bytes, with cosines accurate to about 0.0005. "int8" takes 1 byte, with cosines accurate to about 0.005; each
-        row has its own range, so its codes depend on no other row. "binary" takes 1 bit, the sign, and gives a coarse
-        cosine, for `rescore`.
-    keep_floats: keeps the float32 vectors in addition to int8 or binary rows, for `search(rescore=...)`. In an index
-        opened with mmap=True they stay on disk, except for the rows that are rescored.
-    fingerprint: that of the model that made the vectors (`Embedder.fingerprint`). Vectors from another model are
-        refused. An empty index without a fingerprint takes that of the first vectors.
+    Many threads can search while others add and remove. Each search sees the index before or after a change. A pickle
+    or copy holds the rows, without the removed ones.
 
-    Many threads can search while others add and remove. Each search sees the index before or after a change.
+    Examples:
+        >>> from gte_sdk import Embedder, Index
+        >>> embedder = Embedder()
+        >>> index = Index(embedder.dim, fingerprint=embedder.fingerprint)
+        >>> index.add(embedder.embed(["a cat", "the stock exchange"]), ids=["pet", "money"])
+        ['pet', 'money']
+        >>> index.search(embedder.embed("kittens"), k=1).ids.tolist()
+        [['pet']]
     """
 
     def __init__(
         self, dim: int, dtype: str = "float32", fingerprint: str | None = None, *, keep_floats: bool = False
     ) -> None:
+        """Makes an empty index.
+
+        Args:
+            dim: The number of dimensions of every vector, 1 to 65536.
+            dtype: How vectors are stored and compared. "float32" takes 4 bytes for each value and is exact. "float16"
+                takes 2 bytes, with cosines accurate to about 0.0005. "int8" takes 1 byte, with cosines accurate to
+                about 0.005; each row has its own range, so its codes depend on no other row. "binary" takes 1 bit,
+                the sign, and gives a coarse cosine, for `rescore`.
+            fingerprint: That of the model that made the vectors (`Embedder.fingerprint`). Vectors from another model
+                are refused. An empty index without a fingerprint takes that of the first vectors.
+            keep_floats: Keeps the float32 vectors in addition to int8 or binary rows, for `search(rescore=...)`. In
+                an index opened with mmap=True they stay on disk, except for the rows that are rescored.
+
+        Raises:
+            InputError: An argument out of its range.
+        """
         if dtype not in ROW_TYPES:
             raise InputError(f"dtype={dtype!r}; give one of {', '.join(ROW_TYPES)}")
         if keep_floats and dtype not in ("int8", "binary"):
@@ -77,12 +93,16 @@ class Index:
     ) -> "Index":
         """Opens a saved index.
 
-        mmap: reads rows from disk as searches need them, shared by all processes. Adding to such an index copies it
-            into memory. Replace the file only with `save`: changing it in place changes the rows of this index.
-        fingerprint: that of the model in use. If the file has another one, ModelMismatchError is raised.
-        verify: checks every block against its checksum first, which reads the whole file once.
+        Args:
+            path: A file that `save` wrote.
+            mmap: Reads rows from disk as searches need them, shared by all processes. Adding to such an index copies
+                it into memory. Replace the file only with `save`: changing it in place changes the rows of this index.
+            fingerprint: That of the model in use. If the file has another one, ModelMismatchError is raised.
+            verify: Checks every block against its checksum first, which reads the whole file once.
 
-        Raises ModelFormatError, which names the block, for a file that is truncated, damaged, newer, or not an index.
+        Raises:
+            ModelFormatError: A file that is truncated, damaged, newer, or not an index; names the block.
+            ModelMismatchError: A file of another model.
         """
         content = read_index(Path(path), mmap=mmap, verify=verify)
         index = cls(content.dim, content.dtype, content.fingerprint, keep_floats=content.floats is not None)
@@ -98,6 +118,9 @@ class Index:
 
         After a kill or a full disk, `path` is either the old file or the new one. Other threads can search and add
         meanwhile. The file holds the index as it was when `save` was called.
+
+        Args:
+            path: The file to write or replace.
         """
         with self._lock:
             state, next_id = self._rows, self._next_id
@@ -116,6 +139,17 @@ class Index:
 
     def __len__(self) -> int:
         return live_count(self._rows)
+
+    def __repr__(self) -> str:
+        return f"Index({self.dim}, {self.dtype!r}, {self.fingerprint!r}, rows={len(self)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            # In arrays of their own: two indexes that share the free rows of one array would overwrite each other's.
+            return {**self.__dict__, "_rows": compacted(self._rows, 0), "_row_of": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({**state, "_lock": Lock()})
 
     def __contains__(self, id: object) -> bool:
         try:
@@ -136,14 +170,17 @@ class Index:
             yield plain_id(state.ids[row]), decoded_row(state, row, self.dim, self.dtype)
 
     def add(self, vectors: NDArray[np.float32], ids: Ids | None = None, *, fingerprint: str | None = None) -> list[Id]:
-        """Adds vectors (n, dim) float32 of any length, and returns their ids.
+        """Adds vectors and returns their ids.
 
-        ids: n distinct int or str, of one type for the whole index. An id that exists gets the new vector, as the
-            newest row. None takes the integers after the highest id so far.
-        fingerprint: that of the model that made the vectors.
+        Args:
+            vectors: (n, dim) float32, of any length.
+            ids: n distinct int or str, of one type for the whole index. An id that exists gets the new vector, as the
+                newest row. None takes the integers after the highest id so far.
+            fingerprint: That of the model that made the vectors.
 
-        Raises InputError for NaN, a wrong number of dimensions or a repeated id, and ModelMismatchError for vectors
-        from another model. In these cases nothing is added.
+        Raises:
+            InputError: NaN, a wrong number of dimensions or a repeated id. Nothing is added.
+            ModelMismatchError: Vectors from another model. Nothing is added.
         """
         vectors_ND = checked_matrix("vectors", vectors)
         self._check_dim("vectors", vectors_ND)
@@ -172,15 +209,40 @@ class Index:
                 self._row_of = lookup
         return new_ids
 
+    def get(self, ids: Id | Ids) -> NDArray[np.float32]:
+        """The stored vectors of some ids, as `__iter__` yields them.
+
+        Args:
+            ids: A list of n ids, or one int or str.
+
+        Returns:
+            (n, dim) float32 in the order of the ids, or (dim,) for one id.
+
+        Raises:
+            InputError: An id that is not in the index.
+        """
+        if isinstance(ids, int | str | np.integer):
+            vector_D: NDArray[np.float32] = self.get([plain_id(ids)])[0]
+            return vector_D
+        wanted = ids_in_order(ids)
+        with self._lock:
+            state, rows = self._rows, self._rows_of(wanted)
+        vectors = [decoded_row(state, row, self.dim, self.dtype) for row in rows]
+        return np.array(vectors, np.float32).reshape(-1, self.dim)
+
     def remove(self, ids: Ids) -> None:
-        """Removes the rows of these ids. Raises InputError for an unknown id, in which case nothing is removed."""
+        """Removes rows.
+
+        Args:
+            ids: The ids of the rows, of the index's type.
+
+        Raises:
+            InputError: An unknown id. Nothing is removed.
+        """
         gone = checked_ids(ids)
         with self._lock:
+            state = without_rows(self._rows, self._rows_of(gone))
             row_of = self._lookup()
-            for id in gone:
-                if id not in row_of:
-                    raise InputError(f"id {id!r} is not in the index")
-            state = without_rows(self._rows, [row_of[id] for id in gone])
             self._row_of = None
             self._rows = state
             for id in gone:
@@ -196,7 +258,7 @@ class Index:
     def search(
         self,
         queries: NDArray[np.float32],
-        k: int,
+        k: int = 10,
         *,
         where: Where | None = None,
         rescore: int | None = None,
@@ -208,15 +270,22 @@ class Index:
         Scores are in descending order. Ties go to the row that was added first. If fewer than k rows pass the filter,
         the result has that many columns.
 
-        queries: (q, dim), or (dim,) for a single query.
-        where: which rows to search. A mask of len(self) bools in the order of iteration (an array or a list); a
-            collection of ids, where unknown ids match nothing; or a function that is called with each id (one Python
-            call for each row).
-        rescore: takes this many candidates from the int8 or binary rows, at least k, then ranks them by their float32
-            rows and returns those scores. It needs an index with keep_floats. For 384 binary dimensions, 50 * k is a
-            good start.
-        fingerprint: that of the model that made the queries.
-        threads: the most threads to use. None means all that this process may use. The result does not depend on it.
+        Args:
+            queries: (q, dim) float32, or (dim,) for a single query.
+            k: How many rows to find for each query.
+            where: Which rows to search. A mask of len(self) bools in the order of iteration (an array or a list); a
+                collection of ids, where unknown ids match nothing; or a function that is called with each id (one
+                Python call for each row).
+            rescore: Takes this many candidates from the int8 or binary rows, at least k, then ranks them by their
+                float32 rows and returns those scores. It needs an index with keep_floats. For 384 binary dimensions,
+                50 * k is a good start.
+            fingerprint: That of the model that made the queries.
+            threads: The most threads to use. None means all that this process may use. The result does not depend on
+                it.
+
+        Raises:
+            InputError: NaN, a wrong number of dimensions, or `rescore` without the float rows.
+            ModelMismatchError: Queries from another model.
         """
         queries_QD = checked_queries(queries)
         self._check_dim("queries", queries_QD)
@@ -270,6 +339,14 @@ class Index:
             live = live_rows(self._rows)
             self._row_of = dict(zip(self._rows.ids[live].tolist(), live.tolist(), strict=True))
         return self._row_of
+
+    def _rows_of(self, ids: Sequence[Id]) -> list[int]:
+        """The rows of these ids. Call it under the lock. Raises InputError for an unknown id."""
+        row_of = self._lookup()
+        unknown = [id for id in ids if id not in row_of]
+        if unknown:
+            raise InputError(f"id {unknown[0]!r} is not in the index")
+        return [row_of[id] for id in ids]
 
     def _with_room(self, state: IndexRows, count: int) -> IndexRows:
         needed = state.row_count + count

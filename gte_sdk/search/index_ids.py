@@ -38,12 +38,17 @@ def checked_ids(ids: Ids) -> list[Id]:
 
 def checked_ids_of_rows(ids: Ids, count: int) -> list[Id]:
     """`checked_ids` in the order of `count` vectors."""
-    if isinstance(ids, Set):
-        raise InputTypeError(f"ids is a {type(ids).__name__}, which has no order; give a list")
-    plain = checked_ids(ids)
+    plain = checked_ids(ids_in_order(ids))
     if len(plain) != count:
         raise InputError(f"{len(plain)} ids for {count} vectors")
     return plain
+
+
+def ids_in_order(ids: Ids) -> list[Id]:
+    """`ids` as plain int or str. Raises InputTypeError for a set."""
+    if isinstance(ids, Set):
+        raise InputTypeError(f"ids is a {type(ids).__name__}, which has no order; give a list")
+    return plain_ids("ids", list_values("ids", ids))
 
 
 def plain_ids(name: str, values: list[Any]) -> list[Id]:

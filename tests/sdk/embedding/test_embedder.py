@@ -1,5 +1,9 @@
 """Texts in, vectors out: values against a hand-computed model, promises and bad input against the bundled one."""
 
+import asyncio
+import copy
+import pickle
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -16,6 +20,7 @@ from gte_sdk import (
     InputError,
     InputTypeError,
     ModelFormatError,
+    ModelMismatchError,
     TruncationWarning,
 )
 from gte_sdk.embedding import embedder
@@ -303,3 +308,51 @@ def test_tokenizer_settings_of_the_file_are_not_followed(tiny: Embedder) -> None
     # The file asks for 4 tokens and padding to 20 (see tiny_tokenizer).
     tokenized = tokens.tokenize(tiny._tokenizer.tokenizer, ["red green blue fast"], 32)
     assert len(tokenized.ids[0]) == 6
+
+
+# --- pickles, copies and what is printed
+
+
+def test_a_pickle_or_copy_opens_the_same_model_with_the_same_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_model(tmp_path / "model", prompts={"query": "fast "}, matryoshka_dims=[DIM, 3])
+    monkeypatch.chdir(tmp_path)
+    model = Embedder("model", dim=3, max_tokens=4, truncation="ignore", threads=1)
+    monkeypatch.chdir("/")
+    expected = model.embed_query("red green blue")
+    for again in (pickle.loads(pickle.dumps(model)), copy.copy(model), copy.deepcopy(model)):
+        assert (again.max_tokens, again.dim, again.report().threads) == (4, 3, 1)
+        assert again.fingerprint == model.fingerprint
+        again_vector = again.embed_query("red green blue")
+        again.close()
+        np.testing.assert_array_equal(again_vector, expected)
+    np.testing.assert_array_equal(model.embed_query("red green blue"), expected)
+    model.max_seq_length = 5
+    assert copy.copy(model).max_tokens == 5
+
+
+def test_a_pickle_does_not_become_another_model(tmp_path: Path) -> None:
+    kept = pickle.dumps(Embedder(write_tiny_model(tmp_path / "model")))
+    shutil.rmtree(tmp_path / "model")
+    write_tiny_model(tmp_path / "model", pooling="cls")
+    with pytest.raises(ModelMismatchError, match=r"saved with model sha256:.* is now sha256:"):
+        pickle.loads(kept)
+
+
+def test_an_embedder_says_what_it_is(tmp_path: Path) -> None:
+    assert repr(Embedder("gte-nano")) == (
+        "Embedder('gte-nano', dim=256, max_tokens=512, engine='native', device='cpu', variant='int8')"
+    )
+    assert repr(Embedder(write_tiny_model(tmp_path))).startswith(f"Embedder('{tmp_path}', dim=5, max_tokens=32, ")
+
+
+def test_waiting_callers_get_the_same_vectors_with_the_models_prompts(tmp_path: Path) -> None:
+    model = Embedder(write_tiny_model(tmp_path, prompts={"query": "fast ", "document": "slow "}))
+
+    async def embed() -> tuple[Any, ...]:
+        return await asyncio.gather(model.aembed_query("red"), model.aembed_documents(["red", "blue"]))
+
+    query, documents = asyncio.run(embed())
+    np.testing.assert_allclose(query, tiny_vector("fast red"), atol=1e-6)
+    np.testing.assert_allclose(documents, [tiny_vector("slow red"), tiny_vector("slow blue")], atol=1e-6)

@@ -1,5 +1,7 @@
 """Index in memory: add, update, remove, filters, iteration, and what it refuses."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any
@@ -55,6 +57,43 @@ def test_iteration_gives_ids_and_the_vectors_that_were_added() -> None:
     pairs = list(index)
     assert [id for id, _ in pairs] == [i for i in range(100) if i != 5]
     assert np.array([vector for _, vector in pairs]).tobytes() == np.delete(VECTORS, 5, axis=0).tobytes()
+
+
+def test_vectors_by_their_ids() -> None:
+    index = index_of(ids=np.arange(1000, 1100))
+    index.remove([1003])
+    assert index.get(1007).tobytes() == index.get(np.int64(1007)).tobytes() == VECTORS[7].tobytes()
+    assert index.get([1099, 1000, 1099]).tobytes() == VECTORS[[99, 0, 99]].tobytes()
+    assert index.get([]).shape == (0, 8)
+    with pytest.raises(InputError, match="id 1003 is not in the index"):
+        index.get([1000, 1003])
+    with pytest.raises(InputTypeError, match="ids is a set, which has no order"):
+        index.get({1000})  # type: ignore[arg-type]
+    assert index_of(ids=[f"{row}" for row in range(100)]).get("41").tobytes() == VECTORS[41].tobytes()
+
+
+def test_a_search_finds_ten_by_itself() -> None:
+    assert index_of().search(VECTORS[0]).ids.shape == (1, 10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_pickles_and_copies_are_indexes_of_their_own(dtype: str) -> None:
+    index = index_of(dtype=dtype, fingerprint="sha256:a", keep_floats=dtype == "int8")
+    index.remove([5])
+    expected = index.search(VECTORS[:9], 50)
+    for again in (pickle.loads(pickle.dumps(index)), copy.copy(index), copy.deepcopy(index)):
+        assert repr(again) == repr(index) == f"Index(8, '{dtype}', 'sha256:a', rows=99)"
+        found = again.search(VECTORS[:9], 50)
+        assert found.scores.tobytes() == expected.scores.tobytes()
+        assert found.ids.tobytes() == expected.ids.tobytes()
+        assert again.add(-VECTORS[:2], fingerprint="sha256:a") == [100, 101]
+        with pytest.raises(ModelMismatchError):
+            again.add(VECTORS, fingerprint="sha256:b")
+        # What one adds is not in the other.
+        assert index.add(VECTORS[:1], fingerprint="sha256:a") == [100]
+        assert again.get(100).tobytes() == (-VECTORS[0]).tobytes()
+        index = pickle.loads(pickle.dumps(index_of(dtype=dtype, fingerprint="sha256:a", keep_floats=dtype == "int8")))
+        index.remove([5])
 
 
 def test_adding_an_id_again_replaces_its_vector() -> None:

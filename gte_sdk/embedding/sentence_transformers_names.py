@@ -1,0 +1,331 @@
+"""The methods that programs written for sentence-transformers or fastembed call on an Embedder, with their arguments.
+
+They are plain functions of an Embedder, which takes them over as its methods. What it cannot do as the other library
+does raises InputError with the reason; nothing is ignored. numpy arrays are the results, and PyTorch is needed only by
+who asks for tensors or gives them.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.checks import check_count, check_iterable, check_texts
+from gte_sdk.embedding.vector_types import check_dtype, convert_rows
+from gte_sdk.errors import InputError
+from gte_sdk.runtime.engine import cut_engine, cut_rows
+
+if TYPE_CHECKING:
+    from gte_sdk.embedding.embedder import Embedder
+
+# Theirs to ours. Their "binary" is ours with 128 less in each byte.
+_DTYPES = {
+    "float32": "float32", "float16": "float16", "int8": "int8", "uint8": "uint8", "ubinary": "binary",
+    "binary": "binary",
+}  # fmt: skip
+# The states of a text of 512 tokens and width 768 take 1.5 MB.
+_STATES_AT_ONCE = 16
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_ONE_PROCESS = "one Embedder uses all cores in one process; leave it out, and open the Embedder with threads= for fewer"
+
+
+def encode(
+    embedder: "Embedder",
+    inputs: str | Iterable[str] | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    batch_size: int | None = None,
+    show_progress_bar: bool | None = None,
+    output_value: str | None = "sentence_embedding",
+    precision: str = "float32",
+    convert_to_numpy: bool = True,
+    convert_to_tensor: bool = False,
+    device: Any = None,
+    normalize_embeddings: bool = True,
+    truncate_dim: int | None = None,
+    pool: Any = None,
+    chunk_size: int | None = None,
+    *,
+    sentences: str | Iterable[str] | None = None,
+) -> Any:
+    """Embeds texts as `embed` does, with sentence-transformers' arguments.
+
+    Args:
+        inputs: A list of n texts, or one str.
+        prompt_name: One of the names in `prompts`. Without effect if `prompt` is given.
+        prompt: The text to put before each text.
+        batch_size: The most texts of a batch, in addition to the limit of tokens. The vectors do not depend on it.
+        show_progress_bar: Draws a bar. None draws none.
+        output_value: "sentence_embedding" for the vectors, or "token_embeddings" for the states (t, hidden) of each
+            text's tokens, special tokens included, as a list.
+        precision: "float32", "float16", "int8", "uint8", "ubinary" (a bit for each dimension, packed into uint8) or
+            "binary" (the same bytes minus 128, as int8). The range of int8 and uint8 belongs to the model, so it does
+            not depend on the other texts, as it does there.
+        convert_to_numpy: False returns a list of tensors.
+        convert_to_tensor: Returns one tensor on the CPU.
+        device: The device that this Embedder runs on, or None.
+        normalize_embeddings: The vectors always have unit length, so False raises InputError.
+        truncate_dim: Shortens the vectors to this many dimensions, one of `dims`, and to unit length again.
+        pool: There are no processes to share the work, so anything but None raises InputError.
+        chunk_size: Belongs to `pool`.
+        sentences: The former name of `inputs`.
+
+    Returns:
+        (n, dim), or (dim,) for one str: a numpy array or a tensor.
+
+    Raises:
+        InputError: An argument that cannot be had, with the reason.
+    """
+    if inputs is not None and sentences is not None:
+        raise InputError("both inputs and sentences are given, which are two names of the texts; give one of them")
+    texts: Any = sentences if inputs is None else inputs
+    _check_place(embedder, device, pool)
+    if not normalize_embeddings:
+        raise InputError("normalize_embeddings=False; the vectors of gte_sdk always have unit length")
+    if precision not in _DTYPES:
+        raise InputError(f"precision={precision!r}; one of {tuple(_DTYPES)} is supported")
+    if prompt is None:
+        if prompt_name is not None and prompt_name not in embedder.prompts:
+            raise InputError(f"prompt_name={prompt_name!r}; the model has {sorted(embedder.prompts)}")
+        prompt = "" if prompt_name is None else embedder.prompts[prompt_name]
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    if output_value == "token_embeddings":
+        states = list(_token_states(embedder, texts, prompt))
+        rows: Any = [_as_tensor(each) for each in states] if convert_to_tensor else states
+        return rows[0] if isinstance(texts, str) else rows
+    if output_value != "sentence_embedding":
+        raise InputError(f"output_value={output_value!r}; give 'sentence_embedding' or 'token_embeddings'")
+    cut = None if truncate_dim is None else check_count("truncate_dim", truncate_dim)
+    vectors = _vectors(embedder, texts, prompt, batch_size, bool(show_progress_bar), _DTYPES[precision], cut)
+    if precision == "binary":
+        vectors = (vectors ^ np.uint8(128)).view(np.int8)
+    if convert_to_tensor:
+        return _as_tensor(vectors)
+    if not convert_to_numpy:
+        return _as_tensor(vectors) if isinstance(texts, str) else list(_as_tensor(vectors))
+    return vectors
+
+
+def encode_query(
+    embedder: "Embedder",
+    inputs: str | Iterable[str] | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    batch_size: int | None = None,
+    show_progress_bar: bool | None = None,
+    output_value: str | None = "sentence_embedding",
+    precision: str = "float32",
+    convert_to_numpy: bool = True,
+    convert_to_tensor: bool = False,
+    device: Any = None,
+    normalize_embeddings: bool = True,
+    truncate_dim: int | None = None,
+    pool: Any = None,
+    chunk_size: int | None = None,
+    *,
+    sentences: str | Iterable[str] | None = None,
+) -> Any:
+    """Embeds queries: `encode` with the model's query prompt, if it has one and no other is given.
+
+    The arguments are those of `encode`.
+    """
+    if prompt_name is None and prompt is None and "query" in embedder.prompts:
+        prompt_name = "query"
+    return encode(
+        embedder, inputs, prompt_name, prompt, batch_size, show_progress_bar, output_value, precision, convert_to_numpy,
+        convert_to_tensor, device, normalize_embeddings, truncate_dim, pool, chunk_size, sentences=sentences,
+    )  # fmt: skip
+
+
+def encode_document(
+    embedder: "Embedder",
+    inputs: str | Iterable[str] | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    batch_size: int | None = None,
+    show_progress_bar: bool | None = None,
+    output_value: str | None = "sentence_embedding",
+    precision: str = "float32",
+    convert_to_numpy: bool = True,
+    convert_to_tensor: bool = False,
+    device: Any = None,
+    normalize_embeddings: bool = True,
+    truncate_dim: int | None = None,
+    pool: Any = None,
+    chunk_size: int | None = None,
+    *,
+    sentences: str | Iterable[str] | None = None,
+) -> Any:
+    """Embeds documents: `encode` with the prompt "document", "passage" or "corpus", the first that the model has.
+
+    The arguments are those of `encode`.
+    """
+    if prompt_name is None and prompt is None:
+        prompt_name = next((name for name in _DOCUMENT_PROMPTS if name in embedder.prompts), None)
+    return encode(
+        embedder, inputs, prompt_name, prompt, batch_size, show_progress_bar, output_value, precision, convert_to_numpy,
+        convert_to_tensor, device, normalize_embeddings, truncate_dim, pool, chunk_size, sentences=sentences,
+    )  # fmt: skip
+
+
+def similarity(embedder: "Embedder", embeddings1: Any, embeddings2: Any) -> Any:
+    """The cosine of each of n vectors with each of m.
+
+    Args:
+        embeddings1: (n, dim) or (dim,): an array, a tensor, or a list of these.
+        embeddings2: (m, dim) or (dim,).
+
+    Returns:
+        (n, m) float32: a tensor if one was given, else a numpy array.
+
+    Raises:
+        InputError: Vectors of different numbers of dimensions.
+    """
+    first_ND, second_MD = _unit_rows("embeddings1", embeddings1), _unit_rows("embeddings2", embeddings2)
+    if first_ND.shape[1] != second_MD.shape[1]:
+        raise InputError(
+            f"embeddings1 have {first_ND.shape[1]} dimensions, embeddings2 {second_MD.shape[1]}; embed both with one "
+            "model"
+        )
+    cosines_NM = first_ND @ second_MD.T
+    return _as_tensor(cosines_NM) if _holds_tensors(embeddings1) or _holds_tensors(embeddings2) else cosines_NM
+
+
+def similarity_pairwise(embedder: "Embedder", embeddings1: Any, embeddings2: Any) -> Any:
+    """The cosine of each of n vectors with the vector in the same place.
+
+    Args:
+        embeddings1: (n, dim) or (dim,): an array, a tensor, or a list of these.
+        embeddings2: The same shape.
+
+    Returns:
+        (n,) float32: a tensor if one was given, else a numpy array.
+
+    Raises:
+        InputError: Two different shapes.
+    """
+    first_ND, second_ND = _unit_rows("embeddings1", embeddings1), _unit_rows("embeddings2", embeddings2)
+    if first_ND.shape != second_ND.shape:
+        raise InputError(f"embeddings1 have shape {first_ND.shape}, embeddings2 {second_ND.shape}; give pairs")
+    cosines_N: NDArray[np.float32] = np.einsum("nd,nd->n", first_ND, second_ND)
+    return _as_tensor(cosines_N) if _holds_tensors(embeddings1) or _holds_tensors(embeddings2) else cosines_N
+
+
+def get_embedding_dimension(embedder: "Embedder") -> int:
+    """The number of dimensions of the vectors: `dim`."""
+    return embedder.dim
+
+
+def _max_seq_length(embedder: "Embedder") -> int:
+    """`max_tokens` under sentence-transformers' name. Set it to read fewer tokens of each text, or more again."""
+    return embedder.max_tokens
+
+
+def _set_max_seq_length(embedder: "Embedder", value: int) -> None:
+    embedder._max_tokens = embedder._tokenizer.check_limit(value, embedder._description.max_tokens)
+
+
+max_seq_length = property(_max_seq_length, _set_max_seq_length)
+
+
+def start_multi_process_pool(embedder: "Embedder", target_devices: Any = None) -> NoReturn:
+    """Raises InputError: there are no processes to share the work.
+
+    Args:
+        target_devices: Not used.
+    """
+    raise InputError(f"start_multi_process_pool(): {_ONE_PROCESS}")
+
+
+def query_embed(embedder: "Embedder", query: str | Iterable[str]) -> Iterator[NDArray[np.float32]]:
+    """Yields the vectors of queries, as fastembed's method does.
+
+    Args:
+        query: A list of queries, or one str, which yields one vector.
+    """
+    return _stream(embedder, query, embedder.prompt_for("query"))
+
+
+def passage_embed(
+    embedder: "Embedder", texts: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Yields the vectors of documents, as fastembed's method does. Reads at most 2,048 texts ahead.
+
+    Args:
+        texts: Any number of documents, or one str, which yields one vector.
+        batch_size: Without effect: batches are made by tokens.
+        parallel: None or 0. Other numbers raise InputError, as there are no processes to share the work.
+    """
+    if parallel:
+        raise InputError(f"parallel={parallel}: {_ONE_PROCESS}")
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    return _stream(embedder, texts, embedder.prompt_for("document"))
+
+
+def _stream(embedder: "Embedder", texts: str | Iterable[str], prompt: str) -> Iterator[NDArray[np.float32]]:
+    return embedder.embed_iter([texts] if isinstance(texts, str) else texts, prompt=prompt)
+
+
+def _check_place(embedder: "Embedder", device: Any, pool: Any) -> None:
+    if pool is not None:
+        raise InputError(f"pool={pool!r:.40}: {_ONE_PROCESS}")
+    if isinstance(device, list | tuple):
+        raise InputError(f"device={device!r:.80}: {_ONE_PROCESS}")
+    if device is not None and str(device) not in (embedder.device, f"{embedder.device}:0"):
+        raise InputError(
+            f"device={str(device)!r}; this Embedder runs on {embedder.device}: open one with device= there"
+        )
+
+
+def _vectors(
+    embedder: "Embedder", texts: Any, prompt: str, batch_size: int | None, show_bar: bool, dtype: str, cut: int | None
+) -> NDArray[Any]:
+    if cut is None or cut >= embedder.dim:
+        return embedder._embed(texts, prompt, batch_size, show_bar, dtype)
+    description = embedder._description
+    cut_engine(embedder._engine, description.matryoshka_dims, cut)  # refuses what the model was not trained for
+    check_dtype(dtype, cut, description.int8_limits)
+    whole = embedder._embed(texts, prompt, batch_size, show_bar)
+    rows = convert_rows(cut_rows(whole.reshape(-1, embedder.dim), cut), dtype, description.int8_limits)
+    return rows[0] if isinstance(texts, str) else rows
+
+
+def _token_states(embedder: "Embedder", texts: Any, prompt: str) -> Iterator[NDArray[np.float32]]:
+    token_states = embedder._engine.token_states
+    if token_states is None:
+        raise InputError("output_value='token_embeddings': this model does not average the states of a text's tokens")
+    checked = check_texts([texts] if isinstance(texts, str) else list(check_iterable(texts)), 0)
+    for start in range(0, len(checked), _STATES_AT_ONCE):
+        yield from token_states(embedder._token_ids(checked[start : start + _STATES_AT_ONCE], prompt, start))
+
+
+def _unit_rows(name: str, embeddings: Any) -> NDArray[np.float32]:
+    rows_ND = np.atleast_2d(_as_array(embeddings).astype(np.float32))
+    if rows_ND.ndim != 2:
+        raise InputError(f"{name} has shape {rows_ND.shape}; give a matrix with one vector in each row")
+    return cut_rows(rows_ND, rows_ND.shape[1])
+
+
+def _holds_tensors(values: Any) -> bool:
+    """Whether these are a tensor, or a list that begins with one."""
+    first = values[0] if isinstance(values, list | tuple) and values else values
+    return type(first).__module__.partition(".")[0] == "torch"
+
+
+def _as_array(values: Any) -> NDArray[Any]:
+    """A tensor of any device, or a list of arrays or tensors, as one array."""
+    if isinstance(values, list | tuple):
+        return np.array([_as_array(value) for value in values])
+    return np.asarray(values.detach().cpu().numpy() if _holds_tensors(values) else values)
+
+
+def _as_tensor(array: NDArray[Any]) -> Any:
+    """The array as a tensor on the CPU, with the same memory. Raises InputError if PyTorch is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("tensors need PyTorch, which is not installed; leave convert_to_tensor out") from error
+    return torch.from_numpy(array)
