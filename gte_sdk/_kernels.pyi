@@ -69,33 +69,60 @@ class WordPieces:
 def encoder_instruction_sets() -> list[str]:
     """Names of the instruction sets that the encoder has on this CPU and build, slowest first."""
 
-_LinearArrays = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], bool]
+_Floats = NDArray[np.float32]
+_Linear = tuple[_Floats, _Floats | None] | tuple[NDArray[np.int8], _Floats, _Floats, _Floats, bool]
 
-class Bert:
-    """An encoder of csrc/encoder/bert.hpp; without positions (0, hidden) and norms (0,) a table of tokens.
+class Encoder:
+    """An encoder of csrc/encoder/encoder.hpp. Without layers, positions, norms and projection it is a table of tokens.
 
-    A linear layer is (weights (k, n), scales (n), bias (n), smoothing (k), shifted).
+    A linear layer is in fp32 (weights (outputs, inputs), bias (outputs,) or None), in int8 (codes (inputs, outputs),
+    scales (outputs,), bias (outputs,), smoothing (inputs,), shifted). A norm is (weight, bias). Everything is copied
+    but the token embeddings, which are borrowed where they are aligned and contiguous.
     """
 
     def __init__(
         self,
-        token_embeddings: NDArray[np.int8],
-        token_scales: NDArray[np.float32],
-        positions: NDArray[np.float32],
-        norm_weight: NDArray[np.float32],
-        norm_bias: NDArray[np.float32],
+        token_embeddings: NDArray[np.int8] | _Floats,
+        token_scales: _Floats | None,
+        hidden: int,
         heads: int,
+        most_tokens: int,
         epsilon: float,
         pooling: str,
-    ) -> None: ...
+        norm_first: bool,
+        activation: str,
+        gated: bool,
+        positions: _Floats | None = None,
+        token_type_row: _Floats | None = None,
+        embedding_norm: tuple[_Floats, _Floats] | None = None,
+        projection: tuple[_Floats, _Floats | None] | None = None,
+        relative_bias: _Floats | None = None,
+        final_norm: tuple[_Floats, _Floats] | None = None,
+    ) -> None:
+        """token_embeddings (vocabulary, E), int8 with token_scales (vocabulary,) or float32 without.
+
+        pooling: "mean", "cls" or "lasttoken". activation: "gelu", "gelu_tanh", "relu" or "silu". positions
+        (most_tokens, E) has the row of token type 0 added; without it token_type_row (E,) is added to each embedding.
+        relative_bias (heads, 2 * most_tokens - 1): [h, key - query + most_tokens - 1] is added to the scaled scores.
+        """
+
     def add_layer(
         self,
-        query_key_value: _LinearArrays,
-        attention_output: _LinearArrays,
-        intermediate: _LinearArrays,
-        output: _LinearArrays,
-        norms: list[NDArray[np.float32]],
-    ) -> None: ...
+        query_key_value: _Linear,
+        attention_output: _Linear,
+        feed_forward_in: _Linear,
+        feed_forward_out: _Linear,
+        attention_norm: tuple[_Floats, _Floats] | None,
+        feed_forward_norm: tuple[_Floats, _Floats],
+        window: int = 0,
+        rotary: _Floats | None = None,
+    ) -> None:
+        """Gated, feed_forward_in has twice the outputs: the half that is activated, then the half it is multiplied by.
+
+        attention_norm: None is the identity, only where norms come first. window: a token sees those up to this
+        distance on either side; 0: all. rotary: the inverse frequencies (head / 2,).
+        """
+
     def encode(
         self,
         token_ids: NDArray[np.int32],
@@ -109,4 +136,12 @@ class Bert:
         """Writes unit rows to out (n, hidden); text i has the token ids [starts[i], starts[i + 1]).
 
         token_states: writes the last state of each token instead, to out (tokens, hidden).
+        """
+
+    def channel_maxima(
+        self, token_ids: NDArray[np.int32], starts: NDArray[np.int64], threads: int, instruction_set: str = ""
+    ) -> list[list[_Floats]]:
+        """The largest magnitude of each channel over all tokens, for each layer: the inputs of its four linear layers.
+
+        In the order of `add_layer`. For layers in fp32.
         """

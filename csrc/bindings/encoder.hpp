@@ -1,4 +1,4 @@
-// The class gte_sdk._kernels.Bert (encoder/bert.hpp), and pooling for other graphs (encoder/pool.hpp).
+// The class gte_sdk._kernels.Encoder (encoder/encoder.hpp).
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -2,12 +2,14 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/encoder.hpp"
+#include "bindings/pooling.hpp"
 #include "bindings/search.hpp"
 #include "bindings/tokenizer.hpp"
 
 PYBIND11_MODULE(_kernels, module) {
-    module.doc() = "Exact search, a BERT encoder and its tokenizer in C++.";
+    module.doc() = "Exact search, an encoder and its tokenizer in C++.";
     bind_search(module);
     bind_encoder(module);
+    bind_pooling(module);
     bind_tokenizer(module);
 }

@@ -5,17 +5,19 @@
 //           store_uint8
 //   dot_tile<R>(a, a_stride, b, b_stride, input_count, start, sums)   R rows of `a` times tile_columns blocks of 16
 //           columns of `b`, each row plus `start` (tile_columns * 16); sums is (R, tile_columns * 16)
-//   tile_rows, tile_columns, attention_rows, activation_bias
+//   tile_rows, tile_columns, activation_bias
+//   float_rows, float_columns   rows and panels of a tile of floats: as many sums as the registers hold
 //   last_rows   of the tiles for what tile_rows leaves over; where it is not 1, they may reach beyond the last row of
 //   `a`
 //
 // A sum over a row goes lane by lane and then over the lanes from first to last, in every instruction set.
 #ifndef GTE_INSTRUCTION_SET
-#error "included by bert_<instruction set>.cpp only"
+#error "included by encoder_<instruction set>.cpp only"
 #endif
 
 #include "encoder/layers/attention.hpp"
 #include "encoder/layers/embeddings.hpp"
+#include "encoder/layers/feed_forward.hpp"
 #include "encoder/layers/functions.hpp"
 #include "encoder/layers/linear.hpp"
 #include "encoder/layers/norm.hpp"
@@ -27,27 +29,24 @@ namespace {
 void run_layer(const Encoder& encoder, const Layer& layer, Workspace& space, const int64_t* starts, size_t text_count) {
     const size_t hidden = encoder.hidden, row_count = static_cast<size_t>(starts[text_count] - starts[0]);
     float* rows = space.hidden.data();
+    float* query_key_value = space.query_key_value.data();
     float* context = space.context.data();
-    float* row_scales = space.row_scales.data();
-    uint8_t* codes = space.codes.data();
-    quantize_rows(rows, row_count, layer.query_key_value, codes, row_scales);
-    apply_linear<Then::nothing>(layer.query_key_value, codes, row_scales, row_count, space.query_key_value.data());
+    apply(layer.query_key_value, space, input_of(encoder, layer.attention_norm, rows, row_count, context), row_count,
+          query_key_value);
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);
-        attend(encoder, space.query_key_value.data() + first * 3 * hidden,
+        attend(encoder, layer, query_key_value + first * 3 * hidden,
                static_cast<size_t>(starts[text + 1] - starts[text]), space.attention.data(), context + first * hidden);
     }
-    quantize_rows(context, row_count, layer.attention_output, codes, row_scales);
-    apply_linear<Then::nothing>(layer.attention_output, codes, row_scales, row_count, context);
-    add_and_normalize(rows, context, row_count, hidden, layer.attention_norm, encoder.epsilon);
+    float* change = query_key_value;  // which nobody reads any more
+    apply(layer.attention_output, space, context, row_count, change);
+    add_change(encoder, layer.attention_norm, change, row_count, rows);
     for (size_t first = 0; first < row_count; first += feed_forward_rows) {
         const size_t count = row_count - first < feed_forward_rows ? row_count - first : feed_forward_rows;
         float* part = rows + first * hidden;
-        quantize_rows(part, count, layer.intermediate, codes, row_scales);
-        apply_linear<Then::gelu>(layer.intermediate, codes, row_scales, count, space.wide.data());
-        quantize_rows(space.wide.data(), count, layer.output, codes, row_scales);
-        apply_linear<Then::nothing>(layer.output, codes, row_scales, count, context);
-        add_and_normalize(part, context, count, hidden, layer.output_norm, encoder.epsilon);
+        feed_forward(encoder, layer, space, input_of(encoder, layer.feed_forward_norm, part, count, context), count,
+                     change);
+        add_change(encoder, layer.feed_forward_norm, change, count, part);
     }
 }
 
@@ -55,28 +54,30 @@ void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token
                   size_t text_count, Output output, float* out) {
     const size_t hidden = encoder.hidden, row_count = static_cast<size_t>(starts[text_count] - starts[0]);
     if (encoder.is_table()) {
-        for (size_t text = 0; text < text_count; ++text) {
-            const size_t count = static_cast<size_t>(starts[text + 1] - starts[text]);
-            store_unit_mean(hidden, count, EmbeddingSums{encoder, token_ids + starts[text], count},
-                            out + text * hidden);
+        if (encoder.token_codes != nullptr) {
+            pool_embeddings(encoder, TokenCodes{encoder}, token_ids, starts, text_count, out);
+        } else {
+            pool_embeddings(encoder, TokenFloats{encoder}, token_ids, starts, text_count, out);
         }
         return;
     }
-    look_up(encoder, token_ids, starts, text_count, space.hidden.data());
-    std::memset(space.context.data(), 0, row_count * hidden * sizeof(float));
-    add_and_normalize(space.hidden.data(), space.context.data(), row_count, hidden, encoder.embedding_norm,
-                      encoder.epsilon);
+    embed(encoder, space, token_ids, starts, text_count);
     for (const Layer& layer : encoder.layers) {
         run_layer(encoder, layer, space, starts, text_count);
     }
+    float* rows = space.hidden.data();
+    if (!encoder.final_norm.is_identity()) {
+        normalize(rows, rows, row_count, hidden, encoder.final_norm, encoder.epsilon);
+    }
     if (output == Output::token_states) {
-        std::memcpy(out, space.hidden.data(), row_count * hidden * sizeof(float));
+        std::memcpy(out, rows, row_count * hidden * sizeof(float));
+    }
+    if (output != Output::text_vectors) {
         return;
     }
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);
-        pool(encoder, space.hidden.data() + first * hidden, static_cast<size_t>(starts[text + 1] - starts[text]),
-             out + text * hidden);
+        pool(encoder, rows + first * hidden, static_cast<size_t>(starts[text + 1] - starts[text]), out + text * hidden);
     }
 }
 

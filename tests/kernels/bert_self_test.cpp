@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "encoder/bert.hpp"
+#include "encoder/encoder.hpp"
 
 namespace {
 
@@ -44,7 +44,8 @@ gte::Linear random_linear(size_t inputs, size_t outputs, bool shifted) {
     const auto weights = random_bytes(inputs * outputs);
     const auto scales = random_floats(outputs, 0.0003f, 0.0008f), bias = random_floats(outputs, 0.1f);
     const auto smoothing = random_floats(inputs, 0.4f, 1.0f);
-    return gte::make_linear(weights.data(), scales.data(), bias.data(), smoothing.data(), inputs, outputs, shifted);
+    return gte::make_int8_linear(weights.data(), scales.data(), bias.data(), smoothing.data(), inputs, outputs,
+                                 shifted);
 }
 
 gte::Norm random_norm() {
@@ -69,10 +70,11 @@ int main() {
     encoder.hidden = hidden;
     encoder.heads = 4;
     encoder.vocabulary = vocabulary;
-    encoder.position_count = positions;
+    encoder.embedding_width = hidden;
+    encoder.most_tokens = positions;
     encoder.epsilon = 1e-12f;
     const auto token_embeddings = random_bytes(vocabulary * hidden);
-    encoder.token_embeddings = token_embeddings.data();
+    encoder.token_codes = token_embeddings.data();
     encoder.token_scales = random_floats(vocabulary, 0.0002f, 0.0005f);
     encoder.positions = random_floats(positions * hidden, 0.05f);
     encoder.embedding_norm = random_norm();
@@ -80,10 +82,10 @@ int main() {
         gte::Layer layer;
         layer.query_key_value = random_linear(hidden, 3 * hidden, false);
         layer.attention_output = random_linear(hidden, hidden, false);
-        layer.intermediate = random_linear(hidden, wide, false);
-        layer.output = random_linear(wide, hidden, true);
+        layer.feed_forward_in = random_linear(hidden, wide, false);
+        layer.feed_forward_out = random_linear(wide, hidden, true);
         layer.attention_norm = random_norm();
-        layer.output_norm = random_norm();
+        layer.feed_forward_norm = random_norm();
         encoder.layers.push_back(std::move(layer));
     }
     std::vector<int32_t> token_ids;
@@ -98,7 +100,8 @@ int main() {
     gte::Encoder table;
     table.hidden = hidden;
     table.vocabulary = vocabulary;
-    table.token_embeddings = encoder.token_embeddings;
+    table.embedding_width = hidden;
+    table.token_codes = encoder.token_codes;
     table.token_scales = encoder.token_scales;
     const struct {
         const char* name;

@@ -29,24 +29,27 @@ def encoder(heads: int = 2, epsilon: float = 1e-12, scale: float = 1.0, layers: 
     ones, scales = np.ones(HIDDEN, np.float32), np.full(VOCABULARY, scale, np.float32)
     embeddings = np.arange(VOCABULARY * HIDDEN).reshape(VOCABULARY, HIDDEN).astype(np.int8)
     positions = np.zeros((POSITIONS, HIDDEN), np.float32)
-    bert = _kernels.Bert(embeddings, scales, positions, ones, ones, heads, epsilon, "mean")
+    made = _kernels.Encoder(
+        embeddings, scales, HIDDEN, heads, POSITIONS, epsilon, "mean", False, "gelu", False, positions,
+        embedding_norm=(ones, ones),
+    )  # fmt: skip
     for _ in range(layers):
-        add_layer(bert, wide)
-    return bert
+        add_layer(made, wide)
+    return made
 
 
-def add_layer(bert: Any, wide: int = WIDE) -> None:
-    norms = [np.ones(HIDDEN, np.float32)] * 4
-    bert.add_layer(
-        linear(HIDDEN, 3 * HIDDEN), linear(HIDDEN, HIDDEN), linear(HIDDEN, wide), linear(wide, HIDDEN, True), norms
+def add_layer(made: Any, wide: int = WIDE) -> None:
+    norm = (np.ones(HIDDEN, np.float32),) * 2
+    made.add_layer(
+        linear(HIDDEN, 3 * HIDDEN), linear(HIDDEN, HIDDEN), linear(HIDDEN, wide), linear(wide, HIDDEN, True), norm, norm
     )
 
 
-def encode(bert: Any, ids: list[int], starts: list[int], **options: Any) -> NDArray[np.float32]:
+def encode(made: Any, ids: list[int], starts: list[int], **options: Any) -> NDArray[np.float32]:
     rows = len(ids) if options.get("token_states") else len(starts) - 1
     out = np.zeros((rows, HIDDEN), np.float32)
     batch_tokens, threads = options.pop("batch_tokens", 256), options.pop("threads", 1)
-    bert.encode(np.array(ids, np.int32), np.array(starts, np.int64), out, batch_tokens, threads, **options)
+    made.encode(np.array(ids, np.int32), np.array(starts, np.int64), out, batch_tokens, threads, **options)
     return out
 
 
@@ -151,10 +154,10 @@ def test_a_text_longer_than_the_positions() -> None:
 
 
 def test_layers_are_not_added_to_an_encoder_in_use() -> None:
-    bert = encoder()
-    encode(bert, [1], [0, 1])
+    made = encoder()
+    encode(made, [1], [0, 1])
     with pytest.raises(ValueError, match="before the first text"):
-        add_layer(bert)
+        add_layer(made)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +306,7 @@ def test_arrays_that_change_during_the_call(changed: str) -> None:
     selected = np.arange(700, dtype=np.uint32)
     candidates = np.tile(selected, (40, 1))
     ids, starts = np.ones(400, np.int32), np.arange(0, 401, 10)
-    bert = encoder()
+    made = encoder()
     damage: dict[str, tuple[NDArray[Any], Any]] = {
         "queries": (queries, np.nan), "documents": (documents, np.nan), "scales": (scales, np.nan),
         "selected": (selected, 2**32 - 1), "candidates": (candidates, 2**32 - 1), "ids": (ids, 2**31 - 1),
@@ -322,7 +325,7 @@ def test_arrays_that_change_during_the_call(changed: str) -> None:
         for _ in range(40):
             try:
                 if changed == "ids":
-                    bert.encode(ids, starts, np.zeros((40, HIDDEN), np.float32), 100, 1)
+                    made.encode(ids, starts, np.zeros((40, HIDDEN), np.float32), 100, 1)
                     continue
                 if changed == "candidates":
                     found = _kernels.search_candidates(queries, documents.view(np.uint8), 9, "float32", candidates)

@@ -99,8 +99,7 @@ def test_a_table_of_any_multiple_of_16_is_the_mean_of_its_rows(instruction_set: 
     random_numbers = np.random.default_rng(width)
     words_VD = random_numbers.integers(-127, 128, (50, width), dtype=np.int8)
     scales_V = random_numbers.uniform(0.1, 2, 50).astype(np.float32)
-    none = np.empty(0, dtype=np.float32)
-    table = _kernels.Bert(words_VD, scales_V, none.reshape(0, width), none, none, 1, 0.0, "mean")
+    table = _kernels.Encoder(words_VD, scales_V, width, 1, 0, 0.0, "mean", False, "gelu", False)
     ids = random_numbers.integers(0, 50, 40, dtype=np.int32)
     vectors_ND = np.empty((3, width), dtype=np.float32)
     table.encode(ids, np.array([0, 1, 20, 40]), vectors_ND, 256, 1, instruction_set, False)
@@ -109,7 +108,7 @@ def test_a_table_of_any_multiple_of_16_is_the_mean_of_its_rows(instruction_set: 
     expected_ND = means_ND / np.linalg.norm(means_ND, axis=1, keepdims=True)
     np.testing.assert_allclose(vectors_ND, expected_ND, atol=1e-6)
     with pytest.raises(ValueError, match="widths must be multiples"):
-        _kernels.Bert(words_VD[:, :-8].copy(), scales_V, none.reshape(0, width - 8), none, none, 1, 0.0, "mean")
+        _kernels.Encoder(words_VD[:, :-8].copy(), scales_V, width - 8, 1, 0, 0.0, "mean", False, "gelu", False)
 
 
 def test_the_native_engine_computes_what_the_graph_says(gte_mini: Embedder) -> None:

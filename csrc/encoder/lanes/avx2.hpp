@@ -1,4 +1,4 @@
-// 16 lanes of floats on AVX2 and FMA, for bert_avx2.cpp and bert_avxvnni.cpp, inside their region.
+// 16 lanes of floats on AVX2 and FMA, for encoder_avx2.cpp and encoder_avxvnni.cpp, inside their region.
 namespace gte {
 namespace {
 
@@ -6,7 +6,7 @@ struct Floats {
     __m256 low, high;
 };
 
-constexpr size_t attention_rows = 4;
+constexpr size_t float_rows = 6, float_columns = 1;
 constexpr int activation_bias = 0;
 
 GTE_INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }

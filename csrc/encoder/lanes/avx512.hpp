@@ -1,10 +1,10 @@
-// 16 lanes of floats on AVX-512, for bert_avx512vnni.cpp and bert_amx.cpp, inside their region.
+// 16 lanes of floats on AVX-512, for encoder_avx512vnni.cpp and encoder_amx.cpp, inside their region.
 namespace gte {
 namespace {
 
 using Floats = __m512;
 
-constexpr size_t attention_rows = 8;
+constexpr size_t float_rows = 6, float_columns = 4;
 // VNNI multiplies unsigned codes by signed weights, so the codes are stored as they are.
 constexpr int activation_bias = 0;
 

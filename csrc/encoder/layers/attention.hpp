@@ -1,120 +1,135 @@
-// The attention of a text's tokens to each other, head by head. A few rows attend together, so that keys and values are
-// read once for all of them.
+// The attention of a text's tokens to each other (Vaswani et al. 2017), head by head:
+// softmax(queries keys^T / sqrt(head) + biases) values. Some rows attend together, so that keys and values are read
+// once for all of them.
 #pragma once
 
 #include "encoder/layers/functions.hpp"
+#include "encoder/layers/positions.hpp"
+#include "encoder/layers/product.hpp"
 #include "encoder/layers/weights.hpp"
+#include "encoder/layers/workspace.hpp"
 
 namespace gte {
 namespace {
 
-// scores (R, key_stride) = queries (R, head) times keys, which are transposed: (head, key_stride).
-template <size_t R>
-GTE_INLINE void score_rows(const float* queries, size_t query_stride, const float* keys, size_t key_stride, size_t head,
-                           float scale, float* scores) {
-    for (size_t key = 0; key < key_stride; key += lanes) {
-        Floats sums[R];
-        GTE_UNROLL
-        for (size_t r = 0; r < R; ++r) {
-            sums[r] = zero_floats();
-        }
-        for (size_t d = 0; d < head; ++d) {
-            const Floats column = load(keys + d * key_stride + key);
-            GTE_UNROLL
-            for (size_t r = 0; r < R; ++r) {
-                sums[r] = fma(set(queries[r * query_stride + d]), column, sums[r]);
+// Less than any score. What it stands for gets no weight.
+constexpr float no_score = -3e38f;
+
+size_t rounded_up(size_t count) { return (count + lanes - 1) / lanes * lanes; }
+
+// One head of one text. Queries are read where they are; keys and values lie in panels.
+struct Head {
+    size_t index, width, count;
+    const float* queries;  // (count), each at a distance of 3 hidden
+    float* keys;           // [key / 16][width][16], zeros behind the last key
+    float* values;         // [width / 16][key][16]
+    float* scores;         // (attention_rows, keys rounded up)
+};
+
+void pack_keys_and_values(const Head& head, size_t hidden) {
+    const size_t stride = 3 * hidden;
+    const float* keys = head.queries + hidden;
+    const float* values = head.queries + 2 * hidden;
+    for (size_t block = 0; block < head.count; block += lanes) {
+        float* panel = head.keys + block * head.width;
+        const size_t count = head.count - block < lanes ? head.count - block : lanes;
+        for (size_t d = 0; d < head.width; ++d) {
+            for (size_t key = 0; key < count; ++key) {
+                panel[d * lanes + key] = keys[(block + key) * stride + d];
+            }
+            for (size_t key = count; key < lanes; ++key) {
+                panel[d * lanes + key] = 0.0f;
             }
         }
-        GTE_UNROLL
-        for (size_t r = 0; r < R; ++r) {
-            store(scores + r * key_stride + key, mul(sums[r], set(scale)));
+    }
+    for (size_t d = 0; d < head.width; d += lanes) {
+        for (size_t key = 0; key < head.count; ++key) {
+            store(head.values + (d * head.count) + key * lanes, load(values + key * stride + d));
         }
     }
 }
 
-// Replaces a row of scores by their exponentials and returns the sum. Values beyond `count` become 0.
-float exponentiate_row(float* scores, size_t count, size_t stride) {
-    for (size_t i = count; i < stride; ++i) {
-        scores[i] = -3e38f;
+// Scales the scores (stride) and adds the biases, where there are some. Returns the largest.
+float finish_scores(float* scores, size_t stride, float scale, const float* biases) {
+    const Floats factor = set(scale);
+    Floats largest = set(no_score);
+    if (biases == nullptr) {
+        for (size_t i = 0; i < stride; i += lanes) {
+            const Floats score = mul(load(scores + i), factor);
+            store(scores + i, score);
+            largest = max(largest, score);
+        }
+    } else {
+        for (size_t i = 0; i < stride; i += lanes) {
+            const Floats score = add(mul(load(scores + i), factor), load(biases + i));
+            store(scores + i, score);
+            largest = max(largest, score);
+        }
     }
-    Floats largest = load(scores);
-    for (size_t i = lanes; i < stride; i += lanes) {
-        largest = max(largest, load(scores + i));
-    }
-    const Floats top = set(largest_lane(largest));
-    Floats total = zero_floats();
+    return largest_lane(largest);
+}
+
+// Replaces scores [first, last) of the stride by their exponentials and the others by 0. Returns the sum.
+float exponentiate(float* scores, size_t first, size_t last, size_t stride, float scale, const float* biases) {
+    std::fill(scores, scores + first, no_score);
+    std::fill(scores + last, scores + stride, no_score);
+    const Floats top = set(finish_scores(scores, stride, scale, biases));
     for (size_t i = 0; i < stride; i += lanes) {
-        const Floats weight = exponential(sub(load(scores + i), top));
-        store(scores + i, weight);
+        store(scores + i, exponential(sub(load(scores + i), top)));
     }
-    for (size_t i = count; i < stride; ++i) {
-        scores[i] = 0.0f;
-    }
+    std::fill(scores, scores + first, 0.0f);
+    std::fill(scores + last, scores + stride, 0.0f);
+    Floats total = zero_floats();
     for (size_t i = 0; i < stride; i += lanes) {
         total = add(total, load(scores + i));
     }
     return sum_of_lanes(total);
 }
 
-template <size_t R>
-GTE_INLINE void weigh_values(const float* weights, size_t weight_stride, const float* totals, const float* values,
-                             size_t value_stride, size_t count, size_t head, float* out, size_t out_stride) {
-    for (size_t d = 0; d < head; d += lanes) {
-        Floats sums[R];
-        GTE_UNROLL
-        for (size_t r = 0; r < R; ++r) {
-            sums[r] = zero_floats();
-        }
-        for (size_t i = 0; i < count; ++i) {
-            const Floats value = load(values + i * value_stride + d);
-            GTE_UNROLL
-            for (size_t r = 0; r < R; ++r) {
-                sums[r] = fma(set(weights[r * weight_stride + i]), value, sums[r]);
-            }
-        }
-        GTE_UNROLL
-        for (size_t r = 0; r < R; ++r) {
-            store(out + r * out_stride + d, mul(sums[r], set(1.0f / totals[r])));
+// Rows [first, first + row_count) of the context of a head. They look at the keys [begin, end), each within its window.
+void attend_rows(const Encoder& encoder, const Head& head, size_t window, size_t first, size_t row_count,
+                 float* context) {
+    const size_t hidden = encoder.hidden, reach = window == 0 ? head.count : window;
+    const size_t begin = first > reach ? (first - reach) / lanes * lanes : 0;
+    const size_t end = head.count - first < row_count + reach ? head.count : first + row_count + reach;
+    const size_t stride = rounded_up(end - begin);
+    float* out = context + first * hidden + head.index * head.width;
+    multiply({head.queries + first * 3 * hidden, 3 * hidden, row_count, head.keys + begin * head.width,
+              lanes * head.width, stride / lanes, head.width, nullptr, head.scores, stride});
+    float totals[attention_rows];
+    for (size_t r = 0; r < row_count; ++r) {
+        const size_t query = first + r;
+        const size_t lowest = query > reach ? query - reach : 0;
+        const size_t highest = head.count - query <= reach ? head.count : query + reach + 1;
+        const float* biases = relative_biases(encoder, head.index, query);
+        totals[r] = exponentiate(head.scores + r * stride, lowest > begin ? lowest - begin : 0, highest - begin, stride,
+                                 1.0f / std::sqrt(static_cast<float>(head.width)),
+                                 biases == nullptr ? nullptr : biases + begin);
+    }
+    multiply({head.scores, stride, row_count, head.values + begin * lanes, lanes * head.count, head.width / lanes,
+              end - begin, nullptr, out, hidden});
+    for (size_t r = 0; r < row_count; ++r) {
+        const Floats share = set(1.0f / totals[r]);
+        for (size_t d = 0; d < head.width; d += lanes) {
+            store(out + r * hidden + d, mul(load(out + r * hidden + d), share));
         }
     }
 }
 
-template <size_t R>
-void attend_rows(const Encoder& encoder, const float* rows, size_t first, size_t count, size_t head_offset,
-                 const float* keys, size_t key_stride, float* scores, float* context) {
-    const size_t hidden = encoder.hidden, head = hidden / encoder.heads, stride = 3 * hidden;
-    score_rows<R>(rows + first * stride + head_offset, stride, keys, key_stride, head,
-                  1.0f / std::sqrt(static_cast<float>(head)), scores);
-    float totals[R];
-    GTE_UNROLL
-    for (size_t r = 0; r < R; ++r) {
-        totals[r] = exponentiate_row(scores + r * key_stride, count, key_stride);
+// context (count, hidden) of one text from its rows of queries, keys and values (count, 3 hidden), which rotary
+// positions change.
+void attend(const Encoder& encoder, const Layer& layer, float* rows, size_t count, float* scratch, float* context) {
+    const size_t hidden = encoder.hidden, width = hidden / encoder.heads;
+    if (layer.rotary != nullptr) {
+        turn_queries_and_keys(encoder, *layer.rotary, count, scratch, rows);
     }
-    weigh_values<R>(scores, key_stride, totals, rows + 2 * hidden + head_offset, stride, count, head,
-                    context + first * hidden + head_offset, hidden);
-}
-
-// context (count, hidden) of one text from its rows of queries, keys and values (count, 3 hidden).
-void attend(const Encoder& encoder, const float* rows, size_t count, float* scratch, float* context) {
-    const size_t hidden = encoder.hidden, head = hidden / encoder.heads;
-    const size_t key_stride = (count + lanes - 1) / lanes * lanes;
-    float* keys = scratch;
-    float* scores = scratch + head * key_stride;
-    for (size_t head_offset = 0; head_offset < hidden; head_offset += head) {
-        for (size_t d = 0; d < head; ++d) {
-            for (size_t i = 0; i < count; ++i) {
-                keys[d * key_stride + i] = rows[i * 3 * hidden + hidden + head_offset + d];
-            }
-            for (size_t i = count; i < key_stride; ++i) {
-                keys[d * key_stride + i] = 0.0f;
-            }
-        }
-        size_t first = 0;
-        for (; first + attention_rows <= count; first += attention_rows) {
-            attend_rows<attention_rows>(encoder, rows, first, count, head_offset, keys, key_stride, scores, context);
-        }
-        for (; first < count; ++first) {
-            attend_rows<1>(encoder, rows, first, count, head_offset, keys, key_stride, scores, context);
+    for (size_t index = 0; index < encoder.heads; ++index) {
+        float* values = scratch + rounded_up(count) * width;
+        const Head head{index, width, count, rows + index * width, scratch, values, values + count * width};
+        pack_keys_and_values(head, hidden);
+        for (size_t first = 0; first < count; first += attention_rows) {
+            const size_t row_count = count - first < attention_rows ? count - first : attention_rows;
+            attend_rows(encoder, head, layer.window, first, row_count, context);
         }
     }
 }

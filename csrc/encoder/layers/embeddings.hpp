@@ -1,25 +1,64 @@
 // The first hidden states: each token's embedding, and its position's.
 #pragma once
 
+#include "encoder/layers/linear.hpp"
+#include "encoder/layers/norm.hpp"
 #include "encoder/layers/weights.hpp"
+#include "encoder/layers/workspace.hpp"
 
 namespace gte {
 namespace {
 
-void look_up(const Encoder& encoder, const int32_t* token_ids, const int64_t* starts, size_t text_count,
-             float* hidden_rows) {
-    const size_t hidden = encoder.hidden;
+// Embeddings of tokens in int8 and in fp32.
+struct TokenCodes {
+    const Encoder& encoder;
+
+    GTE_INLINE Floats add_to(Floats sum, size_t id, size_t i) const {
+        return fma(load_int8(encoder.token_codes + id * encoder.embedding_width + i), set(encoder.token_scales[id]),
+                   sum);
+    }
+};
+
+struct TokenFloats {
+    const Encoder& encoder;
+
+    GTE_INLINE Floats add_to(Floats sum, size_t id, size_t i) const {
+        return add(load(encoder.token_floats + id * encoder.embedding_width + i), sum);
+    }
+};
+
+template <typename Tokens>
+void look_up(const Encoder& encoder, const Tokens& tokens, const int32_t* token_ids, const int64_t* starts,
+             size_t text_count, float* rows) {
+    const bool same_row = encoder.positions.empty();
+    const float* position_rows = same_row ? encoder.token_row.data() : encoder.positions.data();
+    const size_t width = encoder.embedding_width, position_stride = same_row ? 0 : width;
     for (size_t text = 0; text < text_count; ++text) {
-        for (int64_t token = starts[text]; token < starts[text + 1]; ++token) {
-            const size_t id = static_cast<size_t>(token_ids[token]),
-                         position = static_cast<size_t>(token - starts[text]);
-            const Floats scale = set(encoder.token_scales[id]);
-            float* row = hidden_rows + static_cast<size_t>(token - starts[0]) * hidden;
-            for (size_t i = 0; i < hidden; i += lanes) {
-                store(row + i, fma(load_int8(encoder.token_embeddings + id * hidden + i), scale,
-                                   load(encoder.positions.data() + position * hidden + i)));
+        for (int64_t token = starts[text]; token < starts[text + 1]; ++token, rows += width) {
+            const size_t id = static_cast<size_t>(token_ids[token]);
+            const float* position = position_rows + static_cast<size_t>(token - starts[text]) * position_stride;
+            for (size_t i = 0; i < width; i += lanes) {
+                store(rows + i, tokens.add_to(load(position + i), id, i));
             }
         }
+    }
+}
+
+void embed(const Encoder& encoder, Workspace& space, const int32_t* token_ids, const int64_t* starts,
+           size_t text_count) {
+    const size_t row_count = static_cast<size_t>(starts[text_count] - starts[0]), width = encoder.embedding_width;
+    const bool projected = encoder.projection.output_count > 0;
+    float* rows = projected ? space.query_key_value.data() : space.hidden.data();
+    if (encoder.token_codes != nullptr) {
+        look_up(encoder, TokenCodes{encoder}, token_ids, starts, text_count, rows);
+    } else {
+        look_up(encoder, TokenFloats{encoder}, token_ids, starts, text_count, rows);
+    }
+    if (!encoder.embedding_norm.is_identity()) {
+        normalize(rows, rows, row_count, width, encoder.embedding_norm, encoder.epsilon);
+    }
+    if (projected) {
+        multiply_floats(encoder.projection, rows, row_count, space.hidden.data());
     }
 }
 

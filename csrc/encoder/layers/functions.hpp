@@ -1,4 +1,5 @@
-// Sums over lanes, the exponential and GELU, on the 16 lanes of floats of an instruction set (forward_pass.hpp).
+// Sums over lanes, the exponential and the activations, on the 16 lanes of floats of an instruction set
+// (forward_pass.hpp).
 #pragma once
 
 #include "encoder/layers/weights.hpp"
@@ -43,25 +44,49 @@ GTE_INLINE Floats exponential(Floats x) {
     return mul(p, power_of_two(power));
 }
 
-// x/2 (1 + erf(x / sqrt 2)); erf as the rational function of Eigen (GenericPacketMathFunctions), 5e-7 off at most.
-GTE_INLINE Floats gelu(Floats x) {
-    const Floats z = max(min(mul(x, set(0.70710678f)), set(4.0f)), set(-4.0f));
-    const Floats s = mul(z, z);
-    Floats p = set(-2.72614225801306e-10f);
-    p = fma(p, s, set(2.77068142495902e-08f));
-    p = fma(p, s, set(-2.10102402082508e-06f));
-    p = fma(p, s, set(-5.69250639462346e-05f));
-    p = fma(p, s, set(-7.34990630326855e-04f));
-    p = fma(p, s, set(-2.95459980854025e-03f));
-    p = fma(p, s, set(-1.60960333262415e-02f));
-    Floats q = set(-1.45660718464996e-05f);
-    q = fma(q, s, set(-2.13374055278905e-04f));
-    q = fma(q, s, set(-1.68282697438203e-03f));
-    q = fma(q, s, set(-7.37332916720468e-03f));
-    q = fma(q, s, set(-1.42647390514189e-02f));
-    const Floats half = mul(x, set(0.5f));
-    return fma(half, div(mul(z, p), q), half);
+// 1 / (1 + e^-x)
+GTE_INLINE Floats sigmoid(Floats x) {
+    const Floats zero = zero_floats(), one = set(1.0f);
+    return div(exponential(min(x, zero)), add(one, exponential(sub(zero, absolute(x)))));
 }
+
+// x/2 (1 + erf(x / sqrt 2)); erf as the rational function of Eigen (GenericPacketMathFunctions), 5e-7 off at most.
+struct Gelu {
+    static GTE_INLINE Floats of(Floats x) {
+        const Floats z = max(min(mul(x, set(0.70710678f)), set(4.0f)), set(-4.0f));
+        const Floats s = mul(z, z);
+        Floats p = set(-2.72614225801306e-10f);
+        p = fma(p, s, set(2.77068142495902e-08f));
+        p = fma(p, s, set(-2.10102402082508e-06f));
+        p = fma(p, s, set(-5.69250639462346e-05f));
+        p = fma(p, s, set(-7.34990630326855e-04f));
+        p = fma(p, s, set(-2.95459980854025e-03f));
+        p = fma(p, s, set(-1.60960333262415e-02f));
+        Floats q = set(-1.45660718464996e-05f);
+        q = fma(q, s, set(-2.13374055278905e-04f));
+        q = fma(q, s, set(-1.68282697438203e-03f));
+        q = fma(q, s, set(-7.37332916720468e-03f));
+        q = fma(q, s, set(-1.42647390514189e-02f));
+        const Floats half = mul(x, set(0.5f));
+        return fma(half, div(mul(z, p), q), half);
+    }
+};
+
+// x/2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), which is x times a sigmoid.
+struct GeluTanh {
+    static GTE_INLINE Floats of(Floats x) {
+        const Floats cube = mul(mul(x, x), x);
+        return mul(x, sigmoid(mul(fma(cube, set(0.044715f), x), set(1.59576912f))));
+    }
+};
+
+struct Relu {
+    static GTE_INLINE Floats of(Floats x) { return max(x, zero_floats()); }
+};
+
+struct Silu {
+    static GTE_INLINE Floats of(Floats x) { return mul(x, sigmoid(x)); }
+};
 
 }  // namespace
 }  // namespace gte

@@ -1,8 +1,10 @@
-// Rows of floats to int8 codes, and their products with int8 weights.
+// Linear layers: in fp32 a product; in int8 rows of floats to codes, and their products with int8 weights.
 #pragma once
 
 #include "encoder/layers/functions.hpp"
+#include "encoder/layers/product.hpp"
 #include "encoder/layers/weights.hpp"
+#include "encoder/layers/workspace.hpp"
 
 namespace gte {
 namespace {
@@ -33,34 +35,28 @@ void quantize_rows(const float* values, size_t row_count, const Linear& linear, 
     }
 }
 
-enum class Then { nothing, gelu };
-
 // Stores the first `row_count` of the R rows.
-template <size_t R, Then then>
-GTE_INLINE void linear_tile(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count,
-                            size_t column, const int32_t* start, float* out) {
+template <size_t R>
+GTE_INLINE void code_tile(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count,
+                          size_t column, const int32_t* start, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     alignas(64) int32_t sums[R * tile_columns * lanes];
-    dot_tile<R>(codes, inputs, linear.weights.data() + column * inputs, lanes * inputs, inputs, start, sums);
+    dot_tile<R>(codes, inputs, linear.codes.data() + column * inputs, lanes * inputs, inputs, start, sums);
     GTE_UNROLL
     for (size_t c = 0; c < tile_columns; ++c) {
         const Floats scale = load(linear.scales.data() + column + c * lanes);
         const Floats bias = load(linear.bias.data() + column + c * lanes);
         GTE_UNROLL
         for (size_t r = 0; r < row_count; ++r) {
-            Floats value = fma(mul(load_sums(sums + (r * tile_columns + c) * lanes), scale), set(row_scales[r]), bias);
-            if (then == Then::gelu) {
-                value = gelu(value);
-            }
-            store(out + r * outputs + column + c * lanes, value);
+            store(out + r * outputs + column + c * lanes,
+                  fma(mul(load_sums(sums + (r * tile_columns + c) * lanes), scale), set(row_scales[r]), bias));
         }
     }
 }
 
 // out (row_count, output_count) from codes (row_count, input_count). The outer loop runs over columns, so that their
 // weights stay in the first-level cache while all rows pass.
-template <Then then>
-void apply_linear(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, float* out) {
+void multiply_codes(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     const int zero = zero_of(linear);
     for (size_t column = 0; column < outputs; column += tile_columns * lanes) {
@@ -71,15 +67,44 @@ void apply_linear(const Linear& linear, const uint8_t* codes, const float* row_s
         }
         size_t row = 0;
         for (; row + tile_rows <= row_count; row += tile_rows) {
-            linear_tile<tile_rows, then>(linear, codes + row * inputs, row_scales + row, tile_rows, column, start,
-                                         out + row * outputs);
+            code_tile<tile_rows>(linear, codes + row * inputs, row_scales + row, tile_rows, column, start,
+                                 out + row * outputs);
         }
         for (; row < row_count; row += last_rows) {
             const size_t count = last_rows < row_count - row ? last_rows : row_count - row;
-            linear_tile<last_rows, then>(linear, codes + row * inputs, row_scales + row, count, column, start,
-                                         out + row * outputs);
+            code_tile<last_rows>(linear, codes + row * inputs, row_scales + row, count, column, start,
+                                 out + row * outputs);
         }
     }
+}
+
+// out (row_count, output_count) from values (row_count, input_count).
+void multiply_floats(const Linear& linear, const float* values, size_t row_count, float* out) {
+    const size_t inputs = linear.input_count, outputs = linear.output_count;
+    multiply({values, inputs, row_count, linear.panels.data(), lanes * inputs, outputs / lanes, inputs,
+              linear.bias.data(), out, outputs});
+}
+
+// maxima[i] = the largest magnitude of column i, and of what was there.
+void raise_maxima(const float* values, size_t row_count, size_t width, float* maxima) {
+    for (size_t row = 0; row < row_count; ++row) {
+        for (size_t i = 0; i < width; i += lanes) {
+            store(maxima + i, max(load(maxima + i), absolute(load(values + row * width + i))));
+        }
+    }
+}
+
+// One of the linear layers of a layer. `values` and `out` do not overlap.
+void apply(const Linear& linear, Workspace& space, const float* values, size_t row_count, float* out) {
+    if (linear.is_int8()) {
+        quantize_rows(values, row_count, linear, space.codes.data(), space.row_scales.data());
+        multiply_codes(linear, space.codes.data(), space.row_scales.data(), row_count, out);
+        return;
+    }
+    if (!space.maxima.empty()) {
+        raise_maxima(values, row_count, linear.input_count, space.maxima.data() + linear.first_channel);
+    }
+    multiply_floats(linear, values, row_count, out);
 }
 
 }  // namespace

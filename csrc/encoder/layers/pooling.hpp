@@ -1,6 +1,7 @@
 // From the last hidden states of a text, or its rows in a table, to one unit vector.
 #pragma once
 
+#include "encoder/layers/embeddings.hpp"
 #include "encoder/layers/functions.hpp"
 #include "encoder/layers/weights.hpp"
 
@@ -37,21 +38,31 @@ struct RowSums {
 };
 
 // Sums of the token embeddings of a text.
+template <typename Tokens>
 struct EmbeddingSums {
-    const Encoder& encoder;
+    const Tokens& tokens;
     const int32_t* token_ids;
     size_t count;
 
     GTE_INLINE Floats operator()(size_t i) const {
         Floats sum = zero_floats();
         for (size_t token = 0; token < count; ++token) {
-            const size_t id = static_cast<size_t>(token_ids[token]);
-            sum =
-                fma(load_int8(encoder.token_embeddings + id * encoder.hidden + i), set(encoder.token_scales[id]), sum);
+            sum = tokens.add_to(sum, static_cast<size_t>(token_ids[token]), i);
         }
         return sum;
     }
 };
+
+// The unit vectors of texts from the rows of their tokens in a table.
+template <typename Tokens>
+void pool_embeddings(const Encoder& encoder, const Tokens& tokens, const int32_t* token_ids, const int64_t* starts,
+                     size_t text_count, float* out) {
+    for (size_t text = 0; text < text_count; ++text) {
+        const size_t count = static_cast<size_t>(starts[text + 1] - starts[text]);
+        store_unit_mean(encoder.hidden, count, EmbeddingSums<Tokens>{tokens, token_ids + starts[text], count},
+                        out + text * encoder.hidden);
+    }
+}
 
 // The unit vector of one text from its last hidden rows (count, hidden).
 void pool(const Encoder& encoder, const float* rows, size_t count, float* out) {

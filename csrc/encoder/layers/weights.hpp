@@ -1,10 +1,13 @@
-// The weights of an encoder: tables, linear layers in int8, norms. They are plain arrays in the order in which the
-// kernels of every instruction set read them.
+// The weights of an encoder: tables, linear layers in fp32 or int8, norms. They are plain arrays in the order in which
+// the kernels of every instruction set read them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
+
+#include "machine/aligned.hpp"
 
 namespace gte {
 
@@ -19,44 +22,91 @@ constexpr size_t width_unit = 64;
 constexpr size_t most_inputs = 65536;
 
 enum class Pooling { mean, cls, last_token };
+enum class Activation { gelu, gelu_tanh, relu, silu };
 
-// y = x W + bias. x is quantized as the model runs: each column is multiplied by its smoothing factor, then each row
-// gets a scale of its own.
+// y = x W + bias, in fp32 or int8. In int8, x is quantized as the model runs: each column is multiplied by its
+// smoothing factor, then each row gets a scale of its own.
 struct Linear {
     size_t input_count = 0, output_count = 0;
+    std::vector<float> bias;   // of each output
+    size_t first_channel = 0;  // of its inputs, among the inputs of all linear layers of an encoder's layers
+
+    Aligned<float> panels;  // [output / 16][input][16]; empty in int8
+
+    Aligned<int8_t> codes;             // [output / 16][input / 4][16][4]
+    std::vector<int32_t> weight_sums;  // of each output's column of codes
+    std::vector<float> scales;         // of each output
+    std::vector<float> smoothing;      // of each input
     // Whether x is a GELU's output with gelu_shift added, which is never negative: its codes are 0 .. 255, else -127 ..
     // 127.
     bool shifted = false;
-    std::vector<int8_t> weights;       // [output / 16][input / 4][16][4]
-    std::vector<int32_t> weight_sums;  // of each output's column
-    std::vector<float> scales, bias;   // of each output
-    std::vector<float> smoothing;      // of each input
+
+    bool is_int8() const { return panels.empty(); }
 };
 
 struct Norm {
     std::vector<float> weight, bias;
+
+    bool is_identity() const { return weight.empty(); }
+};
+
+// The angles of rotary positions. A row is of a position: the cosine for each value of a head, then what its partner in
+// the other half of the head is multiplied by: the sine, negative in the first half.
+struct Rotary {
+    std::vector<float> frequencies;  // (head / 2)
+    std::vector<float> rows;         // (most_tokens, 2, head)
 };
 
 struct Layer {
-    Linear query_key_value, attention_output, intermediate, output;
-    Norm attention_norm, output_norm;
+    Linear query_key_value, attention_output;
+    // Gated, feed_forward_in has twice as many outputs: the activation is applied to the first half, which is then
+    // multiplied by the second.
+    Linear feed_forward_in, feed_forward_out;
+    Norm attention_norm, feed_forward_norm;
+    size_t window = 0;                     // a token sees those up to this distance on either side; 0: all
+    std::shared_ptr<const Rotary> rotary;  // of several layers
 };
 
 struct Encoder {
-    size_t hidden = 0, heads = 0, vocabulary = 0, position_count = 0;
+    size_t hidden = 0, heads = 0, vocabulary = 0, embedding_width = 0, most_tokens = 0;
     float epsilon = 0;
     Pooling pooling = Pooling::mean;
-    const int8_t* token_embeddings = nullptr;  // (vocabulary, hidden), borrowed
-    std::vector<float> token_scales;           // (vocabulary)
-    std::vector<float> positions;  // (position_count, hidden), the row of token type 0 added; empty in a table
-    Norm embedding_norm;
-    std::vector<Layer> layers;
+    Activation activation = Activation::gelu;
+    bool norm_first = false;  // x + f(norm(x)) instead of norm(x + f(x))
+    bool gated = false;
 
-    bool is_table() const { return positions.empty(); }
+    // (vocabulary, embedding_width), one of the two, borrowed.
+    const int8_t* token_codes = nullptr;
+    const float* token_floats = nullptr;
+    std::vector<float> token_scales;  // (vocabulary), of the codes
+    std::vector<float> positions;     // (most_tokens, embedding_width), the row of token type 0 added; empty: no table
+    std::vector<float> token_row;     // (embedding_width), added to each embedding where there is no table of positions
+    Norm embedding_norm;
+    Linear projection;  // from embedding_width to hidden; without outputs where there is none
+    // Added to the scaled scores, [head][key - query + most_tokens - 1]; each head's row has `bias_stride` values, so
+    // that 16 may be read from the last one on. Empty where there is none.
+    std::vector<float> relative_bias;
+    std::vector<Layer> layers;
+    Norm final_norm;
+    size_t channel_count = 0;  // inputs of all linear layers of all layers
+
+    size_t bias_stride() const { return 2 * most_tokens - 1 + lanes; }
+    // Without layers it is a table of tokens, and a text's vector is the mean of its rows.
+    bool is_table() const {
+        return layers.empty() && positions.empty() && embedding_norm.is_identity() && final_norm.is_identity() &&
+               projection.output_count == 0;
+    }
 };
 
-// Takes row-major weights (input_count, output_count). The caller has checked the widths.
-Linear make_linear(const int8_t* weights, const float* scales, const float* bias, const float* smoothing,
-                   size_t input_count, size_t output_count, bool shifted);
+// Takes weights as PyTorch stores them (output_count, input_count). bias may be null. The caller has checked the
+// widths.
+Linear make_linear(const float* weights, const float* bias, size_t input_count, size_t output_count);
+
+// Takes row-major codes (input_count, output_count). The caller has checked the widths.
+Linear make_int8_linear(const int8_t* codes, const float* scales, const float* bias, const float* smoothing,
+                        size_t input_count, size_t output_count, bool shifted);
+
+// The angle of a position is float(position) * frequency, rounded to float, as PyTorch's models have it.
+Rotary make_rotary(const float* frequencies, size_t head, size_t most_tokens);
 
 }  // namespace gte

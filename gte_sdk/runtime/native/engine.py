@@ -1,4 +1,4 @@
-"""The native engine: int8 BERT graphs and token tables of our export on the C++ encoder, csrc/encoder/bert.hpp.
+"""The native engine: int8 BERT graphs and token tables of our export on the C++ encoder, csrc/encoder/encoder.hpp.
 
 Texts are packed without padding and all sums have a fixed order, so a text's vector has the same bits in any batch, on
 any number of threads and on every CPU. It is also the fastest engine on a CPU (docs/experiments.md) and starts in
@@ -31,7 +31,7 @@ BATCH_TOKENS = 256
 
 class NativeModel(NamedTuple):
     encoder: Any
-    """A _kernels.Bert; safe to use from many threads at once."""
+    """A _kernels.Encoder; safe to use from many threads at once."""
     dim: int
     threads: int
     instruction_set: str

@@ -1,10 +1,11 @@
 // The encoder on AMX: 16 x 16 sums of 64 products each in one instruction. The floats are AVX-512's.
-#include "encoder/bert.hpp"
+#include "encoder/encoder.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_AMX)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -82,8 +83,8 @@ void encode_batch_in_tiles(const Encoder& encoder, Workspace& space, const int32
 
 }  // namespace
 
-extern const EncodeBatch bert_amx;
-const EncodeBatch bert_amx = encode_batch_in_tiles;
+extern const EncodeBatch encoder_amx;
+const EncodeBatch encoder_amx = encode_batch_in_tiles;
 }  // namespace gte
 GTE_REGION_END
 #endif

@@ -1,8 +1,9 @@
 // The encoder on any CPU: the same lanes, one after another. Slow where there is no fused multiply-add.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "encoder/bert.hpp"
+#include "encoder/encoder.hpp"
 #include "machine/cpu.hpp"
 #include "machine/target_region.hpp"
 #define GTE_INSTRUCTION_SET scalar
@@ -14,7 +15,7 @@ struct Floats {
     float lane[lanes];
 };
 
-constexpr size_t tile_rows = 2, last_rows = 1, tile_columns = 1, attention_rows = 2;
+constexpr size_t tile_rows = 2, last_rows = 1, tile_columns = 1, float_rows = 2, float_columns = 1;
 constexpr int activation_bias = 0;
 
 // NaN and what int does not hold, from weights that are not finite, become the least int, as x86's instruction has it.
@@ -103,6 +104,6 @@ void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch bert_scalar;
-const EncodeBatch bert_scalar = encode_batch;
+extern const EncodeBatch encoder_scalar;
+const EncodeBatch encoder_scalar = encode_batch;
 }  // namespace gte

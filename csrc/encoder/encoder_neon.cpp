@@ -1,11 +1,12 @@
 // The encoder on NEON with the dot product of ARMv8.2, which multiplies signed bytes only: the codes are stored 128
 // lower.
-#include "encoder/bert.hpp"
+#include "encoder/encoder.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_ARM)
 #include <arm_neon.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -24,7 +25,7 @@ struct Floats {
     float32x4_t part[4];
 };
 
-constexpr size_t tile_rows = 4, last_rows = 1, tile_columns = 1, attention_rows = 4;
+constexpr size_t tile_rows = 4, last_rows = 1, tile_columns = 1, float_rows = 6, float_columns = 1;
 constexpr int activation_bias = 128;
 
 GTE_INLINE Floats load(const float* p) {
@@ -132,8 +133,8 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch bert_neon;
-const EncodeBatch bert_neon = encode_batch;
+extern const EncodeBatch encoder_neon;
+const EncodeBatch encoder_neon = encode_batch;
 }  // namespace gte
 GTE_REGION_END
 #endif

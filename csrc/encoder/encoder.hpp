@@ -1,5 +1,5 @@
-// A BERT encoder on int8 weights, from token ids to one unit vector for each text, or to the state of each token.
-// Without layers it is a table of tokens, and a text's vector is the mean of its rows.
+// A transformer encoder of BERT's family, in fp32 or int8, from token ids to one unit vector for each text, or to the
+// state of each token. Without layers it is a table of tokens, and a text's vector is the mean of its rows.
 //
 // Texts lie one after another without padding, so a text's vector cannot depend on the rest of the batch. Products of
 // integers are exact in any order; every float operation has one fixed order of 16 lanes (forward_pass.hpp) and is
@@ -12,29 +12,16 @@
 #include <vector>
 
 #include "encoder/layers/weights.hpp"
+#include "encoder/layers/workspace.hpp"
 #include "machine/stop.hpp"
 
 namespace gte {
 
-// Rows that go through the feed-forward pair together: their float intermediate stays in the second-level cache.
-constexpr size_t feed_forward_rows = 96;
-// The most rows of a text that attend together.
-constexpr size_t most_attention_rows = 8;
-// Rows behind the last one that a tile of AMX may read; it ignores them.
-constexpr size_t spare_rows = 15;
-
-// Buffers for the tokens of one batch; they only grow.
-struct Workspace {
-    std::vector<float> hidden, query_key_value, context, wide, row_scales, attention;
-    std::vector<uint8_t> codes;
-
-    void make_room(const Encoder& encoder, size_t row_count, size_t longest_text);
-};
-
-enum class Output { text_vectors, token_states };
+enum class Output { text_vectors, token_states, channel_maxima };
 
 // Text i has the token_ids at [starts[i], starts[i + 1]). Its unit row goes to out (text_count, hidden), or the last
-// states of its tokens, as they are before pooling, to out (token_count, hidden).
+// states of its tokens, as they are before pooling, to out (token_count, hidden). For channel_maxima, which needs
+// layers in fp32, the largest magnitudes of the inputs of all linear layers go to the workspace.
 using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids,
                              const int64_t* starts, size_t text_count, Output output, float* out);
 
@@ -47,8 +34,9 @@ struct EncoderKernels {
 const std::vector<EncoderKernels>& available_encoders();
 
 // Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. The caller has
-// checked that each text has 1 to position_count tokens (any number in a table) and that each token id is below the
-// vocabulary's size. Looks at `stop` between batches. Throws std::bad_alloc.
+// checked that each text has 1 to most_tokens tokens (any number in a table) and that each token id is below the
+// vocabulary's size. Channel maxima raise what out (channel_count) has. Looks at `stop` between batches. Throws
+// std::bad_alloc.
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, Stop& stop, float* out);
 

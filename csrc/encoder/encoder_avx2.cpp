@@ -1,11 +1,12 @@
 // The encoder on AVX2. Its own byte product saturates, so the bytes are widened to 16 bits first, where nothing can
 // overflow.
-#include "encoder/bert.hpp"
+#include "encoder/encoder.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -67,8 +68,8 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch bert_avx2;
-const EncodeBatch bert_avx2 = encode_batch;
+extern const EncodeBatch encoder_avx2;
+const EncodeBatch encoder_avx2 = encode_batch;
 }  // namespace gte
 GTE_REGION_END
 #endif

@@ -1,10 +1,11 @@
 // The encoder on AVX-512 with VNNI: 64 products in one instruction.
-#include "encoder/bert.hpp"
+#include "encoder/encoder.hpp"
 #include "machine/cpu.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -62,8 +63,8 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch bert_avx512vnni;
-const EncodeBatch bert_avx512vnni = encode_batch;
+extern const EncodeBatch encoder_avx512vnni;
+const EncodeBatch encoder_avx512vnni = encode_batch;
 }  // namespace gte
 GTE_REGION_END
 #endif

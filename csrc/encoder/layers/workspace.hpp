@@ -1,0 +1,33 @@
+// Buffers for the tokens of one batch; they only grow.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "encoder/layers/weights.hpp"
+#include "machine/aligned.hpp"
+
+namespace gte {
+
+// Rows that go through the feed-forward pair together: what lies between the two stays in the second-level cache.
+constexpr size_t feed_forward_rows = 96;
+// Rows of a text that attend together.
+constexpr size_t attention_rows = 24;
+// Rows behind the last one that a tile of AMX may read; it ignores them.
+constexpr size_t spare_rows = 15;
+
+struct Workspace {
+    Aligned<float> hidden;           // (rows, hidden), what goes from layer to layer
+    Aligned<float> query_key_value;  // (rows, 3 hidden); also what a part of a layer adds to hidden
+    Aligned<float> context;          // (rows, hidden)
+    Aligned<float> wide;             // (feed_forward_rows, outputs of feed_forward_in)
+    Aligned<float> attention;        // keys, values and scores of one head
+    Aligned<uint8_t> codes;          // what an int8 layer reads
+    std::vector<float> row_scales;   // of the codes
+    std::vector<float> maxima;       // (channel_count) of the encoder, or empty: nobody asked
+
+    void make_room(const Encoder& encoder, size_t row_count, size_t longest_text);
+};
+
+}  // namespace gte
