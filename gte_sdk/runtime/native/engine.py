@@ -5,7 +5,7 @@ any number of threads and on every CPU. It is also the fastest engine on a CPU (
 milliseconds. ONNX Runtime runs the graphs of other architectures (onnxruntime_graph.py).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, read_json
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.native.build import build_encoder
-from gte_sdk.runtime.native.description import NotCoveredError
+from gte_sdk.runtime.native.description import EncoderWeights, NotCoveredError
 from gte_sdk.runtime.native.int8_graph import read_int8_graph
 
 # Changes whenever the bits of the vectors change: golden vectors of another version are compared with a tolerance.
@@ -36,6 +36,8 @@ class NativeModel(NamedTuple):
     threads: int
     instruction_set: str
     """One of _kernels.encoder_instruction_sets()."""
+    is_table: bool
+    """Whether it is a table of tokens, without layers."""
 
 
 def open_native(description: ModelDir, graph_name: str, settings: EngineSettings) -> Engine | None:
@@ -51,11 +53,21 @@ def open_native(description: ModelDir, graph_name: str, settings: EngineSettings
         return model
 
     try:
-        loaded = Loaded(load, settings.unload_after, survives_fork=True)
+        return native_engine(load, description, graph_name, "int8", settings)
     except NotCoveredError:
         return None
+
+
+def native_engine(
+    load: Callable[[], NativeModel], description: ModelDir, graph_name: str, variant: str, settings: EngineSettings
+) -> Engine:
+    """The engine around a model that `load` opens, now and after each time that it was unloaded.
+
+    Raises what `load` raises.
+    """
+    loaded = Loaded(load, settings.unload_after, survives_fork=True)
     with loaded.use() as model:
-        dim, instruction_set = model.dim, model.instruction_set
+        dim, instruction_set, is_table = model.dim, model.instruction_set, model.is_table
 
     def run(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
         # max_rows and the token budget bound padded buffers; this engine pads nothing and has a small budget itself.
@@ -72,14 +84,14 @@ def open_native(description: ModelDir, graph_name: str, settings: EngineSettings
     return Engine(
         name="native",
         device="cpu",
-        variant="int8",
+        variant=variant,
         graph_name=graph_name,
         dim=dim,
         threads=settings.threads,
         instruction_set=instruction_set,
         run=run,
         close=loaded.drop,
-        token_states=token_states if description.pooling == "mean" and config.get("num_hidden_layers") != 0 else None,
+        token_states=token_states if description.pooling == "mean" and not is_table else None,
     )
 
 
@@ -91,11 +103,16 @@ def load_native(
     config: the content of config.json. instruction_set: one of those that the CPU has.
     """
     try:
-        weights = read_int8_graph(path, config, pooling)
-        encoder = build_encoder(weights)
+        return load_encoder(read_int8_graph(path, config, pooling), threads, instruction_set)
     except (NotCoveredError, LookupError, TypeError, ValueError, OverflowError):
         return None  # another graph or a damaged file: onnxruntime's message says what is wrong with it
-    return NativeModel(encoder, weights.hidden, threads, instruction_set or _kernels.encoder_instruction_sets()[-1])
+
+
+def load_encoder(weights: EncoderWeights, threads: int, instruction_set: str = "") -> NativeModel:
+    """The model of a description, whose layers are read. Raises NotCoveredError, or ValueError for wrong shapes."""
+    encoder = build_encoder(weights)
+    chosen = instruction_set or _kernels.encoder_instruction_sets()[-1]
+    return NativeModel(encoder, weights.hidden, threads, chosen, is_table=weights.most_tokens == 0)
 
 
 def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: bool = False) -> NDArray[np.float32]:
@@ -103,15 +120,11 @@ def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: b
 
     token_states: the last states of all tokens instead, text after text (tokens, dim), as they are before pooling.
     """
-    starts = np.zeros(len(ids) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in ids], out=starts[1:])
-    token_ids = np.fromiter(chain.from_iterable(ids), np.int64, starts[-1])
+    token_ids, starts = pack_texts(ids)
     rows_ND = np.empty((starts[-1] if token_states else len(ids), model.dim), dtype=np.float32)
     try:
-        if token_ids.max(initial=0) >= 2**31:  # tokenizer.json counts in 32 bits without a sign
-            raise ValueError("a token id is out of range")
         model.encoder.encode(
-            token_ids.astype(np.int32),
+            token_ids,
             starts,
             rows_ND,
             BATCH_TOKENS,
@@ -121,7 +134,18 @@ def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: b
         )
     except ValueError as error:
         raise ModelFormatError(
-            f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max()}: {error}; "
+            f"the encoder failed on {len(ids)} texts with token ids up to {token_ids.max(initial=0)}: {error}; "
             "graph and tokenizer.json belong to different models"
         ) from error
     return rows_ND
+
+
+def pack_texts(ids: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The token ids of all texts, one text after the other, and where each begins; last, where all end.
+
+    An id that is out of range for the encoder stays so: tokenizer.json counts in 32 bits without a sign.
+    """
+    starts = np.zeros(len(ids) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in ids], out=starts[1:])
+    token_ids = np.fromiter(chain.from_iterable(ids), np.int64, starts[-1])
+    return np.minimum(token_ids, np.iinfo(np.int32).max).astype(np.int32), starts
