@@ -25,7 +25,14 @@ _RUNS_AT_ONCE = 16
 
 
 class Chunk(NamedTuple):
-    """A part of a long text, with its vector."""
+    """A part of a long text, with its vector.
+
+    Examples:
+        >>> from gte_sdk import Embedder
+        >>> chunks = Embedder().embed_chunks("It was a dark and stormy night. " * 100, max_tokens=200, overlap=20)
+        >>> len(chunks), chunks[0].text[:31]
+        (5, 'It was a dark and stormy night.')
+    """
 
     start: int
     end: int

@@ -20,7 +20,19 @@ def embed(texts: Iterable[str]) -> NDArray[np.float32]: ...
 def embed(texts: str | Iterable[str]) -> NDArray[np.float32]:
     """Embeds texts with the bundled model, which is opened on the first call and kept open.
 
-    A list of n texts returns an (n, 384) float32 array of unit rows. A single str returns (384,). See `Embedder.embed`.
+    Args:
+        texts: A list, or any other ordered iterable, of n texts, or one str. See `Embedder.embed`.
+
+    Returns:
+        (n, 384) float32 unit rows in the order of the texts, or (384,) for one str.
+
+    Raises:
+        InputTypeError: An item that is not a str, with its index.
+
+    Examples:
+        >>> import gte_sdk
+        >>> gte_sdk.embed(["a text", "another"]).shape
+        (2, 384)
     """
     global _embedder
     with _lock:

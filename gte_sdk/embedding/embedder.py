@@ -55,12 +55,6 @@ class Embedder:
     If this machine does not reproduce a graph's golden vectors, another variant is used, with a warning. `close` or a
     with-block frees the memory early (about 60 MB for gte-mini). A pickle or copy opens the same model again, with the
     same arguments, and raises ModelMismatchError where it finds another one.
-
-    Examples:
-        >>> from gte_sdk import Embedder
-        >>> embedder = Embedder("gte-mini")
-        >>> embedder.embed(["a text", "another"]).shape
-        (2, 384)
     """
 
     def __init__(
@@ -106,6 +100,12 @@ class Embedder:
             HubError: A Hub model that cannot be fetched.
             DeviceError: A device that is missing or cannot run the model.
             InputError: An argument out of its range.
+
+        Examples:
+            >>> from gte_sdk import Embedder
+            >>> embedder = Embedder("gte-mini")
+            >>> embedder.embed(["a text", "another"]).shape
+            (2, 384)
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
         self._arguments = {**arguments, "model": storable_name(model)}

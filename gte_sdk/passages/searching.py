@@ -11,6 +11,8 @@ from gte_sdk.search.top_k import top_k_cosine
 
 
 class Found(NamedTuple):
+    """A passage, and how near it is to the question."""
+
     score: float
     """Cosine of question and passage."""
     passage: Passage
@@ -24,9 +26,13 @@ class PassageSearch:
         self._snapshot: Snapshot | None = None
 
     def find(self, query_D: NDArray[np.float32], count: int) -> list[Found]:
-        """Returns the `count` passages with the highest cosine, or all of them.
+        """Returns the passages with the highest cosine.
 
         Equal texts are ordered by path and line. An answer always comes from one state of the index, the newest.
+
+        Args:
+            query_D: The vector of the question, (dim,) float32.
+            count: The most passages to return.
         """
         self._store.follow()
         with self._store.unchanged():

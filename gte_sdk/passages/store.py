@@ -68,9 +68,14 @@ class PassageStore:
     """
 
     def __init__(self, path: Path | None, new: Settings | None = None) -> None:
-        """Opens the index at `path`, or creates an empty one in memory without a path.
+        """Opens an index, or creates it.
 
-        new: the settings of the index to create if there is none.
+        Args:
+            path: The file. None keeps the index in memory.
+            new: The settings of the index to create if there is none.
+
+        Raises:
+            InputError: A file that does not exist, without `new`, or that is no passage index.
         """
         self.path = path or Path(":memory:")
         self._file: tuple[int, int] | None = None

@@ -64,10 +64,14 @@ def find_text_files(
 ) -> Iterator[Path]:
     """Yields the text files at and below `paths`, folders in the order of names, each file once.
 
-    globs: where given, the files in folders whose name or path below the folder matches one of them, instead of those
-    of a known kind. excludes: files and folders to leave out, matched in the same way. Hidden files and folders, build
-    and package folders and links to folders are left out below `paths`; a path that is given is never skipped for its
-    name. `notice` gets one line for each file or folder that could not be read, is too large or is no regular file.
+    Hidden files and folders, build and package folders and links to folders are left out below `paths`.
+
+    Args:
+        paths: Folders and files. A path that is given is never skipped for its name.
+        globs: Where given, the files in folders whose name or path below the folder matches one of them, instead of
+            those of a known kind.
+        excludes: Files and folders to leave out, matched in the same way.
+        notice: Gets one line for each file or folder that could not be read, is too large or is no regular file.
     """
     seen: set[tuple[int, int]] = set()
     for path in paths:

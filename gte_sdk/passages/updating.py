@@ -58,12 +58,17 @@ class _Found(NamedTuple):
 def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progress: Progress) -> Changes:
     """Updates the index to the current content of its folders. Waits if another update of it is running.
 
-    notice: called with a line for each file that is skipped, in every update.
-    progress: called before and after each batch, which takes a fraction of a second. An exception that it raises ends
-    the update. All batches so far are saved, and the next update continues from there.
+    Args:
+        store: The open index.
+        embedder: Its model.
+        notice: Called with a line for each file that is skipped, in every update.
+        progress: Called before and after each batch, which takes a fraction of a second, with the files that are done
+            and all files to read. An exception that it raises ends the update. All batches so far are saved, and the
+            next update continues from there.
 
-    Raises InputError if a whole folder of the index is gone, and then changes nothing; ModelMismatchError if the
-    embedder is not of the index's model.
+    Raises:
+        InputError: A whole folder of the index is gone. Nothing is changed.
+        ModelMismatchError: The embedder is not of the index's model.
     """
     with store.locked(lambda: notice(f"{store.path}: another process updates it; waiting")):
         store.check_fingerprint(embedder.fingerprint)

@@ -33,6 +33,8 @@ from gte_sdk.search.where import Where, check_id_type, check_mask, mask_or_ids
 
 
 class SearchResult(NamedTuple):
+    """What `Index.search` returns."""
+
     scores: NDArray[np.float32]
     """(q, k), cosines in [-1, 1], descending in each row."""
     ids: NDArray[Any]
@@ -44,15 +46,6 @@ class Index:
 
     Many threads can search while others add and remove. Each search sees the index before or after a change. A pickle
     or copy holds the rows, without the removed ones.
-
-    Examples:
-        >>> from gte_sdk import Embedder, Index
-        >>> embedder = Embedder()
-        >>> index = Index(embedder.dim, fingerprint=embedder.fingerprint)
-        >>> index.add(embedder.embed(["a cat", "the stock exchange"]), ids=["pet", "money"])
-        ['pet', 'money']
-        >>> index.search(embedder.embed("kittens"), k=1).ids.tolist()
-        [['pet']]
     """
 
     def __init__(
@@ -73,6 +66,14 @@ class Index:
 
         Raises:
             InputError: An argument out of its range.
+
+        Examples:
+            >>> import gte_sdk
+            >>> index = gte_sdk.Index(384)
+            >>> index.add(gte_sdk.embed(["a cat", "the stock exchange"]), ids=["pet", "money"])
+            ['pet', 'money']
+            >>> index.search(gte_sdk.embed("kittens"), k=1).ids.tolist()
+            [['pet']]
         """
         if dtype not in ROW_TYPES:
             raise InputError(f"dtype={dtype!r}; give one of {', '.join(ROW_TYPES)}")

@@ -19,6 +19,8 @@ _MOST_THREADS = 4096
 
 
 class TopK(NamedTuple):
+    """What `top_k_cosine` returns."""
+
     scores: NDArray[np.float32]
     """(q, k), in [-1, 1], descending in each row."""
     indices: NDArray[np.int64]
@@ -30,16 +32,28 @@ def top_k_cosine(
 ) -> TopK:
     """Finds the k documents with the highest cosine for each query: exact, in one pass over the documents.
 
-    queries: (q, d), or (d,) for a single query. documents: (n, d). Both are float32 and may have any length. The score
-        is q.d / (|q||d|) in [-1, 1], or 0 if a row is all zeros. Equal rows have equal scores.
-    k: 0 to n. k=0 returns arrays of shape (q, 0).
-    threads: the most threads to use. None means all that this process may use. The result does not depend on it.
+    The score is q.d / (|q||d|) in [-1, 1], or 0 if a row is all zeros. Equal rows have equal scores. Documents whose
+    values are not adjacent in memory, as in a transposed matrix, are copied once.
 
-    Returns scores (q, k) and indices (q, k), in descending order of score, ties in ascending order of index. Documents
-    whose values are not adjacent in memory, as in a transposed matrix, are copied once.
+    Args:
+        queries: (q, d) float32 of any length, or (d,) for a single query.
+        documents: (n, d) float32 of any length.
+        k: 0 to n. k=0 returns arrays of shape (q, 0).
+        threads: The most threads to use. None means all that this process may use. The result does not depend on it.
 
-    Raises InputTypeError for another dtype (nothing is converted silently). Raises InputError for k > n, for different
-    numbers of dimensions, and for NaN or infinity, with the row.
+    Returns:
+        Scores (q, k) and indices (q, k), in descending order of score, ties in ascending order of index.
+
+    Raises:
+        InputTypeError: Another dtype: nothing is converted silently.
+        InputError: k > n, different numbers of dimensions, or NaN or infinity, with the row.
+
+    Examples:
+        >>> import numpy as np
+        >>> import gte_sdk
+        >>> documents = np.array([[1, 0], [0, 2], [3, 3]], np.float32)
+        >>> gte_sdk.top_k_cosine(np.array([0, 1], np.float32), documents, k=2).indices
+        array([[1, 2]])
     """
     queries_QD = checked_queries(queries)
     documents_ND = checked_matrix("documents", documents)

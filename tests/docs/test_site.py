@@ -1,6 +1,8 @@
 """The documentation site: it builds without a warning, holds every page, and asks nobody else for anything."""
 
 import base64
+import html
+import inspect
 import os
 import re
 import subprocess
@@ -91,6 +93,42 @@ def test_the_reference_has_every_public_name_and_command(site: Path) -> None:
             assert f'href="#gte_sdk.{name}"' in reference or f'href="#gte_sdk.errors.{name}"' in reference, name
     for command in gte.commands:
         assert f'id="{command}"' in reference or f'id="gte-{command}"' in reference, command
+
+
+def text_of(page: Path) -> str:
+    """The text of a page's article, with single spaces."""
+    article = page.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<svg.*?</svg>|<[^>]+>", "", article, flags=re.DOTALL)))
+
+
+def signature_in(text: str, name: str) -> str:
+    """What stands between the brackets after the heading of `name`."""
+    return text.partition(f"¶ {name}( ")[2].partition(") ->")[0] or text.partition(f"¶ {name}(")[2].partition(")")[0]
+
+
+@pytest.mark.parametrize(("page", "public"), [("embedder", "Embedder"), ("index-class", "Index")])
+def test_the_reference_shows_every_parameter_with_its_default(site: Path, page: str, public: str) -> None:
+    import gte_sdk
+
+    text = text_of(site / "reference" / f"{page}.html")
+    checked = 0
+    for name, member in vars(getattr(gte_sdk, public)).items():
+        function = getattr(member, "__func__", member)
+        if not inspect.isfunction(function) or (name.startswith("_") and name != "__init__"):
+            continue
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            shown = signature_in(text, public if name == "__init__" else function.__name__)
+            default = parameter.default
+            pattern = rf"\b{parameter.name}: [^:]+" + ("" if default is parameter.empty else f" = {default!r}")
+            assert re.search(pattern.replace("'", "[\"']"), shown), f"{public}.{name} shows {shown!r}: {parameter}"
+            assert f" {parameter.name} (" in text, f"{public}.{name} does not list {parameter.name}"
+            checked += 1
+    assert checked > 10
+
+
+def test_no_page_shows_a_name_that_means_nothing(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert "UNSET" not in page.read_text(encoding="utf-8"), page
 
 
 def open_page(page: Page, file: Path) -> None:
