@@ -42,7 +42,7 @@ test-checkout: .venv/.development dist/.built ## the other tests: training, expo
 fuzz: .venv-wheel/.installed .venv/.development ## 2,000 damaged files of each format, and requests; make test runs 40
 	mkdir -p build/away
 	cd build/away && GTE_FUZZ_CASES=2000 ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/fuzz \
-	  ../../tests/kernels/test_random_arguments.py
+	  ../../tests/kernels/test_random_arguments.py ../../tests/sdk/runtime/test_text_pieces.py
 	GTE_FUZZ_CASES=2000 .venv/bin/python -m pytest tests/server/test_random_requests.py tests/server/test_memory.py
 
 test-integrations: .venv-integrations/.installed ## the adapters against the frameworks themselves, 1.5 GB of packages

@@ -375,7 +375,7 @@ class Embedder:
 
     def _token_ids(self, texts: Sequence[str], prompt: str, first_index: int) -> list[list[int]]:
         ids, left_out = self._tokenize(texts, prompt)
-        report_truncation(left_out, first_index, self._max_tokens, self._truncation)
+        report_truncation(texts, left_out, first_index, self._max_tokens, self._truncation)
         return ids
 
     def _tokenize(self, texts: Sequence[str], prompt: str) -> TokenizedTexts:

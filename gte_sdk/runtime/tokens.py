@@ -18,10 +18,12 @@ from tokenizers import Encoding, Tokenizer
 from gte_sdk.errors import GteError, ModelFormatError
 from gte_sdk.model_files.published import ModelPath
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, Piece, TextPieces
-from gte_sdk.runtime.word_pieces import WordPieces
+from gte_sdk.runtime.word_pieces import WordPieces, room_for_text
 
 # So many characters are tokenized at once: a tokenizer takes up to 0.6 KB for each.
 GROUP_CHARACTERS = 2 * PIECE_CHARACTERS
+COUNTED_CHARACTERS = 2**18
+"""Behind so many characters of a text, what max_tokens leaves out need not be counted: up to 6 us a character."""
 _FAILED = "tokenizer.json cannot tokenize a text"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Texts of an Embedder that are tokenized and sorted together. Larger windows need less padding, but a few thousand
@@ -33,7 +35,7 @@ class TokenizedTexts(NamedTuple):
     ids: list[list[int]]
     """The token ids of each text, including special tokens, at most max_tokens of them."""
     left_out: list[int]
-    """How many tokens of each text were cut off (0 if the text fits)."""
+    """How many tokens of each text were cut off (0 if it fits); at least so many of a text above COUNTED_CHARACTERS."""
 
     def __getitem__(self, key: Any) -> Any:
         """As a tuple, and by the names of the model's inputs ("input_ids", ...), which are padded arrays (n, t)."""
@@ -96,11 +98,14 @@ def tokenize(
 ) -> TokenizedTexts:
     """Token ids of `prompt + text` for each text, cut on the right to `max_tokens` (special tokens included).
 
-    A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character. Time is linear in the text.
-    Memory is that of the ids kept and some 30 MB, whatever the texts are (text_pieces.py).
+    A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD, the replacement character. Memory is that of the ids
+    kept and some 30 MB, whatever the texts are (text_pieces.py). A text is read until its ids are known, and counted to
+    COUNTED_CHARACTERS at least.
     word_pieces: the same tokenizer in C++, for the texts that it covers, which runs on that many threads.
     text_pieces: of this tokenizer, if the caller keeps one.
+    Raises InputError where max_tokens has no room for the special tokens.
     """
+    room = room_for_text(max_tokens, tokenizer.num_special_tokens_to_add(False))
     rows: list[list[int] | None] = [None] * len(texts)
     left_out = [0] * len(texts)
     if word_pieces is not None:
@@ -109,7 +114,6 @@ def tokenize(
         found = word_pieces.encode([prompt + texts[place] for place in places], max_tokens, threads)
         for place, row, count in zip(places, *found, strict=True):
             rows[place], left_out[place] = row, count
-    room = max_tokens - tokenizer.num_special_tokens_to_add(False)
     for group in _groups([place for place, row in enumerate(rows) if row is None], texts, len(prompt)):
         if len(group) == 1 and len(prompt) + len(texts[group[0]]) > PIECE_CHARACTERS:
             text_pieces = text_pieces or TextPieces(tokenizer)
@@ -263,7 +267,7 @@ def encodable(text: str) -> str:
 
 
 def _encode_in_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece], room: int) -> tuple[Encoding, int]:
-    """The first `room` tokens or more of a long text, and the count of all its tokens."""
+    """The first `room` tokens or more of a long text, and the count of its tokens, as far as they are counted."""
     head: list[Encoding] = []
     token_count = 0
     for piece in pieces:
@@ -272,4 +276,6 @@ def _encode_in_pieces(tokenizer: Tokenizer, pieces: Iterable[Piece], room: int) 
         if token_count < room:
             head.append(encoding)
         token_count += len(encoding)
+        if token_count > room and piece.end >= COUNTED_CHARACTERS:
+            break
     return Encoding.merge(head), token_count

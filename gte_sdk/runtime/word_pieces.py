@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gte_sdk import _kernels
+from gte_sdk.errors import InputError
 
 # Where a word ends inside of an identifier: createdAt and HTTPServer are two words, HTTP and URLs are one.
 CASE_BOUNDARY = "(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})"
@@ -27,10 +28,17 @@ class WordPieces:
 
     def encode(self, texts: list[str], max_tokens: int, threads: int) -> tuple[list[list[int] | None], list[int]]:
         """Of each text its ids, at most max_tokens of them, and how many are left out; None for what is not covered."""
-        room = max_tokens - len(self._before) - len(self._after)
+        room = room_for_text(max_tokens, len(self._before) + len(self._after))
         rows, counts = self._pieces.encode(texts, room, threads)
         ids = [None if row is None else self._before + row + self._after for row in rows]
         return ids, [max(0, count - room) for count in counts]
+
+
+def room_for_text(max_tokens: int, special_tokens: int) -> int:
+    """How many tokens of a text itself there may be. Raises InputError where the special ones alone are too many."""
+    if max_tokens < special_tokens:
+        raise InputError(f"max_tokens={max_tokens} is below the {special_tokens} special tokens of every text")
+    return max_tokens - special_tokens
 
 
 def word_pieces_of(tokenizer: Tokenizer, around: tuple[list[int], list[int]]) -> WordPieces | None:

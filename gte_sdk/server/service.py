@@ -220,8 +220,8 @@ class Service:
         self._metrics.truncated_texts += len(cut)
         if not self._settings.truncate:
             raise invalid(
-                f"text {cut[0]} of {param} has {left_out[cut[0]]} tokens more than the {self._embedder.max_tokens} "
-                "that the model reads; send it in pieces",
+                f"text {cut[0]} of {param} has more tokens than the {self._embedder.max_tokens} that the model reads, "
+                f"at least {left_out[cut[0]]} too many; send it in pieces",
                 param,
                 "too_long",
             )

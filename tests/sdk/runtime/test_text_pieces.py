@@ -1,7 +1,12 @@
-"""Texts in pieces: the ids of the whole text, from each kind of tokenizer, in memory that does not grow with it."""
+"""Texts in pieces: the ids of the whole text, from each kind of tokenizer, in memory that does not grow with it.
+
+`make fuzz` runs more examples and longer texts (GTE_FUZZ_CASES).
+"""
 
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,16 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from gte_sdk.model_files.directory import bundled_model_path
-from gte_sdk.runtime import text_pieces
-from gte_sdk.runtime.text_pieces import TextPieces
+from gte_sdk.runtime import text_pieces, tokens
+from gte_sdk.runtime.text_pieces import Piece, TextPieces
 from gte_sdk.runtime.tokens import chunk_spans, encodable, load_tokenizer, tokenize
 from gte_sdk.runtime.word_pieces import SPLIT_CASE
 
 from ..run_python import run_python
 from ..tiny_models import write_tiny_model
 
+LONG_RUN = "GTE_FUZZ_CASES" in os.environ
+EXAMPLES = 2000 if LONG_RUN else 80
 GTE_MINI = load_tokenizer(bundled_model_path("gte-mini") / "tokenizer.json")
 WORDS = [
     "a",
@@ -133,7 +140,7 @@ def test_the_tokenizers_of_bert_are_known() -> None:
     prompt=st.sampled_from(["", "query: ", "a"]),
     characters=st.integers(8, 40),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_pieces_of_any_text_have_the_ids_of_the_whole(
     name: str, parts: list[str], prompt: str, characters: int
 ) -> None:
@@ -149,7 +156,7 @@ def test_pieces_of_any_text_have_the_ids_of_the_whole(
         st.sampled_from([*PARTS[:20], "some", "word", "City!", "[x]", "34", "é", "ü.", "<mask>"]), max_size=60
     )
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_other_tokenizers_are_cut_between_words(name: str, words: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_pieces, "PIECE_CHARACTERS", 64)
@@ -169,7 +176,7 @@ def test_a_text_full_of_added_tokens_is_cut_between_words(name: str) -> None:
     parts=st.lists(st.sampled_from(PARTS), max_size=60), room=st.integers(3, 12), overlap=st.integers(0, 2),
     characters=st.sampled_from([8, 20, 10_000]),
 )  # fmt: skip
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_spans_are_those_of_the_whole_text(parts: list[str], room: int, overlap: int, characters: int) -> None:
     text = "".join(parts)
     whole = list(chunk_spans(GTE_MINI, text, room, overlap))
@@ -200,17 +207,54 @@ def test_a_long_text_has_the_ids_and_the_count_of_the_whole(name: str, prompt: s
         assert tokenized.left_out == [max(0, len(expected) - room), 0]
 
 
+class ReadTexts(TextPieces):
+    """Notes how far each text is read."""
+
+    def of(self, text: str, prompt: str = "") -> Iterator[Piece]:
+        for piece in super().of(text, prompt):
+            self.end = piece.end
+            yield piece
+
+
+@pytest.mark.parametrize(
+    ("text", "is_counted"),
+    [
+        ("中" * 120_000, False),
+        ("か " * 60_000, False),
+        ("[SEP]中。" * 20_000, False),
+        ("か" * 120_000 + " 中" * 100, True),  # one unknown word, and then what the ids need too
+        ("\xa0" * 120_000 + "中" * 100, True),
+        ("中" * 40_000, True),
+    ],
+)
+def test_a_text_is_read_until_its_ids_are_known_and_not_for_the_count_alone(
+    monkeypatch: pytest.MonkeyPatch, text: str, is_counted: bool
+) -> None:
+    monkeypatch.setattr(tokens, "COUNTED_CHARACTERS", 40_000)
+    pieces = ReadTexts(GTE_MINI)
+    tokenized = tokenize(GTE_MINI, [text], 32, text_pieces=pieces)
+    expected = ids_of(GTE_MINI, text)
+    assert tokenized.ids[0][1:-1] == expected[:30]
+    if is_counted:
+        assert (tokenized.left_out, pieces.end) == ([len(expected) - 30], len(text))
+    else:
+        assert 30 < tokenized.left_out[0] < len(expected) - 30
+        assert pieces.end <= 40_000 + text_pieces.PIECE_CHARACTERS
+
+
 # What is done with texts, each after the other in one process: its peak is the highest of all of them.
+LENGTH = 3_000_000 if LONG_RUN else 300_000
 USES = [
-    *(f"model.embed({part!r} * {600_000 // len(part)})" for part in LONG.values()),
-    """model.embed(['{"a":1,' * 200_000] * 20)""",
-    "model.embed(['中' * 200_000] * 20)",
-    "model.embed(['中' * 10_000 for _ in range(200)])",
-    "model.embed_query('か' * 600_000)",
-    "model.embed_chunks('中,' * 50_000)",
-    "prompted.embed_query('中' * 600_000)",
-    "prompted.embed_query('1,' * 600_000)",
-    "prompted.embed_query(['word ' * 200_000] * 20)",
+    *(f"table.embed({part!r} * {LENGTH // len(part)})" for part in LONG.values()),
+    f"""table.embed(['{{"a":1,' * {LENGTH // 4}] * 20)""",
+    f"table.embed(['中' * {LENGTH // 20}] * 20)",
+    f"table.embed(['中' * 10_000 for _ in range({LENGTH // 10_000})])",
+    f"table.embed_chunks('中,' * {LENGTH // 4})",
+    "model.embed(['中,' * 20_000] * 4)",
+    "model.embed_chunks('中,' * 2_000)",
+    f"prompted.embed_query('中' * {LENGTH})",
+    f"prompted.embed_query('1,' * {LENGTH})",
+    f"prompted.embed_query(['word ' * {LENGTH // 3}] * 20)",
 ]
 PROGRAM = """
 import gc, resource, sys, warnings
@@ -222,9 +266,9 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 1e6
 
-model, prompted = Embedder("gte-mini", threads=2), Embedder(sys.argv[1])
-for each in (model, prompted):
-    each.embed(["word " * 2000 + "é"] * 20)
+table, model, prompted = Embedder("gte-nano"), Embedder("gte-mini", threads=2), Embedder(sys.argv[1])
+for each in (table, model, prompted):
+    each.embed(["word " * 600 + "é"] * 4)
 idle, peak = resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for use in USES:
     exec(use)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
 from gte_sdk.runtime import tokens
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS
+from gte_sdk.runtime.word_pieces import word_pieces_of
 
 TOKENIZER = bundled_model_path("gte-mini") / TOKENIZER_JSON
 
@@ -43,6 +44,19 @@ def test_left_out_counts_the_tokens_beyond_the_limit(tokenizer: Tokenizer) -> No
     tokenized = tokens.tokenize(tokenizer, ["one two three four", "one"], 5)
     assert tokenized.left_out == [1, 0]
     assert [tokenizer.id_to_token(token) for token in tokenized.ids[0]] == ["[CLS]", "one", "two", "three", "[SEP]"]
+
+
+@pytest.mark.parametrize("text", ["one", "one " * PIECE_CHARACTERS, "é " * PIECE_CHARACTERS, ""])
+@pytest.mark.parametrize("max_tokens", [1, 0, -5])
+def test_fewer_tokens_than_the_special_ones_are_refused(tokenizer: Tokenizer, text: str, max_tokens: int) -> None:
+    word_pieces = word_pieces_of(tokenizer, tokens.special_tokens_around(tokenizer))
+    for pieces in (None, word_pieces):
+        with pytest.raises(InputError, match=f"max_tokens={max_tokens} is below the 2 special tokens of every text"):
+            tokens.tokenize(tokenizer, [text], max_tokens, word_pieces=pieces)
+    assert word_pieces is not None
+    with pytest.raises(InputError, match=f"max_tokens={max_tokens}"):
+        word_pieces.encode([text], max_tokens, 1)
+    assert [len(row) for row in tokens.tokenize(tokenizer, [text], 2, word_pieces=word_pieces).ids] == [2]
 
 
 def test_prompt_stands_before_the_text(tokenizer: Tokenizer) -> None:
