@@ -56,7 +56,7 @@ async def _aembed_window(
 
     is_short = sum(map(len, texts)) <= INLINE_CHARACTERS
     ids, left_out = await run_here_or_in_thread(is_short, lambda: embedder._tokenize(texts, prompt))
-    report_truncation(left_out, first_index, embedder.max_tokens, embedder._truncation)
+    report_truncation(texts, left_out, first_index, embedder.max_tokens, embedder._truncation)
     loop = asyncio.get_running_loop()
     batcher = embedder._micro_batchers.get(loop)
     if batcher is None:

@@ -6,12 +6,14 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gte_sdk import Embedder, InputError
+from gte_sdk.runtime import idle_unload
 from gte_sdk.runtime import onnxruntime_graph as session
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.native import engine as native
@@ -68,29 +70,32 @@ def test_it_is_loaded_at_once_dropped_when_idle_and_back_at_the_next_call() -> N
 
 
 def test_calls_that_follow_each_other_keep_it_and_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
     timers: list[threading.Timer] = []
     start = threading.Timer.start
 
-    def counted(timer: threading.Timer) -> None:
-        timers.append(timer)
+    def ring(timer: threading.Timer) -> None:
+        timer.interval = 0
         start(timer)
+        timer.join()
 
-    monkeypatch.setattr(threading.Timer, "start", counted)
+    monkeypatch.setattr(idle_unload, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: timers.append(timer))
     loads = Loads()
     loaded = Loaded(loads, 3.0, survives_fork=True)
     for _ in range(100):
+        now += 0.02
         with loaded.use():
             pass
-    assert len(timers) == 1  # no call started another
-    end = time.monotonic() + 60
-    while len(timers) < 2:  # the first one looks too early, and sets one more for what is left
-        assert time.monotonic() < end
-        with loaded.use():
-            pass
-        time.sleep(0.01)
-    assert len(loads.runners) == 1
-    loaded.drop()
-    wait_until(lambda: timer_count() == 0)
+    assert [timer.interval for timer in timers] == [3.0]  # no call started another
+    now = 3.0
+    ring(timers[0])  # too early, so it sets one more for what is left
+    assert loads.alive == 1
+    assert timers[1].interval == pytest.approx(2.0)
+    assert len(timers) == 2
+    now = 5.0 + 1e-6
+    ring(timers[1])
+    assert (loads.alive, len(loads.runners), len(timers)) == (0, 1, 2)
 
 
 def test_without_a_time_nothing_is_dropped_and_no_timer_runs() -> None:
@@ -278,11 +283,18 @@ from pathlib import Path
 import gte_sdk
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-model = gte_sdk.Embedder(unload_after=2.0, threads=1)
+may_unload = threading.Event()
+def run(timer):
+    may_unload.wait()
+    timer.function(*timer.args, **timer.kwargs)
+threading.Timer.run = run
+model = gte_sdk.Embedder(unload_after=0.01, threads=1)
 given_back = []
 for _ in range(3):
+    may_unload.clear()
     model.embed(["a text"] * 10)
     held = megabytes()
+    may_unload.set()
     while any(isinstance(thread, threading.Timer) for thread in threading.enumerate()):
         time.sleep(0.02)
     given_back.append(held - megabytes())
