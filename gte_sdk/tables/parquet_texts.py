@@ -1,18 +1,35 @@
-"""Texts out of Parquet files, a row group at a time."""
+"""Texts out of Parquet files.
+
+A batch of texts is bounded, but pyarrow decompresses a page as a whole, and a page has up to 2 GiB. Whoever writes the
+file decides on that: some MiB with common writers. A cell that is too long is refused before it is read where the sizes
+in the file say so, else when its page was read.
+"""
 
 from collections.abc import Iterator
 from typing import IO, Any
 
 from gte_sdk.errors import InputError
-from gte_sdk.tables.text_batches import BATCH_ROWS, TableOptions, TextBatch, TextTable, choose_column, named
+from gte_sdk.tables.text_batches import (
+    BATCH_CHARACTERS,
+    BATCH_ROWS,
+    TableOptions,
+    TextBatch,
+    TextTable,
+    choose_column,
+    named,
+)
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
+
+# Read at once: with the longest texts that may be, 192 MiB.
+READ_ROWS = 64
+assert BATCH_ROWS % READ_ROWS == 0
 
 
 def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: range | None = None) -> TextTable:
     """Opens the texts of a Parquet file, or of some of its rows.
 
-    rows: a range that starts at a multiple of BATCH_ROWS. Batches end at multiples of BATCH_ROWS of the file, whatever
-    its row groups are, so a part of a file has the same batches as the whole file.
+    rows: a range that starts at a multiple of BATCH_ROWS. Batches end at multiples of BATCH_ROWS of the file, or of
+    READ_ROWS where texts are long, whatever its row groups are, so a part of a file has the batches of the whole file.
     """
     pyarrow, parquet = import_parquet()
     try:
@@ -24,13 +41,14 @@ def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: 
         raise InputError(f"{name}: the column {doubled[0]!r} is there twice; rename one")
     chosen = _text_column(name, options.column, schema)
     path = [chosen] if chosen in schema.names else chosen.split(".")
+    _check_sizes(name, chosen, parquet_file.metadata)
     wanted = range(parquet_file.metadata.num_rows) if rows is None else rows
     assert wanted.start % BATCH_ROWS == 0
 
     def batches() -> Iterator[TextBatch]:
         first_row = wanted.start + 1
         try:
-            for record_batch in _record_batches(pyarrow, parquet_file, wanted):
+            for record_batch in _record_batches(pyarrow, parquet_file, wanted, path[0]):
                 yield _text_batch(name, first_row, record_batch, path, options)
                 first_row += len(record_batch)
             if not wanted:
@@ -63,6 +81,17 @@ def _text_column(name: str, column: str | None, schema: Any) -> str:
     return chosen
 
 
+def _check_sizes(name: str, column: str, metadata: Any) -> None:
+    """Raises InputError where a row group has more bytes of text than its rows may have together."""
+    first_row = 1
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        most = 2 * max(group.num_rows, 1) * MAX_ROW_BYTES  # a page has more than the texts: their lengths and places
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema == column and chunk.total_uncompressed_size > most:
+                raise too_long(name, f"one of the rows {first_row} to {first_row + group.num_rows - 1}")
+        first_row += group.num_rows
+
+
 def _text_batch(name: str, first_row: int, record_batch: Any, path: list[str], options: TableOptions) -> TextBatch:
     values = record_batch.column(path[0])
     if path[1:]:
@@ -85,8 +114,8 @@ def _text_batch(name: str, first_row: int, record_batch: Any, path: list[str], o
     return TextBatch(first_row, kept, None, record_batch.filter(values.is_valid()), len(texts) - len(kept))
 
 
-def _record_batches(pyarrow: Any, parquet_file: Any, rows: range) -> Iterator[Any]:
-    """Yields rows, BATCH_ROWS at a time across row groups; pyarrow's own batches end with each row group."""
+def _record_batches(pyarrow: Any, parquet_file: Any, rows: range, column: str) -> Iterator[Any]:
+    """Yields rows, BATCH_ROWS at a time across row groups, fewer where the texts in `column` are long."""
     groups: list[int] = []
     row = start = 0
     for group in range(parquet_file.num_row_groups):
@@ -96,17 +125,19 @@ def _record_batches(pyarrow: Any, parquet_file: Any, rows: range) -> Iterator[An
             groups.append(group)
         row = end
     pending: list[Any] = []
-    row = start
-    for read in parquet_file.iter_batches(batch_size=BATCH_ROWS, row_groups=groups):
-        part = read.slice(max(0, rows.start - row), max(0, rows.stop - max(row, rows.start)))
-        row += len(read)
-        while len(part):
-            room = BATCH_ROWS - sum(map(len, pending))
-            pending.append(part.slice(0, room))
-            part = part.slice(room)
-            if sum(map(len, pending)) == BATCH_ROWS:
+    row, size = start, 0
+    for read in parquet_file.iter_batches(batch_size=READ_ROWS, row_groups=groups):
+        part = read.slice(max(0, rows.start - row))  # pyarrow's own batches end with each row group
+        row += len(read) - len(part)
+        while len(part) and row < rows.stop:
+            piece = part.slice(0, min(READ_ROWS - row % READ_ROWS, rows.stop - row))
+            part = part.slice(len(piece))
+            pending.append(piece)
+            row += len(piece)
+            size += piece.column(column).nbytes
+            if row % BATCH_ROWS == 0 or (row % READ_ROWS == 0 and size >= BATCH_CHARACTERS):
                 yield _joined(pyarrow, pending)
-                pending = []
+                pending, size = [], 0
         if row >= rows.stop:
             break
     if pending:
