@@ -27,7 +27,7 @@ EmbedTokens = Callable[[list[list[int]]], NDArray[np.float32]]
 Result = TypeVar("Result")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     ids: list[list[int]]
     order: list[int]
@@ -66,7 +66,7 @@ class MicroBatcher:
     def submit(self, ids: list[list[int]]) -> "asyncio.Future[NDArray[np.float32]]":
         """A future of the (n, dim) float32 unit rows of n texts, given as the ids from `Embedder.tokenize`.
 
-        Cancelling the future removes its texts from the queue. Call this in the event loop that awaits it.
+        Cancelling the future removes its texts from the queue at once. Call this in the event loop that awaits it.
         """
         loop = asyncio.get_running_loop()
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
@@ -76,6 +76,7 @@ class MicroBatcher:
             return waiting.answer
         self._queue.append(waiting)
         self.queued_texts += len(ids)
+        waiting.answer.add_done_callback(lambda _: self._leave(waiting))
         if self._running < LANES:
             self._running += 1
             worker = loop.create_task(self._work())
@@ -83,7 +84,20 @@ class MicroBatcher:
             worker.add_done_callback(self._workers.discard)
         return waiting.answer
 
+    def _leave(self, waiting: _Waiting) -> None:
+        """For a caller that is gone, or whose earlier batch failed, nothing more is computed."""
+        if waiting in self._queue:
+            self._queue.remove(waiting)
+            self.queued_texts -= len(waiting.ids) - waiting.taken
+
     async def _work(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            # Here and not when the task is done: a caller in between would count this worker as running.
+            self._running -= 1
+
+    async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._next_batch():
             ids = [waiting.ids[row] for waiting, rows in batch for row in rows]
@@ -103,8 +117,6 @@ class MicroBatcher:
                 first += len(rows)
                 if waiting.done == len(waiting.ids) and not waiting.answer.done():
                     waiting.answer.set_result(waiting.vectors)
-        # Here and not when the task is done: a caller in between would count this worker as running.
-        self._running -= 1
 
     def _next_batch(self) -> list[tuple[_Waiting, list[int]]]:
         """The callers in the next batch, each with its texts; empty if nobody waits."""
@@ -113,7 +125,7 @@ class MicroBatcher:
         while self._queue and room > 0:
             waiting = self._queue.popleft()
             start = waiting.taken
-            if waiting.answer.done():  # the caller is gone, or an earlier batch failed
+            if waiting.answer.done():  # and about to leave
                 self.queued_texts -= len(waiting.ids) - start
                 continue
             turn = min(TURN_TOKENS, room) if self._together else BATCH_TOKENS

@@ -104,9 +104,15 @@ def test_a_cancelled_caller_gives_its_place_back() -> None:
 
     async def callers() -> float:
         batcher = MicroBatcher(model, 1)
-        running = [batcher.submit([[number]]) for number in range(2)]
+        running = []
+        for number in range(LANES):
+            running.append(batcher.submit([[number]]))
+            await asyncio.sleep(0)
         gone, kept = batcher.submit([[7]] * 5), batcher.submit([[8]])
+        assert batcher.queued_texts == 6
         gone.cancel()
+        await asyncio.sleep(0)
+        assert batcher.queued_texts == 1  # and the batches that run have not ended
         model.opened.set()
         await asyncio.gather(*running)
         vector_1D = await kept
