@@ -34,14 +34,15 @@ def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: 
     pyarrow, parquet = import_parquet()
     try:
         parquet_file = parquet.ParquetFile(file, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
+        schema = parquet_file.schema_arrow
+        names: list[str] = schema.names
+        if doubled := [column for column in names if names.count(column) > 1]:
+            raise InputError(f"{name}: the column {doubled[0]!r} is there twice; rename one")
+        chosen = _text_column(name, options.column, schema)
+        _check_sizes(name, chosen, parquet_file.metadata)
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         raise InputError(f"{name}: not a readable Parquet file: {error}") from error
-    schema = parquet_file.schema_arrow
-    if doubled := [column for column in schema.names if schema.names.count(column) > 1]:
-        raise InputError(f"{name}: the column {doubled[0]!r} is there twice; rename one")
-    chosen = _text_column(name, options.column, schema)
-    path = [chosen] if chosen in schema.names else chosen.split(".")
-    _check_sizes(name, chosen, parquet_file.metadata)
+    path = [chosen] if chosen in names else chosen.split(".")
     wanted = range(parquet_file.metadata.num_rows) if rows is None else rows
     assert wanted.start % BATCH_ROWS == 0
 
@@ -56,7 +57,7 @@ def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: 
         except (pyarrow.ArrowException, OSError, UnicodeError) as error:
             raise InputError(f"{name}, after row {first_row - 1}: {error}") from error
 
-    return TextTable(chosen, tuple(schema.names), len(wanted), batches())
+    return TextTable(chosen, tuple(names), len(wanted), batches())
 
 
 def _text_column(name: str, column: str | None, schema: Any) -> str:

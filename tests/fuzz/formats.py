@@ -3,173 +3,32 @@
 What reads damage may find nothing wrong, or raise an error of ours. Anything else is a fault: see run_cases.py.
 """
 
+import gzip
 import io
 import json
 import shutil
 import sqlite3
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
-import onnx
+import pyarrow
+from model_formats import Case, bundle, golden_vectors, graph_bytes, graph_tensors, json_file_of_a_model
 from mutations import mutate_bytes, mutate_json
-from numpy.typing import NDArray
-from onnx import numpy_helper
-from tiny_native_models import HIDDEN, describe, write_tiny_bert, write_tiny_table
+from pyarrow import parquet
 
-from gte_sdk import Embedder, Index, _kernels
-from gte_sdk.model_files.bundle import write_bundle
-from gte_sdk.model_files.contents import verified_files
-from gte_sdk.model_files.directory import read_model_dir
+from gte_sdk import Index, _kernels
 from gte_sdk.passages.searching import PassageSearch
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore, Settings
 from gte_sdk.search import index_file
 from gte_sdk.tables.journal import VectorJournal
-from gte_sdk.tables.text_batches import TableOptions
+from gte_sdk.tables.text_batches import ON_NULL, TableOptions
 from gte_sdk.tables.text_tables import Format, open_text_table
 
-Case = Callable[[Random], None]
-TEXTS = ["a b c", "hello w1 w2 [SEP] ", "", "AbcDef x,y!" * 3, "é ü 中", *(f"x y z {number}" for number in range(40))]
-GRAPH = "onnx/model_quantized.onnx"
 DIM = 16
-
-
-def embed_all(model: Path, engine: str = "native") -> None:
-    with Embedder(model, offline=True, threads=2, truncation="ignore", engine=engine) as embedder:
-        for vectors in (embedder.embed(TEXTS), embedder.embed_query("q"), embedder.embed_chunks("a b c " * 30)):
-            numbers = vectors if isinstance(vectors, np.ndarray) else np.array([chunk.vector for chunk in vectors])
-            assert np.isfinite(numbers).all(), "a vector is not finite"
-
-
-def json_file_of_a_model(folder: Path, name: str, *, own: bool, content: Any = None) -> Case:
-    """A JSON file of a directory, with or without gte.json; `content` where the tiny model has no such file."""
-    model = write_tiny_bert(folder / "model") if name != "tokenizer.json" else write_tiny_table(folder / "model")
-    file = model / name
-    if content is not None:
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(content), encoding="utf-8")
-    if own:
-        describe(model, HIDDEN)
-    whole = file.read_bytes()
-    value = json.loads(whole)
-
-    def case(random: Random) -> None:
-        if random.random() < 0.3:
-            file.write_bytes(mutate_bytes(random, whole))
-        else:
-            file.write_bytes(json.dumps(mutate_json(random, value)).encode("utf-8", "surrogatepass"))
-        if name == "gte.json" and random.random() < 0.3:
-            verified_files(read_model_dir(model))
-        embed_all(model)
-
-    return case
-
-
-def graph_bytes(folder: Path) -> Case:
-    models = [write_tiny_bert(folder / "bert"), write_tiny_table(folder / "table")]
-    graphs = {model: (model / GRAPH).read_bytes() for model in models}
-
-    def case(random: Random) -> None:
-        model = random.choice(models)
-        (model / GRAPH).write_bytes(mutate_bytes(random, graphs[model]))
-        embed_all(model)
-
-    return case
-
-
-def graph_tensors(folder: Path) -> Case:
-    """Graphs whose protobuf is right and whose tensors and nodes are not."""
-    models = [write_tiny_bert(folder / "bert"), write_tiny_table(folder / "table")]
-    graphs = {model: onnx.load(str(model / GRAPH)) for model in models}
-
-    def case(random: Random) -> None:
-        model = random.choice(models)
-        damaged = onnx.ModelProto()
-        damaged.CopyFrom(graphs[model])
-        for _ in range(random.choice([1, 1, 2, 3])):
-            _damage_graph(random, damaged.graph)
-        (model / GRAPH).write_bytes(damaged.SerializeToString())
-        embed_all(model)
-
-    return case
-
-
-def _damage_graph(random: Random, graph: Any) -> None:
-    tensor, node = random.choice(graph.initializer), random.choice(graph.node)
-    match random.randrange(11):
-        case 0:
-            sizes = [0, 1, -1, 64, 2**31, 2**62, -(2**63), 120, 16]
-            tensor.dims[:] = [random.choice(sizes) for _ in range(random.randrange(4))]
-        case 1:
-            tensor.data_type = random.choice([0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 16, 17, 99])
-        case 2:
-            tensor.raw_data = tensor.raw_data[: random.randrange(len(tensor.raw_data) + 1)]
-        case 3:
-            numbers = _array_of(tensor).astype(np.float32)
-            if numbers.size:
-                numbers.flat[random.randrange(numbers.size)] = random.choice([np.nan, np.inf, -np.inf, 0, 3e38, -3e38])
-            tensor.CopyFrom(numpy_helper.from_array(numbers, tensor.name))
-        case 4:
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            place = random.choice(["/etc/passwd", "../../../../etc/passwd", "tokenizer.json", "x", "/dev/zero"])
-            tensor.external_data.add(key="location", value=place)
-        case 5:
-            tensor.name = random.choice(graph.initializer).name
-        case 6 if node.input:
-            names = ["input_ids", "", random.choice(graph.initializer).name]
-            node.input[random.randrange(len(node.input))] = random.choice(names)
-        case 7:
-            node.op_type = random.choice(["Gather", "MatMulInteger", "Gemm", "Loop", "If", "Reshape", ""])
-        case 8:
-            graph.initializer.remove(tensor)
-        case 9:
-            graph.node.add().CopyFrom(node)
-        case _:
-            numbers = _array_of(tensor)
-            smaller = numbers.T if random.random() < 0.5 else numbers[: random.randrange(max(1, len(numbers)))]
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(smaller), tensor.name))
-
-
-def _array_of(tensor: Any) -> NDArray[Any]:
-    """Its numbers, where an earlier change left any."""
-    try:
-        return np.atleast_1d(numpy_helper.to_array(tensor))
-    except Exception:  # onnx raises what it likes
-        return np.zeros(1, np.float32)
-
-
-def bundle(folder: Path) -> Case:
-    model = describe(write_tiny_table(folder / "model"), 256)
-    file = folder / "model.gte"
-    names = [path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()]
-    with file.open("wb") as opened:
-        write_bundle(opened, {name: model / name for name in names})
-    whole = file.read_bytes()
-    end = 30 + len("bundle.json")
-    (length,) = struct.unpack_from("<I", whole, 18)
-    listing = json.loads(whole[end : end + length])
-
-    def case(random: Random) -> None:
-        if random.random() < 0.5:  # the list of files, its header and checksum right
-            changed = json.dumps(mutate_json(random, listing)).encode()
-            sizes = struct.pack("<III", zlib.crc32(changed), len(changed), len(changed))
-            file.write_bytes(whole[:14] + sizes + whole[26:end] + changed + whole[end + length :])
-        elif random.random() < 0.5:
-            start = random.randrange(end + length + 4000)
-            piece = mutate_bytes(random, whole[start : start + 64])
-            file.write_bytes(whole[:start] + piece + whole[start + 64 :])
-        else:
-            file.write_bytes(mutate_bytes(random, whole))
-        if random.random() < 0.3:
-            verified_files(read_model_dir(file))
-        embed_all(file)
-
-    return case
 
 
 def vector_index(folder: Path) -> Case:
@@ -320,24 +179,26 @@ def journal(folder: Path) -> Case:
     return case
 
 
-_TABLES: dict[Format, bytes] = {
-    "lines": "eins\nzwei\n\ndrei é\n".encode(),
-    "jsonl": b'{"text": "a", "n": 1}\n{"text": "b \\u00e9", "doc": {"text": "c"}, "n": [1.5, null]}\n',
-    "json": b'[{"text": "a", "n": 1}, {"text": "b", "n": {"m": [true, null, -1e3]}}]',
-    "csv": b'text,n\r\na,1\r\n"b, ""c""\nd",2\r\n,3\r\n',
-    "tsv": b'text\tn\na\t1\n"b\t2\n',
-}
+JSON_LINES = b'{"text": "a", "n": 1}\n{"text": "b \\u00e9", "doc": {"text": "c"}, "n": [1.5, null]}\n'
+LINES = "eins\nzwei\n\ndrei é\n".encode()
 
 
-def table(folder: Path, file_format: Format) -> Case:
-    whole = _TABLES[file_format]
+def parquet_file() -> bytes:
+    rows = [{"text": f"text {number}", "n": number, "doc": {"text": None}} for number in range(40)]
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=16)
+    return file.getvalue()
+
+
+def table(file_format: Format, whole: bytes) -> Case:
+    is_text = file_format != "parquet"
+    columns = [None, "text", "n", "doc.text"] if file_format != "lines" else [None]
+    encodings = ["utf-8", "utf-8", "utf-16", "cp1252"] if is_text else ["utf-8"]
 
     def case(random: Random) -> None:
-        column = random.choice([None, "text", "n", "doc.text"]) if file_format != "lines" else None
-        options = TableOptions(
-            column, None, random.choice(["utf-8", "utf-8", "utf-16", "cp1252"]), random.choice([None, "skip", "empty"])
-        )
-        data = io.BytesIO(mutate_bytes(random, whole * random.choice([1, 1, 50])))
+        on_null = random.choice([None, *ON_NULL])
+        options = TableOptions(random.choice(columns), None, random.choice(encodings), on_null)
+        data = io.BytesIO(mutate_bytes(random, whole * random.choice([1, 1, 50] if is_text else [1])))
         for batch in open_text_table(data, "table", file_format, options).batches:
             assert all(isinstance(text, str) for text in batch.texts)
 
@@ -363,21 +224,21 @@ FORMATS: dict[str, Callable[[Path], Case]] = {
     "length": lambda folder: json_file_of_a_model(
         folder, "sentence_bert_config.json", own=False, content={"max_seq_length": 32, "do_lower_case": False}
     ),
-    "golden.json": lambda folder: json_file_of_a_model(
-        folder, "golden.json", own=True,
-        content={"texts": ["a"], "vectors": {"int8": {"made_by": "native 1", "float32": "AAAA"}}},
-    ),
+    "golden.json": golden_vectors,
     "graph bytes": graph_bytes,
     "graph tensors": graph_tensors,
     "bundle": bundle,
     "vector index": vector_index,
     "passage index": passage_index,
     "journal": journal,
-    "lines": lambda folder: table(folder, "lines"),
-    "jsonl": lambda folder: table(folder, "jsonl"),
-    "json": lambda folder: table(folder, "json"),
-    "csv": lambda folder: table(folder, "csv"),
-    "tsv": lambda folder: table(folder, "tsv"),
+    "lines": lambda _: table("lines", LINES),
+    "gzip": lambda _: table("lines", gzip.compress(LINES * 20)),
+    "zstd": lambda _: table("lines", pyarrow.compress(LINES * 20, "zstd", asbytes=True)),
+    "jsonl": lambda _: table("jsonl", JSON_LINES),
+    "json": lambda _: table("json", b'[{"text": "a", "n": 1}, {"text": "b", "n": {"m": [true, null, -1e3]}}]'),
+    "csv": lambda _: table("csv", b'text,n\r\na,1\r\n"b, ""c""\nd",2\r\n,3\r\n'),
+    "tsv": lambda _: table("tsv", b'text\tn\na\t1\n"b\t2\n'),
+    "parquet": lambda _: table("parquet", parquet_file()),
 }  # fmt: skip
 
 

@@ -46,7 +46,6 @@ def test_a_raw_error_a_crash_and_a_hang_are_faults(tmp_path: Path) -> None:
     (tmp_path / "formats.py").write_text(
         "import itertools, os, time\n"
         "from gte_sdk import InputError\n"
-        "Case = None\n"
         "def prepare(name, folder):\n"
         "    def case(random):\n"
         "        seed = next(seeds)\n"
@@ -61,6 +60,6 @@ def test_a_raw_error_a_crash_and_a_hang_are_faults(tmp_path: Path) -> None:
     )
     found = faults("made up", 8, tmp_path / "case", program)
     assert list(found) == [1, 3, 5]
-    assert found[1] == "raised KeyError: \"'no key'\" at formats.py:7"
+    assert found[1] == "raised KeyError: \"'no key'\" at formats.py:6"
     assert found[3].startswith("ended the process (-9)")
     assert "Timeout" in found[5]

@@ -202,6 +202,15 @@ def test_long_texts_of_parquet_are_read_a_few_at_a_time(group_rows: int) -> None
     assert batches(range(512)) + batches(range(512, 1000)) == whole
 
 
+def test_names_in_parquet_that_are_not_utf_8_are_one_error() -> None:
+    for name in ("text", "Straße"):
+        content = parquet_of(pyarrow.table({name: ["a"], "n": [1]})).replace(
+            name.encode(), b"\xff" * len(name.encode())
+        )
+        with pytest.raises(InputError, match="not a readable Parquet file: 'utf-8' codec can't decode"):
+            read(content, "parquet")
+
+
 def test_columns_of_parquet_of_one_name_are_refused() -> None:
     table = pyarrow.Table.from_arrays(
         [pyarrow.array(["a"]), pyarrow.array([1]), pyarrow.array([2])], ["text", "n", "n"]
