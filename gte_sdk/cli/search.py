@@ -18,6 +18,7 @@ from gte_sdk.passages.database import is_passage_store
 from gte_sdk.passages.searching import Found, PassageSearch
 from gte_sdk.passages.store import PassageStore, Settings
 from gte_sdk.passages.updating import update_index
+from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
 
 FROM_STANDARD_INPUT = "-"
 # A watch looks for changed files this often, in seconds.
@@ -193,8 +194,10 @@ def _questions_from_standard_input() -> Iterator[str]:
     while True:
         if sys.stdin.isatty():
             click.echo("question> ", nl=False, err=True)
-        line = sys.stdin.buffer.readline()
+        line = sys.stdin.buffer.readline(MAX_ROW_BYTES + 1)
         if not line:
             return
+        if len(line) > MAX_ROW_BYTES:
+            raise too_long("standard input", "a question")
         if question := line.decode("utf-8", "replace").strip():
             yield question

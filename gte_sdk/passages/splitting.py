@@ -16,7 +16,8 @@ MAX_ROUGH_TOKENS = 200
 """About 130 words of English. One passage in twenty has over 240 real tokens; small models read 256 to 512."""
 # Imports and constants are joined with what follows until there is at least this much to say.
 _MIN_CODE_ROUGH_TOKENS = 50
-_CONTEXT_CHARACTERS = 80
+# Of each heading or definition around a passage, and how many of them: a file may be one heading of megabytes.
+_CONTEXT_CHARACTERS, _TITLE_CHARACTERS, _CONTEXT_LEVELS = 80, 200, 8
 
 # What BERT's tokenizer makes of a text, in the median over prose, code and tables: a token for each 6 letters of a word
 # begun, each mark of punctuation, each ideograph or syllable.
@@ -24,7 +25,7 @@ _ROUGH_TOKEN = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]"
     r"|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]{1,6}|[^\w\s]|_"
 )
-_MARKDOWN_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_MARKDOWN_HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+")
 _MARKDOWN_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _MARKDOWN_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1+\s*$")
@@ -71,7 +72,7 @@ def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
                 end -= 1
             if start == end:
                 continue
-            yield Passage(path, start + 1, " > ".join(run[0].context), "\n".join(lines[start:end]))
+            yield Passage(path, start + 1, " > ".join(run[0].context[-_CONTEXT_LEVELS:]), "\n".join(lines[start:end]))
 
 
 def text_to_embed(passage: Passage) -> str:
@@ -86,12 +87,14 @@ def count_rough_tokens(text: str) -> int:
 
 def _sections(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
     section: list[_Block] = []
+    has_text = False
     for block in blocks:
         # A heading with nothing under it but another heading introduces that one.
-        if block.opens_section and not all(earlier.is_heading for earlier in section):
+        if block.opens_section and has_text:
             yield section
-            section = []
+            section, has_text = [], False
         section.append(block)
+        has_text |= not block.is_heading
     if section:
         yield section
 
@@ -102,14 +105,15 @@ def _pack(section: list[_Block], line_sizes: list[int]) -> Iterator[list[_Block]
     sizes = [sum(line_sizes[piece.start : piece.end]) for piece in pieces]
     enough = sum(sizes) / max(1, math.ceil(sum(sizes) / MAX_ROUGH_TOKENS))
     run: list[_Block] = []
-    run_size = 0
+    run_size, has_text = 0, False
     for piece, piece_size in zip(pieces, sizes, strict=True):
         full = run_size >= enough or run_size + piece_size > MAX_ROUGH_TOKENS
-        if run and full and not all(earlier.is_heading for earlier in run):
+        if full and has_text:
             yield run
-            run, run_size = [], 0
+            run, run_size, has_text = [], 0, False
         run.append(piece)
         run_size += piece_size
+        has_text |= not piece.is_heading
     if run:
         yield run
 
@@ -157,19 +161,24 @@ def _markdown_blocks(lines: list[str]) -> Iterator[_Block]:
             yield _Block(number, end, context, False, False)
         elif heading or underline:
             level = len(heading[1]) if heading else underline
-            title = heading[2] if heading else lines[number].strip()
+            title = _title_of(lines[number][heading.end() :]) if heading else lines[number].strip()
             end = number + 1 if heading else number + 2
             while headings and headings[-1][0] >= level:
                 headings.pop()
             yield _Block(number, end, tuple(outer for _, outer in headings), True, True)
             if title:
-                headings.append((level, title))
+                headings.append((level, title[:_TITLE_CHARACTERS]))
         else:
             end = number + 1
             while end < len(lines) and lines[end].strip() and not _interrupts_paragraph(lines[end]):
                 end += 1
             yield _Block(number, end, context, False, False)
         number = end
+
+
+def _title_of(line: str) -> str:
+    """Returns the title after the marks of a heading, without those that may close it."""
+    return line.rstrip(" \t").rstrip("#").rstrip(" \t")
 
 
 def _underline(lines: list[str], number: int) -> int:
@@ -210,7 +219,7 @@ def _restructuredtext_blocks(lines: list[str]) -> Iterator[_Block]:
             headings.pop()
         body = start + title_line + 2
         yield _Block(start, body, tuple(title for _, title in headings), True, True)
-        headings.append((level, lines[start + title_line].strip()))
+        headings.append((level, lines[start + title_line].strip()[:_TITLE_CHARACTERS]))
         if body < end:
             yield _Block(body, end, tuple(title for _, title in headings), False, False)
 

@@ -188,10 +188,12 @@ def _shown(name: str) -> str:
 
 def _groups(files: Iterator[FilePassages]) -> Iterator[list[FilePassages]]:
     group: list[FilePassages] = []
+    passage_count = 0
     for file in files:
         group.append(file)
-        if sum(len(each.passages) for each in group) >= _GROUP_PASSAGES:
+        passage_count += len(file.passages)
+        if passage_count >= _GROUP_PASSAGES:
             yield group
-            group = []
+            group, passage_count = [], 0
     if group:
         yield group

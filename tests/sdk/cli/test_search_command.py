@@ -187,3 +187,8 @@ def test_nothing_to_search(model: Path, tmp_path: Path) -> None:
 def test_no_question_on_standard_input(model: Path, folder: Path) -> None:
     assert (result := search(model, "-", folder, questions="\n \n")).exit_code == 1
     assert "there was no question on standard input" in result.stderr
+
+
+def test_a_question_without_an_end_is_refused(model: Path, folder: Path) -> None:
+    assert (result := search(model, "-", folder, questions="blue " * 700_000)).exit_code == 1
+    assert "standard input, a question has more than 3 MiB" in result.stderr

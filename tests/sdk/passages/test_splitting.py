@@ -1,5 +1,6 @@
 """Passages: whole lines, right numbers, headings and definitions as context, sizes for a model."""
 
+import re
 import textwrap
 from typing import get_args
 
@@ -7,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gte_sdk.passages.splitting import MAX_ROUGH_TOKENS, Passage, count_rough_tokens, split_passages, text_to_embed
+from gte_sdk.passages.splitting import (
+    MAX_ROUGH_TOKENS,
+    Passage,
+    _title_of,
+    count_rough_tokens,
+    split_passages,
+    text_to_embed,
+)
 from gte_sdk.passages.text_files import Kind
 
 
@@ -205,3 +213,49 @@ def test_every_line_that_is_not_blank_is_in_exactly_one_passage(lines: list[str]
         headings = sum(map(count_rough_tokens, titles))
         assert count_rough_tokens(passage.text) <= max(MAX_ROUGH_TOKENS, largest_line) + headings
     assert numbers == [number for number, line in enumerate(lines, 1) if line.strip()]
+
+
+@given(st.text(alphabet="# \tab", max_size=12))
+def test_the_title_of_a_heading(line: str) -> None:
+    found = re.fullmatch(r"(.*?)[ \t]*#*[ \t]*", line)
+    assert found is not None
+    assert _title_of(line) == found[1]
+
+
+# Each takes a minute to days where the work grows with the square of the text.
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("markdown", "# x\n" * 40_000),
+        ("markdown", "# a\n## b\n" * 20_000),
+        ("markdown", "x\n=\n" * 20_000),
+        ("markdown", "# " + " " * 200_000 + "x"),
+        ("markdown", "# " + "#" * 200_000 + "x"),
+        ("markdown", "# " + "# " * 100_000 + "x"),
+        ("markdown", "=" * 200_000 + " " * 200_000 + "x"),
+        ("markdown", "```a\n" * 40_000),
+        ("markdown", "```a\n```\n" * 20_000),
+        ("restructuredtext", "x\n==\n\n" * 20_000),
+        ("restructuredtext", "x\n" + "=" * 200_000 + " " * 200_000 + "x"),
+        ("code", "\n\n".join(" " * indent + "x" for indent in range(600))),
+        ("code", " " * 200_000 + "private" + " " * 200_000 + "x"),
+        ("text", "\n" * 100_000),
+    ],
+)
+def test_no_text_is_split_for_ever(kind: Kind, text: str) -> None:
+    assert "\n".join(passage.text for passage in split_passages("file", text, kind)).split() == text.split()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("markdown", f"# {'a' * 100_000}\n\n" + "some words\n\n" * 2000),
+        ("markdown", f"{'a' * 100_000}\n===\n\n" + "some words\n\n" * 2000),
+        ("restructuredtext", f"{'a' * 100_000}\n{'=' * 100_000}\n\n" + "some words\n\n" * 2000),
+        ("code", "\n".join(" " * indent + "x" * 500 for indent in range(500)) + (f"\n\n{' ' * 500}y = 1" * 1000)),
+    ],
+)
+def test_what_a_passage_lies_under_is_short_whatever_the_file_is(kind: Kind, text: str) -> None:
+    passages = list(split_passages("file", text, kind))
+    assert len(passages) > 10
+    assert 0 < max(len(passage.context) for passage in passages) <= 8 * 83
