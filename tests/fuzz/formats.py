@@ -15,7 +15,7 @@ from random import Random
 
 import numpy as np
 import pyarrow
-from model_formats import Case, bundle, golden_vectors, graph_bytes, graph_tensors, json_file_of_a_model
+from model_formats import Case, bundle, golden_vectors, graph_bytes, graph_tensors, json_file_of_a_model, safetensors
 from mutations import mutate_bytes, mutate_json
 from pyarrow import parquet
 
@@ -225,6 +225,7 @@ FORMATS: dict[str, Callable[[Path], Case]] = {
         folder, "sentence_bert_config.json", own=False, content={"max_seq_length": 32, "do_lower_case": False}
     ),
     "golden.json": golden_vectors,
+    "safetensors": safetensors,
     "graph bytes": graph_bytes,
     "graph tensors": graph_tensors,
     "bundle": bundle,

@@ -22,8 +22,9 @@ from gte_sdk import Embedder
 from gte_sdk.model_files.bundle import write_bundle
 from gte_sdk.model_files.contents import verified_files
 from gte_sdk.model_files.directory import read_model_dir
+from gte_sdk.model_files.safetensors_file import read_safetensors
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
-from gte_sdk.runtime.native import ARITHMETIC
+from gte_sdk.runtime.native.engine import ARITHMETIC
 
 Case = Callable[[Random], None]
 TEXTS = ["a b c", "hello w1 w2 [SEP] ", "", "AbcDef x,y!" * 3, "é ü 中", *(f"x y z {number}" for number in range(40))]
@@ -77,6 +78,30 @@ def golden_vectors(folder: Path) -> Case:
             changed = json.dumps(mutate_json(random, value)).encode("utf-8", "surrogatepass")
         (model / "golden.json").write_bytes(changed)
         embed_all(describe(model, HIDDEN))
+
+    return case
+
+
+def safetensors(folder: Path) -> Case:
+    """Headers with the right length, and any bytes."""
+    path = folder / "model.safetensors"
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]},
+        "b": {"dtype": "BF16", "shape": [8], "data_offsets": [48, 64]},
+        "c": {"dtype": "I64", "shape": [], "data_offsets": [64, 72]},
+    }
+    values = bytes(range(72))
+
+    def written(header: Any) -> bytes:
+        content = json.dumps(header).encode("utf-8", "surrogatepass")
+        return len(content).to_bytes(8, "little") + content + values
+
+    def case(random: Random) -> None:
+        is_bytes = random.random() < 0.3
+        path.write_bytes(mutate_bytes(random, written(header)) if is_bytes else written(mutate_json(random, header)))
+        for tensor in read_safetensors(path).values():
+            np.abs(tensor.astype(np.float64)).sum()
 
     return case
 
