@@ -26,11 +26,21 @@ from training.data.sources import open_sources
 from training.encoders.embed import tokenize_in_parts
 from training.encoders.encoder_files import write_encoder
 from training.evaluate.scores import read_evaluation_texts
+from training.loss.gather import average_gradients
 from training.loss.grad_cache import backward_through_chunks
 from training.recipes.recipe import Recipe, Stage, dump_recipe
-from training.runs.checkpoint import MODEL, explain_full_disk, find_latest_checkpoint, load_state, restore_random_state
+from training.runs.checkpoint import (
+    CHECKPOINTS,
+    MODEL,
+    StageState,
+    explain_full_disk,
+    find_latest_checkpoint,
+    load_state,
+    restore_random_state,
+)
 from training.runs.command_line import TrainingError, choose_recipe, parse_options, run_command
 from training.runs.hardware import open_accelerator, prepare_model
+from training.runs.nodes import first_on_each_node, main_process_first
 from training.runs.objective import number_labels, stage_loss
 from training.runs.optimizer import (
     WeightAverage,
@@ -38,6 +48,7 @@ from training.runs.optimizer import (
     learning_rate_at,
     make_optimizer,
     set_learning_rate,
+    take_step,
 )
 from training.runs.run_log import LogLine, append_log, claim_output, plot_losses, read_log, record_run, write_json
 from training.runs.stages import Run, check_stages, find_evaluation_sets, measure, mine_sources, save
@@ -76,7 +87,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
     sets = find_evaluation_sets(recipe.evaluation, evaluation)
     forbidden = frozenset(read_evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
     stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
-    with accelerator.main_process_first():
+    with first_on_each_node(accelerator):
         sources = {
             name: open_sources(
                 stage.sources,
@@ -89,6 +100,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             )
             for name, stage in stages.items()
         }
+    with main_process_first(accelerator, output / "taught", output / "tokenizer", output / CHECKPOINTS):
         sources = {
             name: keep_taught_pairs(
                 name, stages[name].distillation, opened, output / "taught" / f"{name}.npz", accelerator
@@ -96,6 +108,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             for name, opened in sources.items()
         }
         directory = prepare_tokenizer(recipe.encoder, next(iter(sources.values())), output / "tokenizer")
+        checkpoint = find_latest_checkpoint(output)
 
     # The encoder before the first step, its teachers, and then the weights that an earlier session left.
     tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed, recipe.hardware.attention)
@@ -105,31 +118,39 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
         name: open_teachers(stage, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
         for name, stage in stages.items()
     }
-    checkpoint = find_latest_checkpoint(output)
     state = load_state(checkpoint) if checkpoint else None
     if accelerator.is_main_process:
         record_run(output, recipe, accelerator, sources, state)
     model = prepare_model(encoder, recipe, accelerator)
     torch.manual_seed(recipe.seed + accelerator.process_index)  # dropout differs between processes
+    first_step = state["step"] if state else 0
+    metrics = state["metrics"] if state else {}
+    in_stages: dict[str, StageState] = {}
     if state:
         encoder.load_state_dict(state["encoder"])
         restore_random_state(state["random"], accelerator)
-    last_step = (state["step"] if state else 0) + (stop_after or 2**62)
+        if accelerator.scaler is not None and state["scaler"]:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        if state["in_stage"]:
+            in_stages[state["stage"]] = state["in_stage"]
+    del state  # a stage that follows has an optimizer of its own
+    last_step = first_step + (stop_after or 2**62)
     run = Run(recipe, output, accelerator, encoder, model, tokenizer, directory, last_step)
 
-    metrics: dict[str, Any] = state["metrics"] if state else {}
     step_before = 0
     for name, stage in stages.items():
         step_count = stage.steps or math.ceil(stage.epochs * sum(map(len, sources[name])) / stage.batch_size)
         if name not in metrics:
-            in_stage = state if state and state["stage"] == name else None
+            steps = range(first_step - step_before if name in in_stages else 0, step_count)
             with freeze_layers(encoder, stage.frozen_layers):
-                done = train_stage(run, name, sources[name], teachers[name], step_before, step_count, in_stage, metrics)
+                done = train_stage(
+                    run, name, sources[name], teachers[name], step_before, steps, in_stages.pop(name, None), metrics
+                )
             if not done:
                 accelerator.print(f"stopped after {stop_after} steps; the same command continues")
                 return
             metrics[name] = measure(run, name, sets if recipe.evaluation.after_stages else ())
-            save(run, step_before + step_count, name, {}, metrics)
+            save(run, step_before + step_count, name, None, metrics)
         step_before += step_count
         if step_before == last_step and name != next(reversed(stages)):
             accelerator.print(f"stopped after {stop_after} steps; the same command continues")
@@ -151,11 +172,14 @@ def train_stage(
     sources: Sequence[Source],
     teachers: Mapping[str, Teacher],
     step_before: int,
-    step_count: int,
-    state: dict[str, Any] | None,
+    steps: range,
+    state: StageState | None,
     metrics: dict[str, Any],
 ) -> bool:
-    """Trains a stage from its start or from `state`. Returns False if the session's steps end before the stage does."""
+    """Trains the steps of a stage that are left, from its start or from `state`.
+
+    Returns False if the session's steps end before the stage does.
+    """
     recipe, accelerator, hardware, stage = run.recipe, run.accelerator, run.recipe.hardware, run.recipe.stages[name]
     if stage.mining:
         sources = mine_sources(run, name, stage.mining, sources)
@@ -168,27 +192,24 @@ def train_stage(
         negatives=stage.negatives,
         multiple=accelerator.num_processes,
     )
-    # The parameters are on their device already, and a sharded optimizer has no whole state that could be moved.
-    made = make_optimizer(run.encoder, stage, hardware.optimizer_sharding)
-    optimizer = accelerator.prepare(made, device_placement=[False])
+    optimizer = make_optimizer(run.encoder, stage, hardware.optimizer_sharding)
+    step_count = steps.stop
     average = WeightAverage(step_count if stage.average_last == 0 else int(step_count * (1 - stage.average_last)))
     if state:
         mixture.restore(state["mixture"])
         optimizer.load_state_dict(state["optimizer"])
         average.restore(state["average"], accelerator.device)
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
-    first_step = state["step"] - step_before if state else 0
+    del state
 
     parameters = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
     run.model.train()
     quiet = not accelerator.is_local_main_process
     with (
-        tqdm(total=step_count, initial=first_step, desc=name, unit="step", disable=quiet) as progress,
+        tqdm(total=step_count, initial=steps.start, desc=name, unit="step", disable=quiet) as progress,
         ThreadPoolExecutor(max_workers=1) as ahead,
     ):
         upcoming = ahead.submit(draw_batch, mixture, run, stage)
-        for step in range(first_step, step_count):
+        for step in steps:
             started = time.perf_counter()
             tokenized = upcoming.result()
             if step + 1 < step_count:
@@ -210,8 +231,8 @@ def train_stage(
                 pad_id=pad_token_id(run.tokenizer),
                 device=accelerator.device,
                 backward=accelerator.backward,
-                no_sync=lambda: accelerator.no_sync(run.model),
             )
+            average_gradients(parameters)
             own = torch.tensor([float(loss), sum(map(len, tokenized.token_ids))], device=accelerator.device)
             loss_sum, token_count = accelerator.reduce(own, "sum").tolist()
             loss_value = loss_sum / accelerator.num_processes
@@ -222,9 +243,7 @@ def train_stage(
                     f"{learning_rate:.2e}); the step was not taken and the last good checkpoint is "
                     f"{find_latest_checkpoint(run.output)}: lower the learning rate or raise the temperature"
                 )
-            accelerator.clip_grad_norm_(parameters, stage.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            take_step(optimizer, parameters, stage.clip_norm, accelerator.scaler)
             average.update(run.encoder, step)
 
             seconds = time.perf_counter() - started
@@ -239,11 +258,10 @@ def train_stage(
             progress.update()
             stopping = run_step >= run.last_step
             if step + 1 < step_count and (stopping or (step + 1) % recipe.checkpoint_steps == 0):
-                in_stage = {
+                in_stage: StageState = {
                     "mixture": batch.state,
                     "optimizer": collect_optimizer_state(optimizer),
                     "average": average.state(),
-                    "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
                 }
                 save(run, run_step, name, in_stage, metrics)
                 if stopping:

@@ -64,24 +64,3 @@ def test_with_dropout_both_passes_draw_the_same(tiny_encoder: Encoder, kept_toke
     assert_same(gradients(cached), gradients(whole_graph), 1e-12)
     without_dropout = copy.deepcopy(whole_graph).eval()
     assert abs(plain_batch(without_dropout).item() - expected.item()) > 1e-4
-
-
-def test_gradients_are_averaged_once_in_the_last_pass(tiny_encoder: Encoder) -> None:
-    """With DDP, every forward pass with a graph but the last one runs inside no_sync."""
-    log: list[str] = []
-
-    class NoSync:
-        def __enter__(self) -> None:
-            log.append("enter")
-
-        def __exit__(self, *_: object) -> None:
-            log.append("exit")
-
-    tiny_encoder.register_forward_pre_hook(lambda *_: log.append("graph") if torch.is_grad_enabled() else None)
-    for kept_tokens in (0, 60, 10_000):
-        log.clear()
-        backward_through_chunks(
-            tiny_encoder, TOKEN_IDS, loss_of, chunk_tokens=40, kept_tokens=kept_tokens, no_sync=NoSync
-        )
-        assert log[-1] == "graph"
-        assert log[:-1] == ["enter", "graph", "exit"] * (len(log) // 3)

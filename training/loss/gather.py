@@ -1,14 +1,20 @@
-"""Gathers the rows of all processes, so that they share their negatives, and sends gradients back.
+"""What processes share in a step: the rows of all, so that they share their negatives, and the gradients.
 
-Each process differentiates the mean over its own rows. The backward pass here sums the gradients of a row over all
-processes' losses. DDP then averages over processes, which gives the gradient of the mean over the whole batch.
+Each process differentiates the mean over its own rows. The backward pass of gather_rows sums the gradients of a row
+over all processes' losses. average_gradients then gives the gradient of the mean over the whole batch. It is not left
+to DDP, which reduces inside of a backward pass: processes whose texts differ in length make different numbers of
+passes, and would wait for each other forever.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+MOST_NUMBERS = 2**25
+"""Gradients that travel together: 134 MB in float32, so that their copy takes no more."""
 
 
 class _GatherRows(torch.autograd.Function):
@@ -42,6 +48,19 @@ def first_row(rows_ND: Tensor) -> int:
     return 0 if process_count() == 1 else sum(_row_counts(rows_ND)[: dist.get_rank()])
 
 
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replaces the gradient of each parameter by its mean over all processes, which must all have the same ones."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if process_count() == 1:
+        return
+    for part in _parts(gradients, MOST_NUMBERS):
+        flat = torch.cat([gradient.reshape(-1) for gradient in part])
+        dist.all_reduce(flat)
+        flat /= process_count()
+        for gradient, mean in zip(part, torch.split(flat, [gradient.numel() for gradient in part]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
 def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
@@ -60,3 +79,16 @@ def _all_gather(rows_ND: Tensor, counts: list[int]) -> list[Tensor]:
     parts = [torch.empty_like(padded_ND) for _ in counts]
     dist.all_gather(parts, padded_ND)
     return [part_ND[:count] for part_ND, count in zip(parts, counts, strict=True)]
+
+
+def _parts(tensors: Sequence[Tensor], most_numbers: int) -> list[list[Tensor]]:
+    """The tensors in runs of at most `most_numbers` numbers; a larger one is a run of its own."""
+    parts: list[list[Tensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        size += tensor.numel()
+        if size > most_numbers and parts[-1]:
+            parts.append([])
+            size = tensor.numel()
+        parts[-1].append(tensor)
+    return parts

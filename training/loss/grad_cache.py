@@ -7,7 +7,6 @@ same in both passes. The last chunks, up to `kept_tokens`, keep their first grap
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +32,13 @@ def backward_through_chunks(
     pad_id: int = 0,
     device: torch.device | None = None,
     backward: Callable[[Tensor], object] = Tensor.backward,
-    no_sync: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Tensor:
     """Adds the gradient of `loss_of(vectors)` to the model's parameters and returns the loss, detached.
 
     `loss_of` gets the vectors (n, d) of `token_ids`, in their order. A chunk has at most `chunk_tokens` padded tokens;
     a longer text is a chunk of its own. Memory holds the graphs of up to `kept_tokens` padded tokens. The model returns
-    an EncoderOutput. Under DDP it averages gradients over processes once, in the last backward pass; `no_sync` is its
-    context for the earlier ones. `backward` lets mixed precision scale the loss.
+    an EncoderOutput. `backward` lets mixed precision scale the loss. Processes may make different numbers of chunks, so
+    the model must not be inside of DDP; call average_gradients of gather.py afterwards.
     """
     device = device or torch.device("cpu")
     lengths = [len(ids) for ids in token_ids]
@@ -60,11 +58,8 @@ def backward_through_chunks(
             states.append(_random_state(device))
             with torch.no_grad():
                 parts.append(embed(chunk))
-        elif first_kept == 0 and index == len(chunks) - 1:
-            parts.append(embed(chunk))  # the only pass of all, so gradients are averaged in it
         else:
-            with no_sync():
-                parts.append(embed(chunk))
+            parts.append(embed(chunk))
 
     order_N = torch.from_numpy(np.concatenate(chunks)).to(device)
     position_N = torch.argsort(order_N)
@@ -82,12 +77,11 @@ def backward_through_chunks(
         backward(_inner_product(parts[first_kept:], gradients[first_kept:]))
     del parts
     for index, chunk in enumerate(chunks[:first_kept]):
-        with nullcontext() if index == first_kept - 1 else no_sync():
-            after_first_pass = _random_state(device)
-            _restore(states[index], device)
-            part_ND = embed(chunk)
-            _restore(after_first_pass, device)
-            backward(_inner_product([part_ND], [gradients[index]]))
+        after_first_pass = _random_state(device)
+        _restore(states[index], device)
+        part_ND = embed(chunk)
+        _restore(after_first_pass, device)
+        backward(_inner_product([part_ND], [gradients[index]]))
     return loss.detach()
 
 

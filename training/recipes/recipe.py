@@ -144,7 +144,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Keys that change speed and memory, and the result only by rounding."""
+    """Keys that change speed and memory, and the result only by rounding, except for chunk_tokens with dropout."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the encoder's matrix products; weights, pooling and losses stay float32. fp16 needs a GPU. bf16 is fast on a
@@ -153,7 +153,8 @@ class Hardware:
     """The backbone's implementation. eager is the fastest for short texts on a CPU. flash_attention_2 needs the package
     flash-attn, a GPU and 16 bits; it skips padding, because transformers packs the texts before the kernel."""
     chunk_tokens: int = 16384
-    """Most padded tokens in the encoder at once, on each device."""
+    """Most padded tokens in the encoder at once, on each device. Dropout draws for a chunk at a time, so another size
+    gives other random numbers, as another seed does; without dropout it gives the same result."""
     kept_tokens: int = 16384
     """Most padded tokens whose graphs stay in memory, see loss/grad_cache.py. A smaller batch needs no second pass."""
     block_rows: int = 1024

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -23,22 +23,46 @@ from training.encoders.encoder_files import write_encoder
 
 KEPT = 2
 MODEL = "model"
+CHECKPOINTS = "checkpoints"
 _STATE = "state.pt"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class StageState(TypedDict):
+    """What a stage needs to continue in its middle."""
+
+    mixture: dict[str, Any]
+    optimizer: dict[str, Any]
+    average: dict[str, Any]
+
+
+class RunState(TypedDict):
+    """What state.pt holds: tensors and plain values."""
+
+    step: int
+    """Of the whole run."""
+    stage: str
+    in_stage: StageState | None
+    """None if the stage is finished."""
+    metrics: dict[str, Any]
+    """Of finished stages, by their names."""
+    random: list[dict[str, Tensor]]
+    """By process."""
+    scaler: dict[str, Any] | None
+    """Of the loss in fp16; a later stage starts with it too."""
+    encoder: dict[str, Tensor]
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read. The message names what is still good."""
 
 
-def save_checkpoint(
-    run: Path, step: int, encoder: AnyEncoder, tokenizer_directory: Path, state: dict[str, Any]
-) -> Path:
-    """Writes checkpoint `step` of the run and deletes all but the KEPT newest. `state` holds tensors and plain values.
+def save_checkpoint(run: Path, encoder: AnyEncoder, tokenizer_directory: Path, state: RunState) -> Path:
+    """Writes the checkpoint of `state["step"]` and deletes all but the KEPT newest.
 
     Raises CheckpointError if the disk is full or not writable; earlier checkpoints stay.
     """
-    directory = _directory(run, step)
+    directory = _directory(run, state["step"])
     partial = directory.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -80,10 +104,10 @@ def find_latest_checkpoint(run: Path) -> Path | None:
     return checkpoints[-1] if checkpoints else None
 
 
-def load_state(checkpoint: Path) -> dict[str, Any]:
+def load_state(checkpoint: Path) -> RunState:
     """The saved state, on the CPU. Only tensors and plain values are unpickled."""
     try:
-        state: dict[str, Any] = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+        state: RunState = torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(
             f"{checkpoint / _STATE} cannot be read ({error}); delete {checkpoint} to continue from the one before"
@@ -92,11 +116,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def _directory(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step-{step:08d}"
+    return run / CHECKPOINTS / f"step-{step:08d}"
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    return sorted(path for path in (run / "checkpoints").glob("step-*") if path.suffix != ".partial")
+    states = (run / CHECKPOINTS).glob(f"step-*/{_STATE}")
+    return sorted(path.parent for path in states if path.parent.suffix != ".partial")
 
 
 def gather_random_states(accelerator: Accelerator) -> list[dict[str, Tensor]]:

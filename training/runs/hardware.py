@@ -42,14 +42,14 @@ def _check_flash_attention(precision: str) -> None:
 
 
 def prepare_model(encoder: AnyEncoder, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
-    """The encoder on its device, wrapped for mixed precision and several processes."""
+    """The encoder on its device, with mixed precision, and without DDP (why: loss/gather.py)."""
     if isinstance(encoder, Encoder):
         _set_attention(encoder, recipe.hardware.attention)
         if recipe.hardware.gradient_checkpointing:
             later = hasattr(encoder.backbone, "activation_checkpointing_enable")  # its name in late transformers 5
             name = "activation_checkpointing_enable" if later else "gradient_checkpointing_enable"
             getattr(encoder.backbone, name)({"use_reentrant": False})
-    model: nn.Module = accelerator.prepare(encoder)
+    model: nn.Module = accelerator.prepare_model(encoder, evaluation_mode=True)  # which only leaves DDP out
     return model
 
 

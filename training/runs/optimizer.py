@@ -1,10 +1,12 @@
-"""AdamW with linear warm-up and decay, its state in several processes, and the mean of the last steps' weights."""
+"""AdamW with linear warm-up and decay, its step and state in several processes, and the mean of the last weights."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from training.loss.gather import process_count
 from training.recipes.recipe import Stage
@@ -26,14 +28,33 @@ def make_optimizer(encoder: nn.Module, stage: Stage, sharded: bool) -> torch.opt
     return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(beta_1, beta_2))
 
 
+def take_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], clip_norm: float, scaler: GradScaler | None
+) -> None:
+    """Clips the norm of the gradients of all parameters, takes the step, and removes the gradients.
+
+    `scaler` is what scaled the loss, for fp16: gradients are unscaled before they are clipped, and a step with one that
+    overflowed is not taken. The optimizer is not one of Accelerate's, which would unscale the gradients once for every
+    optimizer of the run.
+    """
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+    optimizer.zero_grad()
+
+
 def collect_optimizer_state(optimizer: Any) -> dict[str, Any]:
     """The whole state in process 0, also of a sharded optimizer, and {} elsewhere. All processes must call it."""
-    inner = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper
-    if hasattr(inner, "consolidate_state_dict"):
-        inner.consolidate_state_dict(to=0)
+    if hasattr(optimizer, "consolidate_state_dict"):
+        optimizer.consolidate_state_dict(to=0)
         if torch.distributed.get_rank() != 0:
             return {}
-    state: dict[str, Any] = inner.state_dict()
+    state: dict[str, Any] = optimizer.state_dict()
     return state
 
 
@@ -45,7 +66,7 @@ def learning_rate_at(stage: Stage, step: int, step_count: int) -> float:
     return stage.learning_rate * (step_count - step) / (step_count - warmup_steps)
 
 
-def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 

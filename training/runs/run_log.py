@@ -19,6 +19,8 @@ from gte_sdk.atomic_file import replace_whole
 from training.data.pairs import PairsError, Source
 from training.data.sources import describe_sources
 from training.recipes.recipe import Recipe, RecipeError, dump_recipe
+from training.runs.checkpoint import RunState
+from training.runs.nodes import wait_for_all
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "gte-sdk")
 
@@ -82,7 +84,7 @@ def claim_output(output: Path, recipe: Recipe, accelerator: Accelerator) -> None
     path, text = output / "recipe.toml", dump_recipe(recipe)
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise RecipeError(f"{output} holds a run of another recipe or seed ({path} differs); choose another --output")
-    accelerator.wait_for_everyone()
+    wait_for_all()
     if accelerator.is_main_process and not path.is_file():
         output.mkdir(parents=True, exist_ok=True)
         with replace_whole(path) as file:
@@ -94,7 +96,7 @@ def record_run(
     recipe: Recipe,
     accelerator: Accelerator,
     sources: Mapping[str, Sequence[Source]],
-    state: dict[str, Any] | None,
+    state: RunState | None,
 ) -> None:
     """Opens log.csv and writes run.json: the recipe, the data with hashes, and the sessions.
 

@@ -17,9 +17,9 @@ from training.data.pairs import Source, open_source, write_pairs
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
 from training.evaluate.scores import evaluate, find_sets, summarize
-from training.loss.gather import process_count
 from training.recipes.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
-from training.runs.checkpoint import gather_random_states, save_checkpoint
+from training.runs.checkpoint import RunState, StageState, gather_random_states, save_checkpoint
+from training.runs.nodes import first_on_each_node, main_process_first, wait_for_all
 from training.runs.run_log import read_log
 from training.runs.start import find_layers
 
@@ -52,10 +52,6 @@ def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Sou
             raise RecipeError(
                 f"stages.{name}.frozen_layers = {stage.frozen_layers}; the encoder has {layer_count} layers"
             )
-        if stage.frozen_layers and process_count() > 1:
-            raise RecipeError(
-                f"stages.{name}.frozen_layers needs one process: DDP fixes what is trained for a whole run"
-            )
         if stage.mining:
             choose_sources_to_mine(name, stage.mining, sources[name])
 
@@ -83,20 +79,21 @@ def mine_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]
     chosen = choose_sources_to_mine(stage, mining, sources)
     max_tokens = min(mining.max_tokens, run.encoder.max_tokens)
     directory = run.output / "mined" / stage
-    if run.accelerator.is_main_process and not directory.is_dir():
-        partial = directory.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for source in (source for source in sources if source.name in chosen):
-            run.accelerator.print(f"mining {source.name}: {len(source)} pairs")
-            pairs = [source[index] for index in range(len(source))]
-            mined = mine(pairs, lambda texts: embed(run, texts, max_tokens), mining, run.recipe.seed)
-            write_pairs(partial / f"{source.name}.parquet", mined)
-        partial.rename(directory)
-    run.accelerator.wait_for_everyone()
-    return [
-        open_source(directory / f"{source.name}.parquet") if source.name in chosen else source for source in sources
-    ]
+    with main_process_first(run.accelerator, directory):
+        if not directory.is_dir():
+            partial = directory.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for source in (source for source in sources if source.name in chosen):
+                run.accelerator.print(f"mining {source.name}: {len(source)} pairs")
+                pairs = [source[index] for index in range(len(source))]
+                mined = mine(pairs, lambda texts: embed(run, texts, max_tokens), mining, run.recipe.seed)
+                write_pairs(partial / f"{source.name}.parquet", mined)
+            partial.rename(directory)
+    with first_on_each_node(run.accelerator):
+        return [
+            open_source(directory / f"{source.name}.parquet") if source.name in chosen else source for source in sources
+        ]
 
 
 def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
@@ -118,14 +115,22 @@ def measure(run: Run, stage: str, sets: Sequence[Path]) -> dict[str, Any]:
     return metrics
 
 
-def save(run: Run, step: int, stage: str, in_stage: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Writes checkpoint `step` of the run. `in_stage` is empty after a finished stage. All processes must call it."""
-    random = gather_random_states(run.accelerator)
-    state = {"step": step, "stage": stage, "metrics": metrics, "random": random, **in_stage}
+def save(run: Run, step: int, stage: str, in_stage: StageState | None, metrics: dict[str, Any]) -> None:
+    """Writes checkpoint `step` of the run. All processes must call it."""
+    wait_for_all()  # the main process may have evaluated meanwhile
+    random, scaler = gather_random_states(run.accelerator), run.accelerator.scaler
     if run.accelerator.is_main_process:
-        state["encoder"] = run.encoder.state_dict()
-        save_checkpoint(run.output, step, run.encoder, run.tokenizer_directory, state)
-    run.accelerator.wait_for_everyone()
+        state: RunState = {
+            "step": step,
+            "stage": stage,
+            "in_stage": in_stage,
+            "metrics": metrics,
+            "random": random,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "encoder": run.encoder.state_dict(),
+        }
+        save_checkpoint(run.output, run.encoder, run.tokenizer_directory, state)
+    wait_for_all()
 
 
 def embed(run: Run, texts: Sequence[str], max_tokens: int) -> NDArray[np.float32]:
