@@ -25,7 +25,7 @@ from training.data.pairs import Source
 from training.data.sources import open_sources
 from training.encoders.embed import tokenize_in_parts
 from training.encoders.encoder_files import write_encoder
-from training.evaluate.scores import read_evaluation_texts
+from training.evaluate.scores import hash_texts_of_sets
 from training.loss.gather import average_gradients
 from training.loss.grad_cache import backward_through_chunks
 from training.recipes.recipe import Recipe, Stage, dump_recipe
@@ -85,7 +85,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
 
     # The data, without pairs that contain an evaluation text.
     sets = find_evaluation_sets(recipe.evaluation, evaluation)
-    forbidden = frozenset(read_evaluation_texts(sets) if recipe.evaluation.refuse_texts else ())
+    forbidden = hash_texts_of_sets(sets if recipe.evaluation.refuse_texts else ())
     stages = {name: stage for name, stage in recipe.stages.items() if stage.steps or stage.epochs}
     with first_on_each_node(accelerator):
         sources = {

@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from training.data.left_out import hash_evaluation_texts
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
 from training.evaluate.__main__ import main
 from training.evaluate.protocols import SetError, score_ranking_set, spearman
-from training.evaluate.scores import evaluate, find_sets, read_evaluation_texts, summarize
+from training.evaluate.scores import evaluate, find_sets, hash_texts_of_sets, summarize
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -151,10 +152,12 @@ def test_texts_that_are_measured_on_are_known_but_not_the_training_splits(tmp_pa
     write_set(tmp_path, "reranking/r", test=[{"query": "Q?", "positive": ["P."], "negative": ["N"]}])
     write_set(tmp_path, "sts/s", test=[{"a": "Left", "b": "Right", "score": 1}])
     ranked_set(tmp_path, "retrieval")
-    texts = read_evaluation_texts(find_sets(["*/*"], tmp_path))
-    assert {"test", "q", "p", "n", "left", "right", "q 0", "title 10", "10"} <= texts
-    assert "train" not in texts
-    assert "" not in texts
+    hashes = hash_texts_of_sets(find_sets(["*/*"], tmp_path)).tolist()
+    known = hash_evaluation_texts(["test", "q", "p", "n", "left", "right", "q 0", "title 10", "10"])
+    assert set(known.tolist()) <= set(hashes)
+    assert hash_evaluation_texts(["train"])[0] not in hashes
+    assert hashes == sorted(hashes)
+    assert len(hash_evaluation_texts(["", "..."])) == 0
 
 
 def test_command_line_measures_a_checkpoint_and_writes_a_report(

@@ -1,13 +1,16 @@
 """The mixture's frequencies, its single-source batches without repetition, and that a state continues the sequence."""
 
+import functools
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from training.data.mixture import Batch, Mixture
-from training.data.pairs import Pair, PairsError, Source, open_source, write_pairs
+from training.data.pairs import SCHEMA, Blocks, Pair, PairsError, Source, open_source, write_pairs
 
 
 @pytest.fixture
@@ -71,6 +74,77 @@ def test_no_text_stands_twice_in_a_batch_and_no_pair_is_lost(tmp_path: Path) -> 
         assert len(texts) == len(set(texts))
         seen += [pair.document for pair in batch.pairs]
     assert set(seen) == {pair.document for pair in pairs}
+
+
+def made(name: str, queries: list[str], documents: list[str]) -> Source:
+    empty = {key: pa.nulls(len(queries), SCHEMA.field(key).type) for key in ("negatives", "label")}
+    batch = pa.RecordBatch.from_pydict({"query": queries, "document": documents, **empty}, schema=SCHEMA)
+    return Source(name, Path(), "", Blocks(np.array([0, len(queries)]), lambda block: batch))
+
+
+def test_what_waits_is_bounded_however_often_a_text_is_repeated() -> None:
+    documents = ["everybody's" if row % 5 == 0 else f"d{row}" for row in range(30_000)]
+    source = made("s", [f"q{row}" for row in range(30_000)], documents)
+    mixture = Mixture([source], 400, alpha=0.5, seed=0)
+    looked_at = [0]
+    for batch in draw(mixture, 60):
+        assert len(batch.pairs) == 400
+        assert sum(pair.document == "everybody's" for pair in batch.pairs) == 1
+        assert len(batch.state["waiting"][0]) <= 100
+        looked_at.append(batch.state["positions"][0])
+    assert max(np.diff(looked_at)) < 600  # a fifth of the pairs is passed over, whatever waits
+    alike = made("s", ["q"] * 30_000, ["d"] * 30_000)
+    assert len(Mixture([alike], 4, alpha=0.5, seed=0).next_batch().pairs) == 1
+
+
+def simulated(name: str, count: int, a_window: int, log: list[int] | None = None) -> Source:
+    """A source of any number of pairs, in blocks of 1,000 that cost nothing until they are read."""
+
+    def read(block: int) -> pa.RecordBatch:
+        if log is not None:
+            log.append(block)
+        rows = range(block * 1000, min((block + 1) * 1000, count))
+        texts = {key: [f"{key[0]}{row}" for row in rows] for key in ("query", "document")}
+        empty = {key: pa.nulls(len(rows), SCHEMA.field(key).type) for key in ("negatives", "label")}
+        return pa.RecordBatch.from_pydict({**texts, **empty}, schema=SCHEMA)
+
+    starts = np.append(np.arange(0, count, 1000), count)
+    return Source(name, Path(), "", Blocks(starts, functools.lru_cache(max(1, a_window))(read), a_window))
+
+
+def test_a_source_read_by_the_block_is_permuted_in_windows_and_each_block_is_read_once() -> None:
+    log: list[int] = []
+    source = simulated("s", 20_500, 4, log)
+    mixture = Mixture([source], 500, alpha=0.5, seed=1)
+    batches = draw(mixture, 41)
+    assert sorted(log) == list(range(21))
+    assert sorted(int(pair.query[1:]) for batch in batches for pair in batch.pairs) == list(range(20_500))
+    for batch in batches[:8]:  # of the first window, or the first two
+        assert len({int(pair.query[1:]) // 1000 for pair in batch.pairs}) == 4
+    log.clear()
+    resumed = Mixture([simulated("s", 20_500, 4, log)], 500, alpha=0.5, seed=1)
+    resumed.restore(json.loads(json.dumps(batches[29].state)))
+    assert resumed.next_batch().pairs == batches[30].pairs
+    assert len(log) <= 8  # those of the window that it stopped in, and the next
+
+
+def test_800_million_pairs_take_little_memory_and_are_drawn_by_size_to_the_alpha() -> None:
+    millions = [147, 45, 106, 327, 38, 12, 3, 20, 91]  # the paper's table 1
+    tracemalloc.start()
+    sources = [simulated(f"s__{number}", size * 10**6, 8) for number, size in enumerate(millions)]
+    mixture = Mixture(sources, 8, alpha=0.5, seed=0)
+    batches = draw(mixture, 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(map(len, sources)) == 789 * 10**6
+    assert peak < 100e6
+    batches += draw(mixture, 580)
+    expected = np.sqrt(millions) / np.sqrt(millions).sum()
+    counts = np.array([sum(batch.sources[0] == source.name for batch in batches) for source in sources])
+    np.testing.assert_allclose(counts / 600, expected, atol=0.05)
+    resumed = Mixture(sources, 8, alpha=0.5, seed=0)
+    resumed.restore(batches[-3].state)
+    assert [batch.pairs for batch in draw(resumed, 2)] == [batch.pairs for batch in batches[-2:]]
 
 
 def test_a_source_smaller_than_a_batch_gives_what_it_has(sources: list[Source]) -> None:

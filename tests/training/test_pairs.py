@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, open_source, to_comparable, write_pairs
+from training.data.left_out import find_repeated, hash_evaluation_texts
+from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, open_source, write_pairs
 from training.data.sources import describe_sources, open_sources
 
 from .tiny_run import full_disk
@@ -47,7 +49,7 @@ def test_a_source_longer_than_a_batch_is_read_by_row_from_the_cached_file(tmp_pa
     source = open_source(tmp_path / "long.parquet", tmp_path / "cache")
     assert len(source) == count
     assert source[ROWS_A_BATCH + 1] == Pair(f"q{ROWS_A_BATCH + 1}", f"d{ROWS_A_BATCH + 1}")
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*.arrow"))) == 1
 
 
 def test_a_row_that_is_no_text_is_named_with_its_file(tmp_path: Path) -> None:
@@ -115,12 +117,39 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
 def test_texts_of_an_evaluation_set_are_refused_and_counted(tmp_path: Path) -> None:
     pairs = [*PAIRS, Pair("How to  OPEN, a file?", "other"), Pair("clean", "document", ("Sorted: XS!",))]
     write_pairs(tmp_path / "a__one.parquet", pairs)
-    forbidden = {to_comparable("how to open a file"), to_comparable("sorted xs")}
+    forbidden = hash_evaluation_texts(["how to open a file", "sorted xs", "..."])
     source = open_source(tmp_path / "a__one.parquet", tmp_path / "cache", forbidden)
     assert [source[index] for index in range(len(source))] == [PAIRS[0], PAIRS[2]]
     assert describe_sources([source])[0]["refused"] == 3
+    assert describe_sources([source])[0]["repeated"] == 0
     with pytest.raises(PairsError, match="has no pair left"):
-        open_source(tmp_path / "a__one.parquet", tmp_path / "cache", {to_comparable(pair.query) for pair in pairs})
+        open_source(
+            tmp_path / "a__one.parquet", tmp_path / "cache", hash_evaluation_texts(pair.query for pair in pairs)
+        )
+
+
+def test_exact_repetitions_are_left_out_and_counted(tmp_path: Path) -> None:
+    other_negatives = PAIRS[0]._replace(negatives=("exit()",))
+    write_pairs(tmp_path / "a__one.parquet", [*PAIRS, PAIRS[1], other_negatives, PAIRS[0], PAIRS[1]])
+    source = open_source(tmp_path / "a__one.parquet", tmp_path / "cache", hash_evaluation_texts(["sort"]))
+    assert source.read(np.array([2, 0, 1])) == [other_negatives, PAIRS[0], PAIRS[2]]
+    assert source.rows.tolist() == [0, 2, 4]
+    assert (source.refused, source.repeated, source.empty, len(source)) == (3, 3, 0, 3)
+    some = source.with_rows(np.array([2, 4]))
+    assert [some[0], some[1]] == [PAIRS[2], other_negatives]
+
+
+def test_repetitions_are_found_in_parts_as_they_are_at_once() -> None:
+    random = np.random.default_rng(0)
+    hashes = [random.integers(0, 300, count).astype(np.uint64) * np.uint64(2**50 + 1) for count in (0, 100, 1, 399)]
+    seen: set[int] = set()
+    expected = []
+    for row, value in enumerate(np.concatenate(hashes).tolist()):
+        if value in seen:
+            expected.append(row)
+        seen.add(value)
+    for rows_a_part in (7, 100, 1000):
+        assert find_repeated(hashes, rows_a_part).tolist() == expected
 
 
 def test_patterns_exclusions_and_the_manifest_choose_sources(tmp_path: Path) -> None:

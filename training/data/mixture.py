@@ -2,16 +2,24 @@
 
 Each batch comes from one source, drawn with p_i = n_i^alpha / sum_j n_j^alpha (GTE paper, section 3.2): a negative from
 another source would be too easy to tell. No text appears twice in a batch, because a duplicate is a false negative that
-costs exp(1/temperature). A pair that would repeat a text waits for its source's next batch.
+costs exp(1/temperature). A pair that would repeat a text waits for its source's next batches. Only a part of a batch
+may wait; what is beyond it is left to the next pass, so that a frequent text costs no more with every batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.order import Order
 from training.data.pairs import Pair, PairsError, Source
+
+MOST_WAITING = 0.25
+"""Of a batch, at least LEAST_WAITING pairs, for each source."""
+LEAST_WAITING = 64
+MOST_LOOKED_AT = 4
+"""Times as many pairs as a batch has are looked at for it; then it stays smaller."""
 
 
 class Batch(NamedTuple):
@@ -52,7 +60,8 @@ class Mixture:
         self._passes = [0] * len(sources)
         self._positions = [0] * len(sources)
         self._waiting: list[list[int]] = [[] for _ in sources]
-        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self._window_ends = [0] * len(sources)
+        self._orders: dict[int, tuple[int, Order]] = {}
 
     def next_batch(self) -> Batch:
         """The next batch of the sequence. `mixed` draws a source for each pair instead of each batch.
@@ -60,32 +69,28 @@ class Mixture:
         Raises PairsError if a source has fewer distinct pairs than `multiple`.
         """
         source = self._draw_source()
-        retry, self._waiting = self._waiting, [[] for _ in self.sources]
-        candidates = sum(map(len, self.sources)) if self.mixed else len(self.sources[source])
         texts: set[str] = set()
         drawn: list[tuple[int, int, Pair]] = []
-        for _ in range(candidates):
-            if len(drawn) == self.batch_size:
-                break
-            index = retry[source].pop(0) if retry[source] else self._next_index(source)
-            pair = self.sources[source][index]
+        left: dict[int, list[int]] = {}
+        for number, index, pair in self._candidates(source):
             if pair.query in texts or pair.document in texts:
-                self._waiting[source].append(index)
+                left.setdefault(number, []).append(index)
             else:
                 texts.update((pair.query, pair.document))
-                drawn.append((source, index, pair))
-            if self.mixed:
-                source = self._draw_source()
+                drawn.append((number, index, pair))
+                if len(drawn) == self.batch_size:
+                    break
         while len(drawn) % self.multiple:
-            source, index, pair = drawn.pop()
+            number, index, pair = drawn.pop()
             texts -= {pair.query, pair.document}
-            self._waiting[source].append(index)
+            left.setdefault(number, []).append(index)
         if not drawn:
             name = self.sources[source].name
             raise PairsError(f"source {name} has fewer distinct pairs than there are processes ({self.multiple})")
-        self._waiting = [left + new for left, new in zip(retry, self._waiting, strict=True)]
+        for number, indices in left.items():
+            self._let_wait(number, indices)
         pairs = [self._with_negatives(pair, texts) for _, _, pair in drawn]
-        return Batch(pairs, [self.sources[source].name for source, _, _ in drawn], self.state())
+        return Batch(pairs, [self.sources[number].name for number, _, _ in drawn], self.state())
 
     def state(self) -> dict[str, Any]:
         """Everything that the next batch depends on, as plain values that JSON can hold."""
@@ -94,6 +99,7 @@ class Mixture:
             "passes": list(self._passes),
             "positions": list(self._positions),
             "waiting": [list(indices) for indices in self._waiting],
+            "window_ends": list(self._window_ends),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -104,21 +110,56 @@ class Mixture:
         self._passes = list(state["passes"])
         self._positions = list(state["positions"])
         self._waiting = [list(indices) for indices in state["waiting"]]
+        self._window_ends = list(state["window_ends"])
 
     def _draw_source(self) -> int:
         return int(self._random.choice(len(self.sources), p=self.probabilities_S))
 
-    def _next_index(self, source: int) -> int:
-        """The next row of the source in this pass's order. After the last one a new pass begins."""
-        if self._positions[source] == len(self.sources[source]):
-            self._passes[source] += 1
-            self._positions[source] = 0
+    def _candidates(self, source: int) -> Iterator[tuple[int, int, Pair]]:
+        """(source, index, pair), from `source` or, if sources are mixed, from one after another that is drawn."""
+        at_once = 1 if self.mixed else self.batch_size
+        of_source: dict[int, Iterator[tuple[int, Pair]]] = {}
+        for _ in range(MOST_LOOKED_AT * self.batch_size):
+            if source not in of_source:
+                of_source[source] = self._pairs_of(source, at_once)
+            if found := next(of_source[source], None):
+                yield source, *found
+            elif not self.mixed:
+                return
+            if self.mixed:
+                source = self._draw_source()
+
+    def _pairs_of(self, source: int, at_once: int) -> Iterator[tuple[int, Pair]]:
+        """Pairs that wait, then new ones, each once; where the caller stops, the next batch goes on."""
+        left, waiting = len(self.sources[source]), self._waiting[source]
+        for pair in self.sources[source].read(np.array(waiting, dtype=np.int64)):
+            yield waiting.pop(0), pair
+            left -= 1
+        while left > 0:
+            if self._positions[source] == len(self.sources[source]):
+                self._passes[source] += 1
+                self._positions[source] = 0
+            start, order = self._positions[source], self._order(source)
+            indices_N = order.pairs_at(start, min(start + min(left, at_once), order.window_end(start)))
+            for index, pair in zip(indices_N.tolist(), self.sources[source].read(indices_N), strict=True):
+                self._positions[source] += 1
+                yield index, pair
+            left -= len(indices_N)
+
+    def _order(self, source: int) -> Order:
         number = self._passes[source]
         if self._orders.get(source, (-1, None))[0] != number:
-            random = np.random.default_rng([self.seed, source, number])
-            self._orders[source] = (number, random.permutation(len(self.sources[source])))
-        self._positions[source] += 1
-        return int(self._orders[source][1][self._positions[source] - 1])
+            self._orders[source] = (number, self.sources[source].order([self.seed, source, number]))
+        return self._orders[source][1]
+
+    def _let_wait(self, source: int, indices: list[int]) -> None:
+        """Behind those that wait already, as long as there is room, and no longer than their window is in memory."""
+        end = self._order(source).window_end(self._positions[source] - 1)
+        if end != self._window_ends[source] and self.sources[source].blocks.a_window:
+            self._waiting[source], indices = [], []
+        self._window_ends[source] = end
+        room = max(LEAST_WAITING, int(self.batch_size * MOST_WAITING)) - len(self._waiting[source])
+        self._waiting[source] += indices[: max(0, room)]
 
     def _with_negatives(self, pair: Pair, texts: set[str]) -> Pair:
         """The pair with up to `negatives` of its hard negatives, drawn from those that are not in the batch yet."""

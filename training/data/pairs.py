@@ -1,16 +1,15 @@
 """Pairs of texts on disk: Parquet or JSON lines become a memory-mapped Arrow file for each source, read row by row.
 
 A file is checked as a whole when it is first opened, and kept uncompressed under its SHA-256 in a cache directory. From
-then on, opening a source costs a hash of the file, and memory holds only the rows that are read.
+then on, opening a source costs a hash of the file, and memory holds only the rows that are read. shards.py opens what
+is too large for that.
 """
 
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 
 from gte_sdk.atomic_file import replace_whole
 from gte_sdk.model_files.directory import sha256_of_file
+from training.data.left_out import NOTHING, Hashes, Scanned, find_repeated, rows_of, scan, to_gaps
+from training.data.order import Order, make_order
 
 ROWS_A_BATCH = 16_384
 DEFAULT_CACHE = Path("~/.cache/gte-sdk/pairs")
@@ -33,7 +34,6 @@ SCHEMA = pa.schema(
         ("label", pa.large_string()),
     ]
 )
-_NOT_A_WORD = re.compile(r"[\W_]+")
 
 
 class PairsError(ValueError):
@@ -49,42 +49,80 @@ class Pair(NamedTuple):
     """What query and document have in common, such as a topic. Pairs with one label are no negatives of each other."""
 
 
+class Blocks(NamedTuple):
+    """Where the rows of a source are."""
+
+    starts: NDArray[np.int64]
+    """(b + 1,): the first row of each block, and how many rows there are."""
+    read: Callable[[int], pa.RecordBatch]
+    """A block, in the columns of SCHEMA."""
+    a_window: int = 0
+    """How many blocks are read at a time, because reading a row costs as much as reading its block; 0: it does not."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """The pairs of one file. `name` is the file's stem, such as `code__rosettacode`; `code` is the category."""
+    """Pairs with one name, such as `code__rosettacode`; `code` is the category."""
 
     name: str
     path: Path
     sha256: str
-    rows: NDArray[np.int64]
-    """(n,): the rows to train on, in the file's order."""
-    refused: int
+    blocks: Blocks
+    gaps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """The rows that are left out, in the form of left_out.py: 8 bytes for each, and none for the others."""
+    refused: int = 0
     """How many rows were left out because an evaluation set has one of their texts."""
-    batches: list[pa.RecordBatch]
+    repeated: int = 0
+    """How many rows were left out because they repeat another one."""
+    empty: int = 0
+    """How many rows were left out because they lack a text."""
 
     @property
     def category(self) -> str:
         return self.name.partition("__")[0]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return int(self.blocks.starts[-1]) - len(self.gaps)
 
     def __getitem__(self, index: int) -> Pair:
         """Pair `index` of those to train on, 0 <= index < len(self)."""
-        batch, offset = divmod(int(self.rows[index]), ROWS_A_BATCH)
-        query, document, negatives, label = (column[offset].as_py() for column in self.batches[batch].columns)
-        return Pair(query, document, tuple(negatives or ()), label or "")
+        return self.read(np.array([index]))[0]
+
+    def read(self, indices_N: NDArray[np.int64]) -> list[Pair]:
+        """The pairs of these indices, in their order. Each block is read once."""
+        rows_N = rows_of(indices_N, self.gaps)
+        blocks_N = np.searchsorted(self.blocks.starts, rows_N, side="right") - 1
+        pairs: dict[int, Pair] = {}
+        for place in np.argsort(blocks_N, kind="stable").tolist():
+            block = int(blocks_N[place])
+            offset = int(rows_N[place] - self.blocks.starts[block])
+            columns = self.blocks.read(block).columns
+            query, document, negatives, label = (column[offset].as_py() for column in columns)
+            pairs[place] = Pair(query, document, tuple(negatives or ()), label or "")
+        return [pairs[place] for place in range(len(rows_N))]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(n,): the rows to train on, in their order. 8 bytes for each: not for large sources."""
+        return rows_of(np.arange(len(self)), self.gaps)
 
     def with_rows(self, rows: NDArray[np.int64]) -> "Source":
         """The same source with some of its rows."""
-        return dataclasses.replace(self, rows=rows)
+        left_out = np.setdiff1d(np.arange(self.blocks.starts[-1]), rows)
+        return dataclasses.replace(self, gaps=to_gaps(left_out))
+
+    def order(self, seed: Sequence[int]) -> Order:
+        """The order of a pass."""
+        left_out_before = np.searchsorted(self.gaps + np.arange(len(self.gaps)), self.blocks.starts)
+        return make_order(np.diff(self.blocks.starts - left_out_before), self.blocks.a_window, seed)
 
 
-def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = frozenset()) -> Source:
+def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Hashes = NOTHING) -> Source:
     """Opens a .parquet or .jsonl file of (query, document, optional list of negatives, optional label).
 
-    Rows with a text whose `to_comparable` form is in `forbidden` are left out and counted. Raises PairsError if the
-    file is missing, of another kind, without rows, or has a row without a text where one belongs.
+    Exact repetitions of a row, and rows with a text that hash_evaluation_texts has in `forbidden`, are left out and
+    counted. Raises PairsError if the file is missing, of another kind, without rows, or has a row without a text where
+    one belongs.
     """
     if not path.is_file():
         raise PairsError(f"{path} is missing; every source of the recipe must be there")
@@ -95,7 +133,7 @@ def open_source(path: Path, cache: Path = DEFAULT_CACHE, forbidden: Set[str] = f
         raise PairsError(f"{path} cannot be read, or cached in {cache}: {error}; free space there") from error
 
 
-def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
+def _open_source(path: Path, cache: Path, forbidden: Hashes) -> Source:
     sha256 = sha256_of_file(path)
     arrow_file = cache / f"{sha256[:40]}.v2.arrow"  # the version of SCHEMA
     if not arrow_file.is_file():
@@ -104,19 +142,36 @@ def _open_source(path: Path, cache: Path, forbidden: Set[str]) -> Source:
             _write_arrow(path, file)
     reader = pa.ipc.open_file(pa.memory_map(str(arrow_file)))
     batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-    row_count = sum(batch.num_rows for batch in batches)
-    allowed = np.arange(row_count, dtype=np.int64)
-    if forbidden:
-        name = f"{sha256[:40]}.{_hash_texts(frozenset(forbidden))[:16]}.npy"
-        allowed = _load_allowed_rows(cache / name, batches, forbidden)
-    if len(allowed) == 0:
-        raise PairsError(f"{path} has no pair left: all {row_count} are in an evaluation set")
-    return Source(path.stem, path, sha256, allowed, row_count - len(allowed), batches)
+    starts = np.concatenate([[0], np.cumsum([batch.num_rows for batch in batches], dtype=np.int64)])
+    left_out = cache / f"{sha256[:40]}.{hash_of(forbidden)}.left-out.npy"
+    if not left_out.is_file():
+        scanned = [scan(batch, forbidden) for batch in batches]
+        write_left_out(left_out, scanned)
+    source = with_left_out(Source(path.stem, path, sha256, Blocks(starts, batches.__getitem__)), left_out)
+    if not len(source):
+        raise PairsError(f"{path} has no pair left: all {starts[-1]} are in an evaluation set")
+    return source
 
 
-def to_comparable(text: str) -> str:
-    """The form in which training texts are compared with evaluation texts: letters and digits in lower case."""
-    return _NOT_A_WORD.sub(" ", text.casefold()).strip()
+def write_left_out(path: Path, scanned: Iterable[Scanned]) -> None:
+    """Writes which rows of a source are left out; `scanned` are its blocks, or runs of blocks, in their order."""
+    hashes, refused, empty, first = [], [], [], 0
+    for part in scanned:
+        hashes.append(part.hashes)
+        refused.append(part.refused + first)
+        empty.append(part.empty + first)
+        first += len(part.hashes)
+    of_kind = [np.concatenate(refused), find_repeated(hashes), np.concatenate(empty)]
+    left_out = np.unique(np.concatenate(of_kind))
+    with replace_whole(path) as file:
+        np.save(file, np.concatenate([[len(rows) for rows in of_kind], to_gaps(left_out)]))
+
+
+def with_left_out(source: Source, path: Path) -> Source:
+    """The source without the rows that write_left_out has written. They stay on disk, memory-mapped."""
+    numbers: NDArray[np.int64] = np.load(path, mmap_mode="r")
+    refused, repeated, empty = map(int, numbers[:3])
+    return dataclasses.replace(source, gaps=numbers[3:], refused=refused, repeated=repeated, empty=empty)
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
@@ -208,24 +263,5 @@ def _check_texts(path: Path, table: pa.Table, first_row: int) -> None:
         raise PairsError(f"{path}, row {first_row + bad + 1}: a negative is null, but every one must be a text")
 
 
-def _load_allowed_rows(path: Path, batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
-    if not path.is_file():
-        with replace_whole(path) as file:
-            np.save(file, _find_allowed_rows(batches, forbidden))
-    rows: NDArray[np.int64] = np.load(path)
-    return rows
-
-
-@lru_cache(maxsize=1)
-def _hash_texts(texts: frozenset[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()
-
-
-def _find_allowed_rows(batches: list[pa.RecordBatch], forbidden: Set[str]) -> NDArray[np.int64]:
-    rows = []
-    for number, batch in enumerate(batches):
-        columns = (column.to_pylist() for column in batch.columns)
-        for offset, (query, document, negatives, _) in enumerate(zip(*columns, strict=True)):
-            if all(to_comparable(text) not in forbidden for text in (query, document, *(negatives or ()))):
-                rows.append(number * ROWS_A_BATCH + offset)
-    return np.asarray(rows, dtype=np.int64)
+def hash_of(forbidden: Hashes) -> str:
+    return hashlib.sha256(forbidden.tobytes()).hexdigest()[:16]

@@ -7,7 +7,7 @@ values that it admits. A run records the hash of everything it reads.
 import csv
 import dataclasses
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from gte_sdk.model_files.hub_errors import explain_failure
 from training.data.docstrings import write_docstring_pairs
+from training.data.left_out import NOTHING, Hashes
 from training.data.pairs import DEFAULT_CACHE, PairsError, Source, open_source
 
 HUB_PREFIX = "hub:"
@@ -30,7 +31,7 @@ def open_sources(
     *,
     exclude: Sequence[str] = (),
     commercial: Sequence[str] = (),
-    forbidden: Set[str] = frozenset(),
+    forbidden: Hashes = NOTHING,
     first: int = 0,
     seed: int = 0,
     cache: Path = DEFAULT_CACHE,
@@ -77,9 +78,16 @@ def open_sources(
 
 
 def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """What run.json records of each source: name, SHA-256, pairs used, pairs refused."""
+    """What run.json records of each source: name, SHA-256, pairs used, and how many were left out for what reason."""
     return [
-        {"name": source.name, "sha256": source.sha256, "pairs": len(source), "refused": source.refused}
+        {
+            "name": source.name,
+            "sha256": source.sha256,
+            "pairs": len(source),
+            "refused": source.refused,
+            "repeated": source.repeated,
+            "empty": source.empty,
+        }
         for source in sources
     ]
 

@@ -1,12 +1,12 @@
 """Scores models on evaluation sets, averages the scores, and finds the sets and their texts."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from training.data.pairs import to_comparable
+from training.data.left_out import Hashes, hash_evaluation_texts
 from training.evaluate.protocols import PROTOCOLS, Embed, SetError, join_title, read_rows
 
 
@@ -54,18 +54,16 @@ def find_sets(patterns: Sequence[str], root: Path | None = None) -> list[Path]:
     return list(found)
 
 
-def read_evaluation_texts(sets: Sequence[Path]) -> set[str]:
-    """Every text of the sets in its `to_comparable` form, without the training splits beside them."""
-    texts: set[str] = set()
+def hash_texts_of_sets(sets: Sequence[Path]) -> Hashes:
+    """(n,), sorted: the hashes of every text of the sets, without the training splits beside them."""
+    return hash_evaluation_texts(_read_texts(sets))
+
+
+def _read_texts(sets: Sequence[Path]) -> Iterator[str]:
     for path in sets:
         for name in ("test.jsonl", "queries.jsonl", "corpus.jsonl"):
             for row in read_rows(path / name) if (path / name).is_file() else ():
-                values = [
-                    join_title(row) if "title" in row else "",
-                    *row.get("positive", ()),
-                    *row.get("negative", ()),
-                ]
-                values += [row[key] for key in ("a", "b", "text", "query") if key in row]
-                texts.update(to_comparable(value) for value in values)
-    texts.discard("")
-    return texts
+                if "title" in row:
+                    yield join_title(row)
+                yield from (*row.get("positive", ()), *row.get("negative", ()))
+                yield from (row[key] for key in ("a", "b", "text", "query") if key in row)
