@@ -6,8 +6,14 @@ export/to_onnx.py writes golden vectors itself. For a directory from before ther
     python -m export.golden DIRECTORY
 """
 
+import sys
 import warnings
 from pathlib import Path
+
+if __name__ == "__main__":  # the checkout last: its gte_sdk has no extension where the wheel is what is installed
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import click
 import onnxruntime

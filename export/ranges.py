@@ -6,9 +6,15 @@ to a cosine of .984. export/to_onnx.py records ranges itself. For a directory fr
     python -m export.ranges DIRECTORY
 """
 
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+
+if __name__ == "__main__":  # the checkout last: its gte_sdk has no extension where the wheel is what is installed
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import click
 import numpy as np

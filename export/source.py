@@ -4,17 +4,19 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from export.directory.layout import find_transformer_config
 from export.directory.output import ExportError
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
 from gte_sdk.model_files.hub_errors import explain_failure
-from gte_sdk.model_files.published import CONFIG_JSON, read_json, read_module_types
+from gte_sdk.model_files.published import CONFIG_JSON, read_module_types
+from training.encoders.configuration import read_configuration
 from training.encoders.encoder import AnyEncoder
-from training.encoders.encoder_files import load_encoder, resolve_directory
-from training.runs.checkpoint import MODEL
+from training.encoders.encoder_files import MODEL, load_encoder, resolve_directory
 
-ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "modernbert")
+ARCHITECTURES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "modernbert"),
+    *("gte", "nomic_bert", "eurobert"),  # transformers 5 has their classes
+)
 
 
 def find_source(source: str) -> Path:
@@ -46,7 +48,7 @@ def check_architecture(directory: Path) -> None:
     """Raises ModelFormatError for an architecture that the export is not tested with."""
     if read_module_types(directory)[:1] == ["StaticEmbedding"]:
         return
-    model_type = read_json(find_transformer_config(directory)).get("model_type")
+    model_type = read_configuration(directory).get("model_type")
     if model_type not in ARCHITECTURES:
         raise ModelFormatError(
             f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # as a script: `export` and `training` are in the checkout, gte_sdk may be an installed one
-    del sys.path[0]
+if __name__ == "__main__":  # the checkout last: its gte_sdk has no extension where the wheel is what is installed
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import click

@@ -24,14 +24,13 @@ from training.data.mixture import Batch, Mixture
 from training.data.pairs import Source
 from training.data.sources import open_sources
 from training.encoders.embed import tokenize_in_parts
-from training.encoders.encoder_files import write_encoder
+from training.encoders.encoder_files import MODEL, write_encoder
 from training.evaluate.scores import hash_texts_of_sets
 from training.loss.gather import average_gradients
 from training.loss.grad_cache import backward_through_chunks
 from training.recipes.recipe import Recipe, Stage, dump_recipe
 from training.runs.checkpoint import (
     CHECKPOINTS,
-    MODEL,
     StageState,
     explain_full_disk,
     find_latest_checkpoint,

@@ -7,7 +7,6 @@ the graphs, without paths of this machine, and with one token limit for every re
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from gte_sdk.atomic_file import replace_whole
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import GTE_JSON, SPECIAL_TOKENS_JSON, TOKENIZER_JSON, sha256_of_file
 from gte_sdk.model_files.published import CONFIG_JSON, MODULES_JSON, POOLING_JSON, TOKENIZER_CONFIG_JSON, read_json
+from training.encoders.configuration import read_configuration
 from training.encoders.encoder import AnyEncoder, StaticEncoder
 from training.encoders.encoder_files import write_encoder
 
@@ -33,11 +33,10 @@ def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
     if isinstance(encoder, StaticEncoder):
         _describe_static(encoder, directory)
     else:
-        # The source's own file, because older versions of transformers cannot always read what this one writes.
-        shutil.copyfile(find_transformer_config(source), directory / CONFIG_JSON)
-    config = read_json(directory / CONFIG_JSON)
-    config.pop("_name_or_path", None)
-    write_json(directory / CONFIG_JSON, config)
+        # The source's own fields, because older versions of transformers cannot always read what this one writes.
+        config = read_configuration(source)
+        config.pop("_name_or_path", None)
+        write_json(directory / CONFIG_JSON, config)
     _write_tokenizer(directory, encoder.max_tokens)
 
 
@@ -87,13 +86,6 @@ def update_gte_json(
 def measure_size(directory: Path) -> int:
     """Bytes of all files below the directory."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
-
-
-def find_transformer_config(source: Path) -> Path:
-    """The transformer's config.json, which old sentence-transformers directories keep in a folder of its own."""
-    if (source / CONFIG_JSON).is_file():
-        return source / CONFIG_JSON
-    return source / "0_Transformer" / CONFIG_JSON
 
 
 def _describe_static(encoder: StaticEncoder, directory: Path) -> None:

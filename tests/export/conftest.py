@@ -26,14 +26,19 @@ _BERT_SHAPE = {
     "intermediate_size": 64,
     "max_position_embeddings": MAX_TOKENS,
 }
-_OFFSET_SHAPE = {**_BERT_SHAPE, "max_position_embeddings": MAX_TOKENS + 2, "pad_token_id": 0, "type_vocab_size": 1}
+_OFFSET_SHAPE = {**_BERT_SHAPE, "max_position_embeddings": MAX_TOKENS + 2, "pad_token_id": 0}
+_ROBERTA_SHAPE = {**_OFFSET_SHAPE, "type_vocab_size": 1}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "bert": _BERT_SHAPE,
-    "roberta": _OFFSET_SHAPE,
-    "xlm-roberta": _OFFSET_SHAPE,
-    "camembert": _OFFSET_SHAPE,
+    "roberta": _ROBERTA_SHAPE,
+    "xlm-roberta": _ROBERTA_SHAPE,
+    "camembert": _ROBERTA_SHAPE,
     "mpnet": _OFFSET_SHAPE,
     "distilbert": {"dim": DIM, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": MAX_TOKENS},
+    "electra": {**_BERT_SHAPE, "embedding_size": 16},
+    "gte": {**_BERT_SHAPE, "type_vocab_size": 1, "pad_token_id": 0},
+    "nomic_bert": {**_BERT_SHAPE, "pad_token_id": 0},
+    "eurobert": {**_BERT_SHAPE, "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3},
     "modernbert": {
         **_BERT_SHAPE,
         "num_hidden_layers": 4,  # three of them look at a window of 8 tokens only, every third at all

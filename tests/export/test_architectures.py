@@ -50,7 +50,7 @@ def test_equals_sentence_transformers(architecture: str, make_checkpoint: Checkp
     assert report["precisions"]["int8"]["cosine"]["mean"] >= 0.99
     assert report["precisions"]["int8"]["alone_against_in_batch"]["maximum_difference"] <= 1e-5
     session = onnxruntime.InferenceSession(str(output / "onnx/model.onnx"), providers=["CPUExecutionProvider"])
-    segments = ["token_type_ids"] if architecture == "bert" else []
+    segments = ["token_type_ids"] if architecture in ("bert", "electra", "nomic_bert") else []
     assert [node.name for node in session.get_inputs()] == ["input_ids", "attention_mask", *segments]
     assert [node.name for node in session.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
     assert session.get_outputs()[1].shape == ["batch", DIM]

@@ -31,26 +31,31 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     return result.stdout
 
 
-def test_the_export_is_a_script_that_runs_from_anywhere(tmp_path: Path) -> None:
-    printed = run(str(ROOT / "export/to_onnx.py"), "--help", cwd=tmp_path)
-    assert "Turns a checkpoint into a model directory" in printed
-
-
-def test_the_script_takes_the_installed_gte_sdk_before_that_of_the_checkout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["export/to_onnx.py"], ["-m", "export.golden"], ["-m", "export.ranges"]])
+def test_a_command_takes_the_installed_gte_sdk_before_that_of_the_checkout(command: list[str], tmp_path: Path) -> None:
     """A checkout holds gte_sdk without its extension where the wheel is what is installed."""
     checkout = tmp_path / "checkout"
     for package in ("export", "training"):
         shutil.copytree(ROOT / package, checkout / package)
     (checkout / "gte_sdk").mkdir()
     (checkout / "gte_sdk" / "__init__.py").write_text("raise ImportError('the extension is not here')")
-    installed = Path(gte_sdk.__file__).parents[1]
-    printed = run(str(checkout / "export/to_onnx.py"), "--help", cwd=tmp_path, PYTHONPATH=str(installed))
-    assert "Turns a checkpoint into a model directory" in printed
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "gte_sdk").symlink_to(Path(gte_sdk.__file__).parent)
+    assert "Usage: " in run(*command, "--help", cwd=checkout, PYTHONPATH=str(installed))
 
 
-@pytest.mark.parametrize("module", ["export.golden", "export.ranges"])
-def test_modules_of_the_checkout(module: str) -> None:
-    assert "DIRECTORY" in run("-m", module, "--help", cwd=ROOT)
+def test_the_export_needs_no_package_but_those_of_its_extra(bert_checkpoint: Path, tmp_path: Path) -> None:
+    beyond = ["accelerate", "datasets", "pyarrow", "scipy", "sentence_transformers", "sklearn"]
+    program = (
+        "import runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({beyond}))  # each of them is as if it were not installed\n"
+        f"sys.argv[1:] = [{str(bert_checkpoint)!r}, '--output', 'model', '--no-quantize', '--minimum-recall', '0']\n"
+        f"runpy.run_path({str(ROOT / 'export/to_onnx.py')!r}, run_name='__main__')\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    run("program.py", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert (tmp_path / "model/onnx/model.onnx").is_file()
 
 
 def test_an_older_directory_gets_its_range_and_golden_vectors(bert_checkpoint: Path, tmp_path: Path) -> None:

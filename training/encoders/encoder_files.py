@@ -7,6 +7,7 @@ only: no pickle and no remote code. A module that cannot be rebuilt exactly is a
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from gte_sdk.model_files.published import (
     read_prompts,
 )
 from gte_sdk.runtime.tokens import load_tokenizer
+from training.encoders.configuration import build_configuration
 from training.encoders.encoder import (
     SPECIAL_TOKEN_WEIGHT,
     AnyEncoder,
@@ -42,6 +44,8 @@ from training.encoders.encoder import (
 )
 
 STATIC_MODEL_TYPE = "gte_static"
+# The folder of the encoder in a training run and in each of its checkpoints.
+MODEL = "model"
 TOKENIZER_FILES = (
     TOKENIZER_JSON,
     TOKENIZER_CONFIG_JSON,
@@ -50,6 +54,8 @@ TOKENIZER_FILES = (
 )
 _READ_PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "*/config.json", "*/model.safetensors"]
 _MODULE_ORDER = re.compile(r"(Transformer( Pooling)?( Dense)*|StaticEmbedding)( Normalize)?")
+# Constants that older versions of transformers saved with the weights.
+_BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": nn.Identity,
     "torch.nn.modules.activation.Tanh": nn.Tanh,
@@ -162,6 +168,8 @@ def _read_backbone(path: Path, attention: str | None) -> nn.Module:
     from transformers import AutoModel
     from transformers.utils import logging
 
+    configuration = build_configuration(path)
+
     if not any(path.glob("*.safetensors")):
         raise ModelFormatError(
             f"{path} has no model.safetensors; convert the weights with save_pretrained, see docs/training.md "
@@ -172,6 +180,7 @@ def _read_backbone(path: Path, attention: str | None) -> nn.Module:
     try:
         backbone, info = AutoModel.from_pretrained(
             path,
+            config=configuration,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
@@ -184,8 +193,20 @@ def _read_backbone(path: Path, attention: str | None) -> nn.Module:
     if missing or info["mismatched_keys"]:
         wrong = [*missing, *map(str, info["mismatched_keys"])]
         raise ModelFormatError(f"{path}: its weights lack {len(wrong)} tensors of its config.json, first {wrong[0]}")
+    if unused := _unused_tensors(backbone, info["unexpected_keys"]):
+        raise ModelFormatError(
+            f"{path}: {type(backbone).__name__} of transformers has no use for {len(unused)} tensors of the weights, "
+            f"first {unused[0]}, so it computes another model than theirs"
+        )
     loaded: nn.Module = backbone
     return loaded
+
+
+def _unused_tensors(backbone: Any, unexpected: Iterable[str]) -> list[str]:
+    """The tensors inside the backbone's own modules that it does not use. Heads for other tasks are beside them."""
+    modules = {name for name, _ in backbone.named_children()} - {"pooler"}
+    names = [name.removeprefix(f"{backbone.base_model_prefix}.") for name in unexpected]
+    return sorted(name for name in names if name.split(".")[0] in modules and not name.endswith(_BUFFERS))
 
 
 def _read_static(path: Path, max_tokens: int, prompts: dict[str, str]) -> StaticEncoder:

@@ -19,10 +19,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from training.encoders.encoder import AnyEncoder
-from training.encoders.encoder_files import write_encoder
+from training.encoders.encoder_files import MODEL, write_encoder
 
 KEPT = 2
-MODEL = "model"
 CHECKPOINTS = "checkpoints"
 _STATE = "state.pt"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
