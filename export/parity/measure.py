@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from export.parity.speed import describe_machine, measure_speed
 from gte_sdk import top_k_cosine
 from gte_sdk.errors import InputError
+from gte_sdk.runtime.golden import row_cosines
 from gte_sdk.runtime.native.engine import load_native, run_native
 from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
@@ -202,7 +203,7 @@ def _in_order(rows: Sequence[tuple[NDArray[np.int64], Vectors]], count: int) -> 
 
 
 def _compare(vectors: Vectors, reference: Vectors) -> dict[str, Any]:
-    cosines = np.einsum("nd,nd->n", vectors.astype(np.float64), reference.astype(np.float64))
+    cosines = row_cosines(vectors, reference)
     counts, _ = np.histogram(np.clip(1 - cosines, 0, 2), bins=DISTANCE_EDGES)
     return {
         "cosine": {
@@ -241,11 +242,10 @@ def _measure_batch_dependence(run: Run, corpus: TokenizedCorpus, in_batch: Vecto
     """How far vectors move if their texts are run one by one instead of in batches."""
     chosen = _sample(corpus)
     alone = np.concatenate([run([corpus.ids[index]]) for index in chosen])
-    cosines = np.einsum("nd,nd->n", alone.astype(np.float64), in_batch[chosen].astype(np.float64))
     return {
         "texts": len(chosen),
         "maximum_difference": float(np.abs(alone - in_batch[chosen]).max()),
-        "minimum_cosine": float(cosines.min()),
+        "minimum_cosine": float(row_cosines(alone, in_batch[chosen]).min()),
     }
 
 

@@ -81,8 +81,17 @@ def deviation(expected: GoldenVectors, rows_ND: NDArray[np.float32], variant: st
         if differing:
             return f"gives different bits for {differing} of {len(rows_ND)} golden texts"
         return None
-    cosines_N = np.einsum("nd,nd->n", rows_ND.astype(np.float64), expected.rows.astype(np.float64))
-    least = float(cosines_N.min(initial=1.0))
+    least = float(row_cosines(rows_ND, expected.rows).min(initial=1.0))
     if not least >= LEAST_COSINE[variant]:  # NaN too
         return f"has a cosine of {least:.4f} to its golden vectors; it must be at least {LEAST_COSINE[variant]}"
     return None
+
+
+def row_cosines(rows_ND: NDArray[np.float32], others_ND: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n,): the cosine of each unit row to its counterpart.
+
+    A text without tokens has the vector zero. Two such rows agree, so their cosine counts as 1.
+    """
+    cosines_N: NDArray[np.float64] = np.einsum("nd,nd->n", rows_ND.astype(np.float64), others_ND.astype(np.float64))
+    cosines_N[~(rows_ND.any(axis=1) | others_ND.any(axis=1))] = 1.0
+    return cosines_N

@@ -1,6 +1,7 @@
 """The token table at its full size: what gte-nano will be, from checkpoint to Embedder("gte-nano")."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,25 @@ def test_the_checkpoint_is_sentence_transformers_own(nano: Path, encoder: Static
     assert read_pooling(nano) == "mean"
     config = json.loads((nano / "config.json").read_text())
     assert (config["model_type"], config["num_hidden_layers"], config["hidden_size"]) == ("bert", 0, DIM)
+
+
+def test_a_tokenizer_without_special_tokens(tokenizer_directory: Path, tmp_path: Path) -> None:
+    """There an empty text has no tokens, and so the vector zero, in sentence-transformers too."""
+    plain = Path(shutil.copytree(tokenizer_directory, tmp_path / "tokenizer"))
+    tokenizer = json.loads((plain / TOKENIZER_JSON).read_text(encoding="utf-8"))
+    (plain / TOKENIZER_JSON).write_text(json.dumps({**tokenizer, "post_processor": None}), encoding="utf-8")
+    torch.manual_seed(5)
+    table = make_random_static_encoder(tokenizer["model"]["vocab"]["[MASK]"] + 400, 32, [], max_tokens=48)
+    write_encoder(table, plain, tmp_path / "checkpoint")
+    arguments = [str(tmp_path / "checkpoint"), "--output", str(tmp_path / "model"), "--minimum-recall", "0"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    texts = ["", "search", "a text of more words"]
+    expected = SentenceTransformer(str(tmp_path / "checkpoint"), device="cpu").encode(texts)
+    assert not expected[0].any()
+    for variant, tolerance in (("fp32", 1e-6), ("int8", 1e-2)):
+        vectors = gte_sdk.Embedder(tmp_path / "model", variant=variant).embed(texts)
+        np.testing.assert_allclose(vectors, expected, atol=tolerance)
 
 
 def test_dims_of_a_transformer(make_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
