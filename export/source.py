@@ -7,16 +7,13 @@ from safetensors import SafetensorError
 from export.directory.output import ExportError
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
-from gte_sdk.model_files.hub_errors import explain_failure
+from gte_sdk.model_files.hub_errors import EXPORTED_ARCHITECTURES, explain_failure
 from gte_sdk.model_files.published import CONFIG_JSON, read_module_types
 from training.encoders.configuration import read_configuration
 from training.encoders.encoder import AnyEncoder
 from training.encoders.encoder_files import MODEL, load_encoder, resolve_directory
 
-ARCHITECTURES = (
-    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "modernbert"),
-    *("gte", "nomic_bert", "eurobert"),  # transformers 5 has their classes
-)
+ARCHITECTURES = EXPORTED_ARCHITECTURES
 
 
 def find_source(source: str) -> Path:

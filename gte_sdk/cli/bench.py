@@ -11,7 +11,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from gte_sdk.cli.model_options import model_options
+from gte_sdk.cli.model_options import model_options, open_model
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.threads import available_threads
@@ -72,7 +72,7 @@ def bench(model: str, device: str, threads: int | None, seconds: float, as_json:
       gte bench --model app.gte --threads 1 --json
     """
     started = time.perf_counter()
-    embedder = Embedder(model, device=device, threads=threads)
+    embedder = open_model(model, device, threads)
     embedder.embed("warm")
     first_ms = 1000 * (time.perf_counter() - started)
     figures = [_measure(embedder, workload, seconds) for workload in _WORKLOADS]

@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 
 import click
-import numpy as np
 
 from gte_sdk.atomic_file import check_target, replace_whole
+from gte_sdk.cli.model_options import check_embeds, fact_options, model_facts, open_model
 from gte_sdk.cli.terminal import plural, printable_path
-from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.bundle import write_bundle
 from gte_sdk.model_files.contents import files_to_bundle, verified_files
 from gte_sdk.model_files.directory import GRAPH_FILES, available_variants, read_model_dir
@@ -26,6 +24,7 @@ from gte_sdk.model_files.published import hub_name_of
 )  # fmt: skip
 @click.option("--revision", metavar="REVISION", help="The branch, tag or commit of a Hub model.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@fact_options
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only, no summary.")
 def bundle(
     model: str, output: Path, variants: tuple[str, ...], revision: str | None, overwrite: bool, quiet: bool
@@ -42,8 +41,8 @@ def bundle(
       gte verify app.gte
     """
     check_target(output, overwrite)
-    source = locate_model(model, variants[0] if variants else "auto", revision, None)
-    description = read_model_dir(source)
+    source = locate_model(model, variants[0] if variants else "auto", revision, None, model_facts())
+    description = read_model_dir(source, model_facts())
     files = files_to_bundle(description, variants)
     if output.exists() and any(path.samefile(output) for path in files.values()):
         raise click.UsageError(f"{output} is a file of MODEL, which would be lost; name another file")
@@ -56,6 +55,7 @@ def bundle(
 
 @click.command()
 @click.argument("model", metavar="MODEL")
+@fact_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only, no summary.")
 def verify(model: str, as_json: bool, quiet: bool) -> None:
@@ -69,12 +69,11 @@ def verify(model: str, as_json: bool, quiet: bool) -> None:
       gte verify app.gte
       gte verify exports/my-model && cp -r exports/my-model /srv/models
     """
-    description = read_model_dir(locate_model(model, "auto", None, True))
+    facts = model_facts()
+    description = read_model_dir(locate_model(model, "auto", None, True, facts), facts)
     names = verified_files(description)
-    embedder = Embedder(model, offline=True)
-    length = float(np.linalg.norm(embedder.embed("A text of the self test.")))
-    if not abs(length - 1) <= 1e-4:  # NaN too
-        raise ModelFormatError(f"{description.path} gives vectors of length {length:.6f} instead of 1")
+    embedder = open_model(model, offline=True)
+    check_embeds(embedder)
     if as_json:
         result = {
             "model": str(description.path), "name": description.name, "fingerprint": embedder.fingerprint,

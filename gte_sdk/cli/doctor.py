@@ -15,7 +15,7 @@ import numpy as np
 
 import gte_sdk
 from gte_sdk import _kernels
-from gte_sdk.cli.model_options import model_options
+from gte_sdk.cli.model_options import model_options, open_model
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import DeviceError, GteError
 from gte_sdk.model_files.directory import bundled_models
@@ -136,7 +136,7 @@ def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:
     try:
         with (
             warnings.catch_warnings(record=True) as caught,
-            Embedder(model, device=device, threads=threads) as embedder,
+            open_model(model, device, threads) as embedder,
         ):
             opened = time.perf_counter()
             vectors_ND = embedder.embed(list(_TEXTS))

@@ -11,12 +11,13 @@ import click
 
 from gte_sdk.atomic_file import check_target, is_stream, replace_whole
 from gte_sdk.cli.embed_ray import RayOptions, embed_on_ray
-from gte_sdk.cli.model_options import model_options
+from gte_sdk.cli.model_options import model_facts, model_options, open_model
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.terminal import kept_before, plural, say_kept, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, embed_batch
 from gte_sdk.errors import InputError
+from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.tables.journal import VectorJournal
 from gte_sdk.tables.text_batches import ON_NULL, OnNull, TableOptions, TextTable, rows_of
 from gte_sdk.tables.text_tables import FORMATS, Format, format_of, open_text_table
@@ -132,6 +133,8 @@ def embed(
             raise click.UsageError("--on ray reads and writes Parquet; use --on local for other formats")
         if options != TableOptions(column):
             raise click.UsageError("--delimiter, --encoding and --on-null go with --on local")
+        if model_facts() != ModelFacts():
+            raise click.UsageError("--pooling, --prompt and --max-tokens go with --on local")
         ray_options = RayOptions(model, "cuda" if device == "cuda" else "cpu", threads or 1, workers)
         embed_on_ray(
             Path(source), column, Path(output), kind, vector_column, ray_options,
@@ -160,10 +163,11 @@ def embed(
     with _open_source(source) as source_file:
         name = "standard input" if source == STANDARD_STREAM else source
         table = open_text_table(source_file, name, source_format, options)
-        embedder = Embedder(model, device=device, threads=threads)
+        embedder = open_model(model, device, threads)
         metadata = {"gte_sdk.model": model, "gte_sdk.fingerprint": embedder.fingerprint, "gte_sdk.kind": kind}
         identity = {
             "fingerprint": embedder.fingerprint, "kind": kind, "variant": embedder.variant, "device": embedder.device,
+            "prompt": embedder.prompt_for(kind), "max_tokens": str(embedder.max_tokens),
         }  # fmt: skip
         with (
             _open_journal(output, to_stream, embedder.dim, identity, resume, overwrite, quiet) as journal,

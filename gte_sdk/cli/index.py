@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from gte_sdk.atomic_file import beside, move_whole
-from gte_sdk.cli.model_options import model_options
+from gte_sdk.cli.model_options import model_facts, model_options, open_model
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import HubError, IndexFormatError, InputError
@@ -87,6 +87,8 @@ def index(
     if previous is not None and not model_is_given:
         model = previous.model
     named_by = output if previous is not None and not model_is_given else None
+    if model_facts().prompts:
+        raise click.UsageError("an index does not keep a --prompt; the next update would embed without it")
     embedder = open_embedder(model, device, threads, named_by)
     settings = Settings(
         model=str(Path(model).resolve()) if Path(model).exists() and model not in bundled_models() else model,
@@ -125,7 +127,7 @@ def index(
 def open_embedder(model: str, device: str, threads: int | None, named_by: Path | None) -> Embedder:
     """Opens a model. A model that an index names is never downloaded: the index may come from anywhere."""
     try:
-        return Embedder(model, device=device, threads=threads, offline=True if named_by else None)
+        return open_model(model, device, threads, offline=True if named_by else None)
     except HubError as error:
         if named_by is None:
             raise

@@ -1,17 +1,21 @@
-"""The options of every command that runs a model."""
+"""The options of every command that runs a model, and the model that they describe."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+import numpy as np
 
-from gte_sdk.embedding.embedder import DEFAULT_MODEL
+from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.published import IN_GRAPH, POOLING_MODES, ModelFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_FACTS = "gte_sdk.model_facts"
 
 
 def model_options(command: Command) -> Command:
-    """Adds --model, --device and --threads."""
+    """Adds --model, --device and --threads, and those of `fact_options`."""
     options = (
         click.option(
             "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL",
@@ -23,6 +27,72 @@ def model_options(command: Command) -> Command:
             help="The number of threads; by default as many as this process may use.",
         ),
     )  # fmt: skip
+    return _with_options(fact_options(command), options)
+
+
+def fact_options(command: Command) -> Command:
+    """Adds what a model's files may not say: --pooling, --prompt and --max-tokens.
+
+    They are no parameters of the command: `open_model` and `model_facts` read them.
+    """
+    options = (
+        click.option(
+            "--pooling", type=click.Choice([*POOLING_MODES, IN_GRAPH]), expose_value=False, callback=_keep,
+            help="How the model makes a vector of token states, if its files do not say it.",
+        ),
+        click.option(
+            "--prompt", "prompts", multiple=True, metavar="KIND=TEXT", expose_value=False, callback=_keep,
+            help="What to put before texts of a kind, such as 'query=query: '. Can be repeated.",
+        ),
+        click.option(
+            "--max-tokens", type=click.IntRange(min=1), metavar="N", expose_value=False, callback=_keep,
+            help="The most tokens to read of a text; by default as many as the model reads.",
+        ),
+    )  # fmt: skip
+    return _with_options(command, options)
+
+
+def model_facts() -> ModelFacts:
+    """What the running command's options say of the model."""
+    facts: ModelFacts = click.get_current_context().meta.get(_FACTS, ModelFacts())
+    return facts
+
+
+def open_model(
+    model: str,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    offline: bool | None = None,
+    truncation: str = "warn",
+    revision: str | None = None,
+    variant: str = "auto",
+) -> Embedder:
+    """The model that the running command's options describe. Raises what Embedder raises."""
+    facts = model_facts()
+    return Embedder(
+        model, device=device, threads=threads, offline=offline, truncation=truncation, revision=revision,
+        variant=variant, max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
+    )  # fmt: skip
+
+
+def check_embeds(embedder: Embedder) -> None:
+    """Raises ModelFormatError for a model that does not embed a text."""
+    length = float(np.linalg.norm(embedder.embed("A text of the self test.")))
+    if not abs(length - 1) <= 1e-4:  # NaN too
+        raise ModelFormatError(f"{embedder.report().graph} gives vectors of length {length:.6f} instead of 1")
+
+
+def _with_options(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if parameter.name == "prompts":
+        if unnamed := [each for each in value if "=" not in each]:
+            raise click.BadParameter(f"{unnamed[0]!r} has no kind; give KIND=TEXT, such as 'query=query: '")
+        value = dict(each.split("=", 1) for each in value) or None
+    if value is not None:
+        context.meta[_FACTS] = context.meta.get(_FACTS, ModelFacts())._replace(**{str(parameter.name): value})

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from gte_sdk.cli.model_options import check_embeds, fact_options, model_facts, open_model
 from gte_sdk.errors import GteError, HubError
 from gte_sdk.model_files.directory import (
     GRAPH_FILES,
@@ -42,7 +43,7 @@ def models(as_json: bool) -> None:
     width = max([len("NAME"), *(len(model["name"]) for model in found)])
     click.echo(f"{'NAME':<{width}}  {'FROM':<8} {'DIM':>5} {'TOKENS':>7} {'MB':>7}  VARIANTS")
     for model in found:
-        numbers = f"{model['dim']:>5} {model['max_tokens']:>7} {model['bytes'] / 1e6:>7.1f}"
+        numbers = f"{model['dim'] or '?':>5} {model['max_tokens']:>7} {model['bytes'] / 1e6:>7.1f}"
         click.echo(f"{model['name']:<{width}}  {model['from']:<8} {numbers}  {', '.join(model['variants'])}")
 
 
@@ -53,12 +54,13 @@ def models(as_json: bool) -> None:
     "--variant", "variants", multiple=True, type=click.Choice(list(GRAPH_FILES)),
     help="The graph to download. Can be repeated. By default one graph, fp32 if there is one.",
 )  # fmt: skip
+@fact_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def download(name: str, revision: str | None, variants: tuple[str, ...], as_json: bool) -> None:
     """Download a model from the Hub into its cache, so that it works without a network from then on.
 
-    NAME has the form owner/model. The command prints the model's folder on standard output. Files that are already in
-    the cache are not downloaded again.
+    NAME has the form owner/model. The command prints the model's folder on standard output, once the model has embedded
+    a text. Files that are already in the cache are not downloaded again.
 
     \b
     Examples:
@@ -67,10 +69,14 @@ def download(name: str, revision: str | None, variants: tuple[str, ...], as_json
     """
     if not is_hub_name(name):
         raise click.UsageError(f"{name!r} is not a Hub name; give owner/model, such as thenlper/gte-small")
-    folders = [fetch_model(name, variant, revision, False) for variant in variants or ("auto",)]
-    description = read_model_dir(folders[-1])
+    wanted = variants or ("auto",)
+    folders = [fetch_model(name, variant, revision, False, model_facts()) for variant in wanted]
     if len(set(folders)) > 1:
         raise HubError(f"{name} changed during the download; pin it with --revision {folders[-1].name}")
+    for variant in wanted:
+        with open_model(name, "cpu", revision=folders[-1].name, variant=variant, offline=True) as embedder:
+            check_embeds(embedder)
+    description = read_model_dir(folders[-1], model_facts())
     if as_json:
         click.echo(json.dumps({**_described(name, "cache", description), "revision": folders[-1].name}))
         return

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from gte_sdk.cli.answers import print_json, print_passage
 from gte_sdk.cli.index import keep_current, open_embedder, say_cut
-from gte_sdk.cli.model_options import model_options
+from gte_sdk.cli.model_options import model_options, open_model
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
@@ -98,7 +98,7 @@ def search(
     if not any(is_passage_store(path) for path in paths):
         if watch:
             raise click.UsageError("--watch needs an index; make one with: gte index")
-        embedder = Embedder(model, device=device, threads=threads)
+        embedder = open_model(model, device, threads)
         settings = Settings(model, embedder.fingerprint, embedder.dim, tuple(map(str, paths)), globs, excludes)
         with PassageStore(None, settings) as store:
             _read_files(store, embedder, quiet)
@@ -110,7 +110,7 @@ def search(
         if context.get_parameter_source("model") is ParameterSource.DEFAULT:
             embedder = open_embedder(store.settings.model, device, threads, named_by=store.path)
         else:
-            embedder = Embedder(model, device=device, threads=threads)
+            embedder = open_model(model, device, threads)
         store.check_fingerprint(embedder.fingerprint)
         if not quiet and not watch and store.meta("complete") != "true":
             shown = printable_path(store.path)

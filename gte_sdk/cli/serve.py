@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from gte_sdk.cli.model_options import model_options
-from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.cli.model_options import model_options, open_model
 
 KEY_VARIABLE = "GTE_API_KEY"
 
@@ -112,7 +111,7 @@ def serve(
     if settings.api_key is None and not settings.loopback_only:
         click.echo(f"gte: warning: {host} is open to other machines and no API key is set ({KEY_VARIABLE})", err=True)
     listener = bind(host, port)
-    app = create_app(Embedder(model, device=device, threads=threads, truncation="ignore"), settings)
+    app = create_app(open_model(model, device, threads, truncation="ignore"), settings)
     address, bound_port = listener.getsockname()[:2]
     url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
 

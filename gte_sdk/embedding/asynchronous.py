@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from gte_sdk.embedding.embedder import Embedder
 
 
-async def aembed(embedder: "Embedder", texts: str | Iterable[str], *, prompt: str = "") -> NDArray[np.float32]:
+async def aembed(embedder: "Embedder", texts: str | Iterable[str], *, prompt: str | None = None) -> NDArray[np.float32]:
     """Embeds texts as `embed` does, outside the event loop. Callers that wait at the same time share a batch.
 
     Args:
         texts: n texts, or one str.
-        prompt: Put before each text.
+        prompt: Put before each text; None as in `embed`.
     """
     checked = [texts] if isinstance(texts, str) else check_texts(list(check_iterable(texts)), 0)
     vectors_ND = np.empty((len(checked), embedder.dim), np.float32)
@@ -48,7 +48,7 @@ async def aembed_documents(embedder: "Embedder", texts: str | Iterable[str]) -> 
 
 
 async def _aembed_window(
-    embedder: "Embedder", texts: Sequence[str], prompt: str, first_index: int
+    embedder: "Embedder", texts: Sequence[str], prompt: str | None, first_index: int
 ) -> NDArray[np.float32]:
     import asyncio  # takes longer than numpy to import
 

@@ -31,12 +31,13 @@ from gte_sdk.embedding.progress import progress_bar
 from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
 from gte_sdk.embedding.vector_types import VECTOR_DTYPES, check_dtype, convert_rows, row_width
 from gte_sdk.errors import InputError, ModelMismatchError
-from gte_sdk.model_files.directory import TOKENIZER_JSON, checked_file, fingerprint_of_files, read_model_dir
+from gte_sdk.model_files.directory import fingerprint_of_files, read_model_dir
 from gte_sdk.model_files.locate import locate_model, storable_name
+from gte_sdk.model_files.published import PLAIN, ModelFacts
 from gte_sdk.runtime.engine import Engine, EngineSettings, cut_engine, refuse_closed
 from gte_sdk.runtime.opening import open_engine
-from gte_sdk.runtime.text_tokenizer import TextTokenizer
-from gte_sdk.runtime.tokens import WINDOW_TEXTS, SpecialTokens, TokenizedTexts, load_tokenizer
+from gte_sdk.runtime.text_tokenizer import load_text_tokenizer
+from gte_sdk.runtime.tokens import WINDOW_TEXTS, SpecialTokens, TokenizedTexts
 from gte_sdk.threads import available_threads
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Embedder:
         truncation: str = "warn",
         engine: str = "auto",
         unload_after: float | None = None,
+        pooling: str | None = None,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
         """Opens a model.
 
@@ -84,7 +87,7 @@ class Embedder:
             offline: True never opens a socket. None lets HF_HUB_OFFLINE decide. Only Hub names need a network at all.
             variant: "fp32", "fp16", "int8", or "auto": on a CPU the int8 graph, if our export compared it with fp32
                 and the directory records the result, else fp32.
-            max_tokens: Reads fewer tokens of each text than the model could.
+            max_tokens: Reads fewer tokens of each text than the model could, or says what it can, if nothing else does.
             dim: Shortens the vectors to this many dimensions, for models trained for it (see `dims`): the first
                 numbers of each vector, scaled to unit length again.
             max_batch_tokens: The most padded tokens of one batch in onnxruntime (rows times the longest row). It
@@ -94,6 +97,9 @@ class Embedder:
                 bits in any batch and on any CPU), "onnxruntime", or "auto": native where it can run the graph.
             unload_after: Frees the graph and the weights after this many seconds without a call. The tokenizer stays.
                 The next call opens them again and returns the same vectors. None keeps them.
+            pooling: How a vector is made of token states, if the model's files do not say it or are wrong: "mean",
+                "cls", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens", or "graph" if its graph does it.
+            prompts: The text to put before an input, by kind, instead of the model's own of the same kinds.
 
         Raises:
             ModelFormatError: A directory that is incomplete or damaged, or a name that is none.
@@ -115,8 +121,9 @@ class Embedder:
         max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens)
         settings = EngineSettings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
         self._truncation = truncation
-        self._description = read_model_dir(locate_model(model, variant, revision, offline))
-        self._tokenizer = TextTokenizer(load_tokenizer(checked_file(self._description, TOKENIZER_JSON)))
+        facts = ModelFacts(pooling, prompts, None if max_tokens is None else check_count("max_tokens", max_tokens))
+        self._description = read_model_dir(locate_model(model, variant, revision, offline, facts), facts)
+        self._tokenizer = load_text_tokenizer(self._description)
         self._max_tokens = self._tokenizer.check_limit(max_tokens, self._description.max_tokens)
         opened = open_engine(self._description, device, variant, engine, settings, self._tokenizer.tokenizer)
         self._engine: Engine = (
@@ -131,10 +138,7 @@ class Embedder:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The numbers of dimensions that the vectors can be shortened to, `dim` first.
-
-        Only models trained for it (Matryoshka) have more than one.
-        """
+        """The numbers of dimensions that the vectors can have, `dim` first; more than one if it was trained for it."""
         return (self.dim, *(dim for dim in self._description.matryoshka_dims if dim < self.dim))
 
     @property
@@ -164,19 +168,16 @@ class Embedder:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """The text to put before an input, by kind ("query", "document", ...).
-
-        Empty for models trained without prompts, such as GTE.
-        """
+        """The text to put before an input, by kind ("query", "document", ...). GTE was trained without prompts."""
         return dict(self._description.prompts)
 
     def prompt_for(self, kind: str) -> str:
         """The text to put before texts of one kind. Empty if the model has no prompt for it.
 
         Args:
-            kind: "query", "document" or another name in `prompts`; "plain" never has a prompt.
+            kind: "query", "document" or another name in `prompts`; few models have one for "plain", texts of no kind.
         """
-        return "" if kind == "plain" else self._description.prompts.get(kind, "")
+        return self._description.prompts.get(kind, "")
 
     @property
     def special_tokens(self) -> SpecialTokens:
@@ -192,7 +193,7 @@ class Embedder:
     def embed(
         self, texts: str | Iterable[str], *, dtype: str = "float32", out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """Embeds texts without a prompt.
+        """Embeds texts without a prompt, unless the model has a default one, `prompts["plain"]`.
 
         An empty text gets the vector of a text without words. A lone surrogate is read as U+FFFD. The tokenizer
         handles all other characters, including NUL. A text of more than max_tokens tokens is cut, with a
@@ -218,7 +219,7 @@ class Embedder:
             >>> Embedder().embed("a text", dtype="binary").shape
             (48,)
         """
-        return self._embed(texts, "", dtype=dtype, out=out)
+        return self._embed(texts, None, dtype=dtype, out=out)
 
     def close(self) -> None:
         """Frees the model's memory. Running calls finish; later calls raise InputError."""
@@ -280,16 +281,16 @@ class Embedder:
         """
         return self._embed(texts, self.prompt_for("document"), dtype=dtype, out=out)
 
-    def embed_iter(self, texts: Iterable[str], *, prompt: str = "") -> Iterator[NDArray[np.float32]]:
+    def embed_iter(self, texts: Iterable[str], *, prompt: str | None = None) -> Iterator[NDArray[np.float32]]:
         """Yields one (dim,) unit vector for each text, in order. Reads at most 2,048 texts ahead.
 
         Args:
             texts: Any number of texts.
-            prompt: Put before each text.
+            prompt: Put before each text; None as in `embed`.
         """
         return self._embed_windows(iter(check_collection(texts)), prompt)
 
-    def _embed_windows(self, remaining: Iterator[str], prompt: str) -> Iterator[NDArray[np.float32]]:
+    def _embed_windows(self, remaining: Iterator[str], prompt: str | None) -> Iterator[NDArray[np.float32]]:
         start = 0
         while window := list(islice(remaining, WINDOW_TEXTS)):
             check_texts(window, start)
@@ -343,7 +344,7 @@ class Embedder:
     def _embed(
         self,
         texts: str | Iterable[str],
-        prompt: str,
+        prompt: str | None,
         max_rows: int | None = None,
         show_progress_bar: bool = False,
         dtype: str = "float32",
@@ -369,16 +370,17 @@ class Embedder:
         return vectors_ND
 
     def _embed_window(
-        self, texts: Sequence[str], prompt: str, first_index: int, max_rows: int | None = None
+        self, texts: Sequence[str], prompt: str | None, first_index: int, max_rows: int | None = None
     ) -> NDArray[np.float32]:
         return self._engine.run(self._token_ids(texts, prompt, first_index), max_rows)
 
-    def _token_ids(self, texts: Sequence[str], prompt: str, first_index: int) -> list[list[int]]:
+    def _token_ids(self, texts: Sequence[str], prompt: str | None, first_index: int) -> list[list[int]]:
         ids, left_out = self._tokenize(texts, prompt)
         report_truncation(texts, left_out, first_index, self._max_tokens, self._truncation)
         return ids
 
-    def _tokenize(self, texts: Sequence[str], prompt: str) -> TokenizedTexts:
+    def _tokenize(self, texts: Sequence[str], prompt: str | None) -> TokenizedTexts:
+        prompt = self.prompt_for(PLAIN) if prompt is None else prompt
         return self._tokenizer.tokenize(texts, self._max_tokens, prompt, self._engine.threads)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gte_sdk.checks import check_count, check_iterable, check_texts
 from gte_sdk.embedding.vector_types import check_dtype, convert_rows
 from gte_sdk.errors import InputError
+from gte_sdk.model_files.published import PLAIN
 from gte_sdk.runtime.engine import cut_engine, cut_rows
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ _DTYPES = {
 }  # fmt: skip
 # The states of a text of 512 tokens and width 768 take 1.5 MB.
 _STATES_AT_ONCE = 16
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _ONE_PROCESS = "one Embedder uses all cores in one process; leave it out, and open the Embedder with threads= for fewer"
 
 
@@ -88,7 +88,7 @@ def encode(
     if prompt is None:
         if prompt_name is not None and prompt_name not in embedder.prompts:
             raise InputError(f"prompt_name={prompt_name!r}; the model has {sorted(embedder.prompts)}")
-        prompt = "" if prompt_name is None else embedder.prompts[prompt_name]
+        prompt = embedder.prompt_for(PLAIN if prompt_name is None else prompt_name)
     if batch_size is not None:
         check_count("batch_size", batch_size)
     if output_value == "token_embeddings":
@@ -131,8 +131,8 @@ def encode_query(
 
     The arguments are those of `encode`.
     """
-    if prompt_name is None and prompt is None and "query" in embedder.prompts:
-        prompt_name = "query"
+    if prompt_name is None and prompt is None:
+        prompt = embedder.prompt_for("query")
     return encode(
         embedder, inputs, prompt_name, prompt, batch_size, show_progress_bar, output_value, precision, convert_to_numpy,
         convert_to_tensor, device, normalize_embeddings, truncate_dim, pool, chunk_size, sentences=sentences,
@@ -163,7 +163,7 @@ def encode_document(
     The arguments are those of `encode`.
     """
     if prompt_name is None and prompt is None:
-        prompt_name = next((name for name in _DOCUMENT_PROMPTS if name in embedder.prompts), None)
+        prompt = embedder.prompt_for("document")
     return encode(
         embedder, inputs, prompt_name, prompt, batch_size, show_progress_bar, output_value, precision, convert_to_numpy,
         convert_to_tensor, device, normalize_embeddings, truncate_dim, pool, chunk_size, sentences=sentences,

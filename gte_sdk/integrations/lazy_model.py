@@ -4,6 +4,7 @@ Frameworks build an adapter anew for each half of a pipeline, in each worker, an
 So equal settings are opened once a process, the last KEPT_OPEN of them stay open, and what travels is the settings.
 """
 
+import json
 import threading
 from collections.abc import Iterable
 from functools import lru_cache
@@ -39,6 +40,8 @@ class ModelOptions(TypedDict, total=False):
     truncation: str
     engine: str
     unload_after: float | None
+    pooling: str | None
+    prompts: dict[str, str] | None
 
 
 class ModelSettings(NamedTuple):
@@ -56,6 +59,8 @@ class ModelSettings(NamedTuple):
     truncation: str = "warn"
     engine: str = "auto"
     unload_after: float | None = None
+    pooling: str | None = None
+    prompts: dict[str, str] | None = None
 
 
 class LazyModel:
@@ -76,7 +81,7 @@ class LazyModel:
         """The Embedder, one for all that have equal settings. Raises what Embedder raises."""
         if self._embedder is None:
             with _lock:  # callers that come at the same time wait for one load
-                embedder = _open_shared(self.settings)
+                embedder = _open_shared(json.dumps(self.settings._asdict()))
             if self._fingerprint is not None and self._fingerprint != embedder.fingerprint:
                 raise ModelMismatchError(
                     f"the stored vectors were made by a model with fingerprint {self._fingerprint}, and "
@@ -112,5 +117,6 @@ def declared_options(adapter: object) -> ModelOptions:
 
 
 @lru_cache(KEPT_OPEN)
-def _open_shared(settings: ModelSettings) -> Embedder:
-    return Embedder(**settings._asdict())
+def _open_shared(settings: str) -> Embedder:
+    """settings: as JSON, which tells equal ones from others, prompts too."""
+    return Embedder(**json.loads(settings))

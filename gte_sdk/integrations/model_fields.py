@@ -21,3 +21,5 @@ class ModelFields(BaseModel):
     truncation: str = "warn"
     engine: str = "auto"
     unload_after: float | None = None
+    pooling: str | None = None
+    prompts: dict[str, str] | None = None

@@ -52,6 +52,8 @@ class GteTransformer(TransformerMixin, BaseEstimator):
         truncation: str = "warn",
         engine: str = "auto",
         unload_after: float | None = None,
+        pooling: str | None = None,
+        prompts: dict[str, str] | None = None,
     ) -> None:
         self.model = model
         self.kind = kind
@@ -66,6 +68,8 @@ class GteTransformer(TransformerMixin, BaseEstimator):
         self.truncation = truncation
         self.engine = engine
         self.unload_after = unload_after
+        self.pooling = pooling
+        self.prompts = prompts
 
     def fit(self, X: Iterable[str], y: Any = None) -> "GteTransformer":
         """Opens the model. Raises what Embedder raises, InputError for a kind or a shape that is none."""

@@ -8,12 +8,13 @@ from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, check_bundle
 from gte_sdk.model_files.directory import (
     GRAPH_FILES,
     GTE_JSON,
-    TOKENIZER_JSON,
     FileRecord,
     ModelDir,
     available_variants,
     checked_file,
+    external_data_names,
 )
+from gte_sdk.model_files.modules import SAFETENSORS
 from gte_sdk.model_files.published import CONFIG_JSON, hub_name_of
 
 # What a directory of the Hub holds beside the weights of other frameworks.
@@ -47,17 +48,21 @@ def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[st
             assert isinstance(path, Path)
             files[name] = path
         return {**files, GTE_JSON: folder / GTE_JSON}
+    used = [graph for graph in graphs.values() if graph.endswith(".onnx") and graph not in left_out]
+    outside = {name for graph in used for name in external_data_names(folder, graph)}
+    tensors = {*graphs.values(), *(f"{layer}/{SAFETENSORS}" for layer in description.dense)}
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name in left_out or not path.is_file() or name.startswith(".") or "/." in name:
             continue
-        if path.name.endswith((".onnx_data", ".onnx.data")):
+        if name in outside:
             raise InputError(f"{path}: a graph with data outside its file cannot be bundled; export it as one file")
-        if path.suffix in _MODEL_SUFFIXES or path.name.startswith(_LEGAL_NAMES):
+        if path.suffix in _MODEL_SUFFIXES or name in tensors or path.name.startswith(_LEGAL_NAMES):
             _check_inside(folder, path)
             files[name] = path
-    if missing_files := [name for name in (CONFIG_JSON, TOKENIZER_JSON) if name not in files]:
+    needed = [description.tokenizer] if description.token_table is not None else [CONFIG_JSON, description.tokenizer]
+    if missing_files := [name for name in needed if name not in files]:
         raise ModelFormatError(f"{folder / missing_files[0]} is missing; export or download the model again")
     return files
 

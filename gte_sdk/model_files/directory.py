@@ -8,25 +8,29 @@ before it is read. Nothing in a model directory is ever executed.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath, open_bundle
+from gte_sdk.model_files.graph_file import external_locations
+from gte_sdk.model_files.modules import SAFETENSORS, read_dense, read_pooled, static_folder
 from gte_sdk.model_files.published import (
-    CONFIG_JSON,
     LARGEST,
     MODULES_JSON,
     POOLING_MODES,
+    SENTENCE_BERT_JSON,
     SENTENCE_TRANSFORMERS_JSON,
+    ModelFacts,
     ModelPath,
     hub_name_of,
+    merged_prompts,
     modules_only_in_graph,
     read_json,
     read_max_tokens,
-    read_pooling,
     read_prompts,
+    read_width,
 )
 
 FORMAT_VERSION = 1
@@ -53,6 +57,7 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+NO_FACTS = ModelFacts()
 _BUNDLED = Path(__file__).parent.parent / "models"
 
 
@@ -67,12 +72,12 @@ class ModelDir:
 
     path: ModelPath
     name: str
-    dim: int
-    """The dimensions of the sentence embedding."""
+    dim: int | None
+    """The dimensions of the sentence embedding. None if only the graph says it."""
     max_tokens: int
     """The most tokens of a text that the model reads, special tokens included."""
     pooling: str
-    """One of POOLING_MODES. Used only for a graph without a sentence_embedding output."""
+    """One of POOLING_MODES, used only for a graph without a sentence_embedding output, or IN_GRAPH, which needs it."""
     normalize: bool
     """Whether the graph itself gives rows of unit length."""
     prompts: Mapping[str, str]
@@ -85,6 +90,18 @@ class ModelDir:
     """The dimensions that vectors may be cut to, if the model was trained for it (Matryoshka, arXiv 2205.13147)."""
     int8_limits: Mapping[int, float] = field(default_factory=dict)
     """By number of dimensions, the magnitude that int8 vectors write as 127 (gte_sdk/embedding/vector_types.py)."""
+    dense: tuple[str, ...] = ()
+    """The folders of the dense layers behind the pooling, for a graph without a sentence_embedding output."""
+    why_in_graph: str = ""
+    """Of IN_GRAPH: why nothing else will do, and the remedy."""
+    pool_states: bool = False
+    """Whether the caller named the pooling, which then goes before a sentence_embedding of the graph."""
+    token_table: str | None = None
+    """Of a static model: the file with the vectors of its tokens, whose mean is the vector of a text."""
+    tokenizer: str = TOKENIZER_JSON
+    """The tokenizer's file, by its path inside the directory."""
+    lowercase: bool = False
+    """Whether texts are written in lower case before the tokenizer's own normalization."""
 
 
 def bundled_models() -> list[str]:
@@ -96,10 +113,11 @@ def bundled_model_path(name: str) -> Path:
     return _BUNDLED / name
 
 
-def read_model_dir(path: ModelPath) -> ModelDir:
+def read_model_dir(path: ModelPath, facts: ModelFacts = NO_FACTS) -> ModelDir:
     """Reads and checks the description of the model in `path`, a directory or a bundle.
 
-    Raises ModelFormatError with the file and the remedy where something is missing, malformed or of a newer format.
+    facts: what the caller says of a model whose files do not say it. Raises ModelFormatError with the file and the
+    remedy where something is missing, malformed or of a newer format, InputError for facts that contradict gte.json.
     """
     if isinstance(path, Path) and path.is_file():
         path = open_bundle(path)
@@ -109,8 +127,9 @@ def read_model_dir(path: ModelPath) -> ModelDir:
             "a directory, a bundle, or a Hub name like 'owner/model'"
         )
     if (path / GTE_JSON).exists():
-        return _read_own(path)
-    return _read_foreign(path)
+        return _with_facts(_read_own(path), facts)
+    static = static_folder(path)
+    return _read_foreign(path, facts) if static is None else _read_static(path, static, facts)
 
 
 def checked_file(description: ModelDir, name: str) -> ModelPath:
@@ -146,7 +165,9 @@ def read_modules_only_in_graph(description: ModelDir) -> list[str]:
 
 
 def available_variants(description: ModelDir) -> dict[str, str]:
-    """The variants in the directory: "fp32", "fp16" or "int8" to the graph's path inside the directory."""
+    """The variants in the directory: "fp32", "fp16" or "int8" to the path of the graph, or table, inside of it."""
+    if description.token_table is not None:
+        return {"fp32": description.token_table} if (description.path / description.token_table).is_file() else {}
     return {
         variant: present[0]
         for variant, names in GRAPH_FILES.items()
@@ -154,9 +175,27 @@ def available_variants(description: ModelDir) -> dict[str, str]:
     }
 
 
-def external_data_names(names: Iterable[str], graph_name: str) -> list[str]:
-    """The files with weights of that graph, such as model.onnx_data, model.onnx_data_1 or model.onnx.data."""
-    return sorted(name for name in names if name.startswith((f"{graph_name}_data", f"{graph_name}.data")))
+def external_data_names(path: ModelPath, graph_name: str) -> list[str]:
+    """The files that hold weights of a graph outside of it, by their paths in the directory, as the graph names them.
+
+    Raises ModelFormatError for a name that leads out of the directory, and for such a graph in a bundle.
+    """
+    graph = path / graph_name
+    try:
+        locations = external_locations(graph) if graph.is_file() else []
+    except (ValueError, IndexError) as error:
+        raise ModelFormatError(f"{graph} names weights outside of it that are no file: {error}") from error
+    names = set()
+    for location in locations:
+        if isinstance(path, BundlePath):
+            raise ModelFormatError(
+                f"{graph} has weights outside of it, in {location!r}, which a bundle cannot hold; export it as one file"
+            )
+        inside = PurePosixPath(graph_name).parent / location
+        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
+            raise ModelFormatError(f"{graph} has weights in {location!r}, which is not inside the model directory")
+        names.add(inside.as_posix())
+    return sorted(names)
 
 
 def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: str) -> str:
@@ -167,15 +206,14 @@ def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: 
 
 
 def fingerprint_of_files(description: ModelDir, graph_name: str) -> str:
-    """The recorded fingerprint, or one made from the graph that is really used."""
+    """The recorded fingerprint, or one made from the graph, or table, and the dense layers that are really used."""
     if description.fingerprint is not None:
         return description.fingerprint
-    graph = sha256_of_file(description.path / graph_name)
-    if isinstance(description.path, Path):  # a bundle holds no graph with weights outside of it
-        file = description.path / graph_name
-        for name in external_data_names((beside.name for beside in file.parent.iterdir()), file.name):
-            graph += sha256_of_file(file.with_name(name))
-    return fingerprint_of_weights(graph, sha256_of_file(description.path / TOKENIZER_JSON), description.pooling)
+    path = description.path
+    dense = (f"{folder}/{SAFETENSORS}" for folder in description.dense)
+    others = external_data_names(path, graph_name) if description.token_table is None else []
+    weights = "".join(sha256_of_file(path / name) for name in (graph_name, *others, *dense))
+    return fingerprint_of_weights(weights, sha256_of_file(path / description.tokenizer), description.pooling)
 
 
 def write_gte_json(
@@ -297,20 +335,54 @@ def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable
             raise ModelFormatError(f"{file} has a malformed record of {name!r}: {record!r}") from error
 
 
-def _read_foreign(path: ModelPath) -> ModelDir:
-    config = read_json(path / CONFIG_JSON)
-    width = config.get("hidden_size", config.get("dim"))
-    if type(width) is not int or not 1 <= width <= LARGEST:
-        raise ModelFormatError(f"{path / CONFIG_JSON} has hidden_size={width!r:.40} where an int from 1 belongs")
+def _with_facts(description: ModelDir, facts: ModelFacts) -> ModelDir:
+    """The description of an own export with the caller's prompts. Raises InputError for another pooling."""
+    if facts.pooling not in (None, description.pooling):
+        raise InputError(
+            f"pooling={facts.pooling!r}; {description.path / GTE_JSON} records {description.pooling!r}, and the graph "
+            "contains it: leave pooling out"
+        )
+    return replace(description, prompts=merged_prompts(description.prompts, facts))
+
+
+def _read_foreign(path: ModelPath, facts: ModelFacts) -> ModelDir:
+    pooled = read_pooled(path, facts.pooling)
+    width = read_dense(path, pooled.dense[-1]).out_features if pooled.dense else read_width(path)
+    sentence_bert = path / SENTENCE_BERT_JSON
     return ModelDir(
         path=path,
         name=hub_name_of(path) or path.name,
         dim=width,
-        max_tokens=read_max_tokens(path),
-        pooling=read_pooling(path),
+        max_tokens=read_max_tokens(path, facts.max_tokens),
+        pooling=pooled.pooling,
         normalize=False,
-        prompts=read_prompts(path),
+        prompts=merged_prompts(read_prompts(path), facts),
         files={},
         fingerprint=None,
-        matryoshka_dims=read_matryoshka_dims(path / SENTENCE_TRANSFORMERS_JSON, width),
+        matryoshka_dims=read_matryoshka_dims(path / SENTENCE_TRANSFORMERS_JSON, width or LARGEST),
+        dense=pooled.dense,
+        why_in_graph=pooled.why_in_graph,
+        pool_states=facts.pooling in POOLING_MODES,
+        lowercase=sentence_bert.is_file() and read_json(sentence_bert).get("do_lower_case") is True,
+    )
+
+
+def _read_static(path: ModelPath, folder: str, facts: ModelFacts) -> ModelDir:
+    """A static model as sentence-transformers and model2vec publish them: a table of vectors, without a limit."""
+    if facts.pooling not in (None, "mean"):
+        raise InputError(f"pooling={facts.pooling!r}; {path} is a table of token vectors, of which the mean is taken")
+    inside = f"{folder}/" if folder else ""
+    return ModelDir(
+        path=path,
+        name=hub_name_of(path) or path.name,
+        dim=None,
+        max_tokens=LARGEST,
+        pooling="mean",
+        normalize=False,
+        prompts=merged_prompts(read_prompts(path), facts),
+        files={},
+        fingerprint=None,
+        matryoshka_dims=read_matryoshka_dims(path / SENTENCE_TRANSFORMERS_JSON, LARGEST),
+        token_table=f"{inside}{SAFETENSORS}",
+        tokenizer=f"{inside}{TOKENIZER_JSON}",
     )

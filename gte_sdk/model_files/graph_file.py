@@ -5,18 +5,30 @@ Read without the onnx package, as gte_sdk/runtime reads weights. An ONNX file is
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from gte_sdk.model_files.published import ModelPath, mapped_bytes
 
+# What a graph may take: a text's tokens, and of a decoder their positions and the cache of earlier tokens.
+TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+POSITIONS = "position_ids"
+CACHE_INPUTS = "past_key_values."
+STATES, SENTENCE_EMBEDDING = ("last_hidden_state", "token_embeddings"), "sentence_embedding"
 MODEL_GRAPH = 7
 _GRAPH_INPUT, _GRAPH_OUTPUT, _VALUE_NAME = 11, 12, 1
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10  # 64 bits, 7 a byte
 # A StringStringEntryProto: field 1 with the 8 bytes "location", then field 2 with the name.
 _LOCATION_KEY, _LOCATION_VALUE = b"\x0a\x08location", b"\x12"
+
+
+def unknown_inputs(names: Iterable[str]) -> list[str]:
+    """The inputs that no text gives; "input_ids" if it is missing."""
+    given = set(names)
+    others = given - {*TOKEN_INPUTS, POSITIONS}
+    return sorted({name for name in others if not name.startswith(CACHE_INPUTS)} | ({TOKEN_INPUTS[0]} - given))
 
 
 class GraphNames(NamedTuple):

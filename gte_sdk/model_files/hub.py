@@ -3,7 +3,8 @@
 huggingface_hub has the protocol, the cache layout, resuming, proxies and the HF_* environment variables. This module
 only chooses the files that an Embedder needs, checks that they are intact, and raises one clear error (hub_errors.py).
 A file is compared with its hash each time it is used, and fetched again if it differs. A commit in the cache is used
-without a request. A branch or tag costs one request, to find its current commit.
+without a request. A branch or tag costs one request, to find its current commit. The small files come first: a model
+that cannot be run, or of which too little is known, is refused before its weights are fetched.
 """
 
 import hashlib
@@ -14,19 +15,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gte_sdk.errors import HubError, InputError
+from gte_sdk.errors import HubError, InputError, ModelFormatError
 from gte_sdk.model_files.directory import (
     CARD,
     GOLDEN_JSON,
     GRAPH_FILES,
     GTE_JSON,
+    NO_FACTS,
     PARITY_JSON,
     SPECIAL_TOKENS_JSON,
     TOKENIZER_JSON,
     external_data_names,
+    read_model_dir,
     sha256_of_file,
 )
-from gte_sdk.model_files.hub_errors import Wanted, is_unreachable, no_graph, to_hub_error
+from gte_sdk.model_files.hub_errors import Wanted, is_unreachable, no_tokenizer, no_weights, to_hub_error
+from gte_sdk.model_files.modules import SAFETENSORS
+from gte_sdk.model_files.needed_files import (
+    check_graph,
+    check_pooling,
+    config_of,
+    files_of_modules,
+    variants_to_use,
+    weights_to_use,
+    weights_without_graph,
+)
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
@@ -34,15 +47,18 @@ from gte_sdk.model_files.published import (
     SENTENCE_BERT_JSON,
     SENTENCE_TRANSFORMERS_JSON,
     TOKENIZER_CONFIG_JSON,
+    ModelFacts,
 )
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_NEEDED = (CONFIG_JSON, TOKENIZER_JSON)
+# One of these is in every repository of a model.
+_FIRST = (CONFIG_JSON, MODULES_JSON)
 # Without these a model is still read, and differently: no prompts, or the wrong pooling.
 _DECISIVE = (MODULES_JSON, POOLING_JSON, SENTENCE_TRANSFORMERS_JSON)
 _DESCRIPTION = (
-    *_NEEDED,
+    CONFIG_JSON,
+    TOKENIZER_JSON,
     *_DECISIVE,
     SENTENCE_BERT_JSON,
     TOKENIZER_CONFIG_JSON,
@@ -68,13 +84,16 @@ def is_hub_name(model: str) -> bool:
     return _HUB_NAME.fullmatch(model) is not None
 
 
-def fetch_model(model: str, variant: str, revision: str | None, offline: bool | None) -> Path:
-    """The local directory of a Hub model, with its description and one graph of `variant`.
+def fetch_model(
+    model: str, variant: str, revision: str | None, offline: bool | None, facts: ModelFacts = NO_FACTS
+) -> Path:
+    """The local directory of a Hub model, with its description and its weights: one graph of `variant`, or a table.
 
     variant: "auto" prefers the int8 graph of a repository with gte.json, which records its loss, else the fp32 graph.
     offline: True opens no socket and uses the cache. None lets HF_HUB_OFFLINE decide, and uses the cache with a
         warning if the Hub cannot be reached. False requires the Hub.
-    Raises HubError.
+    facts: what the caller says of a model whose files do not say it.
+    Raises HubError, and ModelFormatError for a model that cannot be run as far as its small files say.
     """
     try:
         from huggingface_hub import HfApi, constants
@@ -100,7 +119,7 @@ def fetch_model(model: str, variant: str, revision: str | None, offline: bool | 
             )
             return snapshot
         raise to_hub_error(wanted, error) from error
-    return _downloaded_snapshot(wanted, info)
+    return _downloaded_snapshot(wanted, info, facts)
 
 
 def cached_models() -> list[tuple[str, str, Path]]:
@@ -126,24 +145,27 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
     HubError with `must_be_certain`. The same holds for a graph of another variant than "auto" prefers.
     """
     cached = {name: _cached(wanted.model, name, wanted.revision) for name in _DESCRIPTION}
-    config = cached[CONFIG_JSON].path
-    if config is None:
+    snapshot = next((path.parent for name in _FIRST if (path := cached[name].path)), None)
+    if snapshot is None:
         raise HubError(
             f"{wanted} is not in the cache; fetch it once with the network on, without offline=True and "
             f"HF_HUB_OFFLINE: {wanted.download_command}"
         )
-    snapshot = config.parent
-    variants = _variants(wanted.variant, is_ours=cached[GTE_JSON].path is not None)
-    graph_names = [name for variant in variants for name in GRAPH_FILES[variant]]
-    graph = next((name for name in graph_names if (snapshot / name).is_file()), None)
-    missing = [name for name in _NEEDED if cached[name].path is None] or ([] if graph else [f"any of {graph_names}"])
-    if graph is None or missing:
+    variants = variants_to_use(wanted.variant, is_ours=cached[GTE_JSON].path is not None)
+    weights = weights_to_use(snapshot, _names_inside(snapshot), variants)
+    names = [name for name in _DESCRIPTION if cached[name].path] + files_of_modules(snapshot)
+    if weights is None:
+        missing = [f"any of {[name for variant in variants for name in GRAPH_FILES[variant]]}"]
+    else:
+        names += [weights, *(external_data_names(snapshot, weights) if weights.endswith(".onnx") else ())]
+        missing = [name for name in names if not (snapshot / name).is_file() and name.rsplit("/", 1)[-1] != CONFIG_JSON]
+    if weights is None or missing:
         raise HubError(
             f"{wanted} is in the cache without {missing[0]}; fetch it once with the network on: "
             f"{wanted.download_command}"
         )
-    if must_be_certain and graph not in GRAPH_FILES[variants[0]]:
-        raise HubError(f"{wanted}: the cache has {graph}, and the repository may have a graph to be preferred")
+    if must_be_certain and weights not in (*GRAPH_FILES[variants[0]], *weights_without_graph(snapshot)):
+        raise HubError(f"{wanted}: the cache has {weights}, and the repository may have a graph to be preferred")
     unknown = [name for name in _DECISIVE if cached[name] == _Cached(None, False)]
     if unknown and not _has_listing(wanted.model, snapshot.name):
         uncertain = (
@@ -153,8 +175,9 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
         if must_be_certain:
             raise HubError(uncertain)
         warnings.warn(uncertain, stacklevel=5)
-    data_names = external_data_names(_names_inside(snapshot), graph)
-    for name in (*(name for name in _DESCRIPTION if cached[name].path), *data_names, graph):
+    for name in names:
+        if not (snapshot / name).is_file():
+            continue  # read_model_dir says what is missing of a description
         if _is_damaged(snapshot / name, None):
             raise HubError(
                 f"{wanted}: {snapshot / name} is damaged in the cache; fetch it again with the network on: "
@@ -170,7 +193,7 @@ def _cached_if_whole(wanted: Wanted, must_be_certain: bool = False) -> Path | No
         return None
 
 
-def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
+def _downloaded_snapshot(wanted: Wanted, info: Any, facts: ModelFacts) -> Path:
     """Fetches the missing and damaged files of one commit. info: the Hub's description of it."""
     from huggingface_hub import hf_hub_download
 
@@ -178,27 +201,48 @@ def _downloaded_snapshot(wanted: Wanted, info: Any) -> Path:
     digests: Mapping[str, str | None] = {
         file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings or ()
     }
-    variants = _variants(wanted.variant, is_ours=GTE_JSON in digests)
-    graph_names = [name for variant in variants for name in GRAPH_FILES[variant]]
-    graph = next((name for name in graph_names if name in digests), None)
-    if graph is None:
-        raise no_graph(wanted, sorted(digests))
-    if missing := [name for name in _NEEDED if name not in digests]:
-        raise HubError(f"{wanted} has no {missing[0]}; {wanted.export_advice}")
+    first = next((name for name in _FIRST if name in digests), None)
+    if first is None:
+        raise no_weights(wanted, sorted(digests), {})
+
+    def fetch(*names: str) -> None:
+        for name in names:
+            _fetch_file(wanted, name, commit, digests.get(name))
+
     try:
         if not _is_commit(wanted.revision) and _commit_of(wanted) != commit:
             # Requested by branch or tag, so that the cache learns its commit.
-            hf_hub_download(wanted.model, CONFIG_JSON, revision=wanted.revision)
-        # The graph comes last: a cache that has it has everything else.
-        for name in (*_DESCRIPTION, *external_data_names(digests, graph), graph):
-            _fetch_file(wanted, name, commit, digests.get(name))
-    except HubError:
+            hf_hub_download(wanted.model, first, revision=wanted.revision)
+        fetch(*_FIRST)
+        path = _cached(wanted.model, first, commit).path
+        assert path is not None
+        snapshot = path.parent
+        weights = weights_to_use(snapshot, digests, variants_to_use(wanted.variant, is_ours=GTE_JSON in digests))
+        if weights is None:
+            raise no_weights(wanted, sorted(digests), config_of(snapshot))
+        modules = files_of_modules(snapshot)
+        if tokenizers := [name for name in modules if name.endswith(TOKENIZER_JSON) and name not in digests]:
+            raise no_tokenizer(wanted, tokenizers[0])
+        fetch(*_DESCRIPTION, *modules)
+        description = read_model_dir(snapshot, facts)
+        dense = [f"{folder}/{SAFETENSORS}" for folder in description.dense]
+        if lacking := [name for name in dense if name not in digests]:
+            raise HubError(
+                f"{wanted} has no {lacking[0]}, the weights of a layer behind its pooling; take another copy"
+            )
+        if weights.endswith(".onnx"):
+            check_pooling(wanted, description, weights, digests, facts)
+        fetch(*dense, weights)
+        if weights.endswith(".onnx") and (data := external_data_names(snapshot, weights)):
+            check_graph(wanted, description, weights)
+            if lacking := [name for name in data if name not in digests]:
+                raise HubError(f"{wanted} has no {lacking[0]}, where {weights} has weights; take another copy")
+            fetch(*data)
+    except (HubError, ModelFormatError, InputError):
         raise
     except Exception as error:  # HTTP, connection, time-out and disk errors share no base
         raise to_hub_error(wanted, error) from error
-    config = _cached(wanted.model, CONFIG_JSON, commit).path
-    assert config is not None
-    return config.parent
+    return snapshot
 
 
 def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> None:
@@ -254,8 +298,8 @@ def _cached(model: str, name: str, revision: str | None) -> _Cached:
 
 def _commit_of(wanted: Wanted) -> str | None:
     """The commit of the branch or tag, as far as the cache knows."""
-    config = _cached(wanted.model, CONFIG_JSON, wanted.revision).path
-    return config.parent.name if config else None
+    paths = (_cached(wanted.model, name, wanted.revision).path for name in _FIRST)
+    return next((path.parent.name for path in paths if path), None)
 
 
 def _has_listing(model: str, commit: str) -> bool:
@@ -270,13 +314,6 @@ def _has_listing(model: str, commit: str) -> bool:
     except CachedRepoTreeNotFoundError:
         return False
     return not any(name in files for name in _DECISIVE if _cached(model, name, commit).path is None)
-
-
-def _variants(variant: str, is_ours: bool) -> tuple[str, ...]:
-    """The variants that may be used, the preferred one first."""
-    if variant != "auto":
-        return (variant,)
-    return ("int8", "fp32", "fp16") if is_ours else ("fp32", "int8", "fp16")
 
 
 def _names_inside(snapshot: Path) -> list[str]:

@@ -6,12 +6,18 @@ of them wrapped into "not found in the cache"; here they are told apart by what 
 
 import errno
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gte_sdk.errors import HubError
 from gte_sdk.model_files.directory import GRAPH_FILES
 
+# What export/to_onnx.py traces. The last ones are published with code of their own, which it knows.
+_WITH_CODE = ("gte", "nomic_bert", "eurobert")
+EXPORTED_ARCHITECTURES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "modernbert"),
+    *_WITH_CODE,
+)
 # Formats whose loading runs code that the file brings along.
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 # The user and password that the addresses in HF_ENDPOINT and HTTPS_PROXY may hold, which must not be printed.
@@ -36,36 +42,56 @@ class Wanted(NamedTuple):
         variant = f" --variant {self.variant}" if self.variant != "auto" else ""
         return f"gte download {self.model}{revision}{variant}"
 
-    @property
-    def export_advice(self) -> str:
-        """What makes a model directory of a repository without one."""
-        return (
-            f"from a checkout of gte-sdk, make it with: python export/to_onnx.py {self.model} --output DIR, "
-            "and give DIR as the model"
-        )
 
+def no_weights(wanted: Wanted, names: Sequence[str], config: Mapping[str, Any]) -> HubError:
+    """The error for a repository with the files `names`, none of which has weights that can be run.
 
-def no_graph(wanted: Wanted, names: Sequence[str]) -> HubError:
-    """The error for a repository with the files `names`, none of which is the graph that is wanted."""
+    config: its config.json, whose architecture decides what can be advised.
+    """
     graphs = [name for name in names if name.endswith(".onnx")]
     offered = {variant for variant, known in GRAPH_FILES.items() if set(known) & set(graphs)}
+    advice = _export_advice(wanted, names, config)
     if offered:
         return HubError(
             f"{wanted} has none of {list(GRAPH_FILES[wanted.variant])}, the graphs of variant={wanted.variant!r}; "
             f"it has variant {' and '.join(map(repr, sorted(offered)))}"
         )
     if graphs:
-        return HubError(
-            f"{wanted} has ONNX graphs under names that are not known ({', '.join(graphs[:5])}); {wanted.export_advice}"
-        )
+        return HubError(f"{wanted} has ONNX graphs under names that are not known ({', '.join(graphs[:5])}); {advice}")
     if any(name.endswith(".safetensors") for name in names):
-        return HubError(f"{wanted} has safetensors weights and no ONNX graph; {wanted.export_advice}")
+        return HubError(f"{wanted} has safetensors weights and no ONNX graph; {advice}")
     if pickles := [name for name in names if name.endswith(_PICKLE_SUFFIXES)]:
         return HubError(
             f"{wanted} has its weights as {pickles[0]} only, a pickle, which is refused because loading it runs the "
             "code inside; choose a repository or revision with ONNX or safetensors files"
         )
     return HubError(f"{wanted} has neither an ONNX graph nor weights; check the name")
+
+
+def no_tokenizer(wanted: Wanted, name: str) -> HubError:
+    """The error for a repository without the file of the fast tokenizer."""
+    return HubError(
+        f"{wanted} has no {name}; transformers makes one from other files of a tokenizer: "
+        f"AutoTokenizer.from_pretrained({wanted.model!r}).save_pretrained(DIR)"
+    )
+
+
+def _export_advice(wanted: Wanted, names: Sequence[str], config: Mapping[str, Any]) -> str:
+    """What makes a model directory of a repository without a graph, if our export takes it."""
+    graphs = f"choose a repository with one of {list(GRAPH_FILES['fp32'])}"
+    if not any(name.endswith(".safetensors") for name in names):
+        return f"gte-sdk's export takes only safetensors weights: {graphs}"
+    architecture = "gte" if config.get("model_type") == "new" else config.get("model_type")
+    has_other_code = "auto_map" in config and architecture not in _WITH_CODE
+    has_other_positions = config.get("position_embedding_type", "absolute") not in ("absolute", "rope")
+    if architecture not in EXPORTED_ARCHITECTURES or has_other_code or has_other_positions:
+        return (
+            f"gte-sdk's export does not take the architecture {config.get('model_type')!r} with that config: {graphs}"
+        )
+    return (
+        f"from a checkout of gte-sdk, make it with: python export/to_onnx.py {wanted.model} --output DIR, and give DIR "
+        "as the model"
+    )
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -1,19 +1,20 @@
-"""The pooling, prompts and token limit of a published directory, from sentence-transformers' files or the Hub name.
+"""What a published directory says of itself in sentence-transformers' files: pooling, prompts and token limit.
 
-Most Hub repositories have sentence-transformers' files. Two popular families, E5 and BGE, do not say there which
-prompts their texts need, and their transformers.js copies have no such files at all. KNOWN_MODELS has their prompts and
-pooling, by exact Hub name. What a repository says itself always comes first.
+Where it says nothing, the table of known models does (known_models.py), and where that says nothing either, the caller
+has to (ModelFacts). Nothing is guessed: many conversions leave these files out, and a wrong pooling gives vectors that
+look right and are not.
 """
 
 import json
 import mmap
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath
+from gte_sdk.model_files.known_models import KnownModel, known_model
 
 ModelPath: TypeAlias = Path | BundlePath
 
@@ -33,6 +34,14 @@ POOLING_KEYS = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
+IN_GRAPH = "graph"
+"""In the place of a pooling mode: the graph pools itself, and gives sentence_embedding."""
+PLAIN = "plain"
+"""The kind of texts that are neither queries nor documents."""
+_SAME_KIND = {"query": ("search_query",), "document": ("passage", "corpus", "search_document")}
+# Of these the first one counts: DistilBERT's hidden_dim is the width of its feed-forward layers.
+_WIDTH_NAMES = ("hidden_size", "dim", "n_embd", "d_model", "hidden_dim")
+_POSITION_KEYS = ("max_position_embeddings", "n_positions")
 # RoBERTa and its relatives number positions from padding_idx + 1, so two of them hold no token.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Beyond what any model has; transformers writes 1e30 for a tokenizer without a limit.
@@ -41,47 +50,14 @@ LARGEST = 2**31 - 1
 _CACHE_FOLDER = re.compile(r"models--([^-].*?)--(.+)")
 
 
-class KnownModel(NamedTuple):
-    hub_names: re.Pattern[str]
-    pooling: str
-    prompts: Mapping[str, str]
+class ModelFacts(NamedTuple):
+    """What the caller says of a model, for what its files do not say."""
 
-
-# Sources: the model cards ("Each input text should start with ..."; "Query instruction for retrieval").
-KNOWN_MODELS = (
-    KnownModel(
-        re.compile(
-            r"(intfloat|Xenova)/(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?"
-            r"|qdrant/multilingual-e5-large-onnx"
-        ),
-        "mean",
-        {"query": "query: ", "passage": "passage: "},
-    ),
-    KnownModel(
-        re.compile(r"(BAAI|Xenova)/bge-(small|base|large)-en(-v1\.5)?"),
-        "cls",
-        {"query": "Represent this sentence for searching relevant passages: "},
-    ),
-    KnownModel(
-        re.compile(r"(BAAI|Xenova)/bge-(small|base|large)-zh(-v1\.5)?"),
-        "cls",
-        {"query": "为这个句子生成表示以用于检索相关文章："},
-    ),
-    KnownModel(re.compile(r"(BAAI|Xenova)/bge-m3"), "cls", {}),
-)
-
-
-# Suggestions for a name without its owner. Each of these models has an ONNX graph.
-HUB_EXAMPLES = (
-    "thenlper/gte-small",
-    "thenlper/gte-base",
-    "thenlper/gte-large",
-    "intfloat/e5-small-v2",
-    "intfloat/multilingual-e5-small",
-    "BAAI/bge-small-en-v1.5",
-    "BAAI/bge-base-en-v1.5",
-    "sentence-transformers/all-MiniLM-L6-v2",
-)
+    pooling: str | None = None
+    """One of POOLING_MODES or IN_GRAPH."""
+    prompts: Mapping[str, str] | None = None
+    """By kind; they replace the model's own of the same kinds."""
+    max_tokens: int | None = None
 
 
 def hub_name_of(path: ModelPath) -> str | None:
@@ -94,10 +70,22 @@ def hub_name_of(path: ModelPath) -> str | None:
     return f"{folder[1]}/{folder[2]}" if folder else None
 
 
-def known_model(path: ModelPath) -> KnownModel | None:
-    """The entry of KNOWN_MODELS for a snapshot in the Hub's cache or a bundle of one, or None."""
+def known_of(path: ModelPath) -> KnownModel | None:
+    """What the table of known models has for the model in `path`, or None."""
+    return known_model(published_name(path))
+
+
+def published_name(path: ModelPath) -> str | None:
+    """The name that a model is published by: that of its repository, as the cache or a bundle of it says it.
+
+    Of a directory that describes nothing itself, the name in config.json, where transformers writes what it was made
+    from. A directory that does describe itself may be a fine-tuned model, which that name would not fit.
+    """
     name = hub_name_of(path)
-    return next((known for known in KNOWN_MODELS if name and known.hub_names.fullmatch(name)), None)
+    if known_model(name) or (path / MODULES_JSON).is_file() or not (path / CONFIG_JSON).is_file():
+        return name
+    made_from = read_json(path / CONFIG_JSON).get("_name_or_path")
+    return made_from if isinstance(made_from, str) else name
 
 
 def read_json(path: ModelPath) -> dict[str, Any]:
@@ -121,23 +109,23 @@ def mapped_bytes(path: ModelPath) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def read_pooling(path: ModelPath) -> str:
-    """The pooling mode of a published directory. If neither it nor KNOWN_MODELS names one: "mean", as in GTE."""
-    if not (path / POOLING_JSON).is_file():
-        if "Pooling" in read_module_types(path):
-            raise ModelFormatError(
-                f"{path / POOLING_JSON} is missing; {MODULES_JSON} names it: download the model again"
-            )
-        known = known_model(path)
-        return known.pooling if known else "mean"
-    config = read_json(path / POOLING_JSON)
+def read_pooling(path: ModelPath) -> str | None:
+    """The pooling mode of a published directory, from its files or the table of known models. None: nobody says."""
+    folder = next((folder for kind, folder in read_modules(path) if kind == "Pooling"), None)
+    file = path / (f"{folder}/{CONFIG_JSON}" if folder else POOLING_JSON)
+    if not file.is_file():
+        if folder is not None:
+            raise ModelFormatError(f"{file} is missing; {MODULES_JSON} names it: download the model again")
+        known = known_of(path)
+        return known.pooling if known else None
+    config = read_json(file)
     mode = config.get("pooling_mode") or [name for key, name in POOLING_KEYS.items() if config.get(key) is True]
     modes = list(mode) if isinstance(mode, list) else [mode]
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        raise ModelFormatError(f"{path / POOLING_JSON} asks for pooling {modes}; one of {POOLING_MODES} is supported")
+        raise ModelFormatError(f"{file} asks for pooling {modes}; one of {POOLING_MODES} is supported")
     if config.get("include_prompt") is False and any(read_prompts(path).values()):
         raise ModelFormatError(
-            f"{path / POOLING_JSON} has include_prompt=false, which leaves the prompt's tokens out of the pooling; "
+            f"{file} has include_prompt=false, which leaves the prompt's tokens out of the pooling; "
             "only models that pool all tokens are supported"
         )
     return str(modes[0])
@@ -155,46 +143,102 @@ def modules_only_in_graph(path: ModelPath) -> list[str]:
 
 
 def read_modules(path: ModelPath) -> list[tuple[str, str]]:
-    """The last word of each module's type in modules.json, and its folder; empty without that file."""
-    if not (path / MODULES_JSON).is_file():
+    """The last word of each module's type in modules.json, and its folder, "" for the root; empty without that file."""
+    file = path / MODULES_JSON
+    if not file.is_file():
         return []
     try:
-        modules = json.loads((path / MODULES_JSON).read_text(encoding="utf-8"))
-        return [(str(module["type"]).rsplit(".", 1)[-1], str(module.get("path", ""))) for module in modules]
+        modules = json.loads(file.read_text(encoding="utf-8"))
+        named = [(str(each["type"]).rsplit(".", 1)[-1], PurePosixPath(str(each.get("path", "")))) for each in modules]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelFormatError(f"{path / MODULES_JSON} is not a list of modules: {error!r}") from error
+        raise ModelFormatError(f"{file} is not a list of modules: {error!r}") from error
+    if outside := [folder for _, folder in named if folder.is_absolute() or ".." in folder.parts]:
+        raise ModelFormatError(f"{file} has a module in {str(outside[0])!r}, which is not inside the model directory")
+    return [(kind, "" if folder == PurePosixPath(".") else str(folder)) for kind, folder in named]
 
 
 def read_prompts(path: ModelPath) -> dict[str, str]:
-    """The prompts of config_sentence_transformers.json, else of KNOWN_MODELS. "passage" also counts as "document".
+    """The prompts of config_sentence_transformers.json, else of the table of known models.
 
-    Prompts that are all empty count as none: sentence-transformers writes them for models that it does not know.
+    "query" and "document" stand for other names of the same: search_query, passage, corpus, search_document. "plain" is
+    the prompt that default_prompt_name names, for texts that are neither. Prompts that are all empty count as none:
+    sentence-transformers writes them for models that it does not know.
     """
-    prompts: dict[str, str] = {}
-    if (path / SENTENCE_TRANSFORMERS_JSON).is_file():
-        prompts = read_json(path / SENTENCE_TRANSFORMERS_JSON).get("prompts") or {}
-        if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-            raise ModelFormatError(f"{path / SENTENCE_TRANSFORMERS_JSON} has prompts that are not texts: {prompts!r}")
-    known = known_model(path)
+    file = path / SENTENCE_TRANSFORMERS_JSON
+    fields = read_json(file) if file.is_file() else {}
+    prompts = fields.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelFormatError(f"{file} has prompts that are not texts: {prompts!r}")
+    default = fields.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise ModelFormatError(f"{file} has default_prompt_name={default!r} and no prompt of that name: {prompts!r}")
+    known = known_of(path)
     if known and not any(prompts.values()):
         prompts = dict(known.prompts)
-    if "passage" in prompts:
-        prompts.setdefault("document", prompts["passage"])
-    return prompts
+    else:
+        prompts = {**prompts, **({} if default is None else {PLAIN: prompts[default]})}
+    return with_kinds(prompts)
 
 
-def read_max_tokens(path: ModelPath) -> int:
-    """The smallest limit in the directory: that of sentence-transformers, of the tokenizer or of the position table."""
+def with_kinds(prompts: Mapping[str, str]) -> dict[str, str]:
+    """The prompts, under "query" and "document" too where they have other names for these."""
+    named = dict(prompts)
+    for kind, names in _SAME_KIND.items():
+        if kind not in named and (found := next((name for name in names if name in named), None)):
+            named[kind] = named[found]
+    return named
+
+
+def merged_prompts(own: Mapping[str, str], facts: ModelFacts) -> dict[str, str]:
+    """A model's prompts with those of the caller. Raises InputError for prompts that are not texts."""
+    given = dict(facts.prompts or {})
+    if not all(isinstance(text, str) for pair in given.items() for text in pair):
+        raise InputError(f"prompts={facts.prompts!r}; it maps kinds such as 'query' and 'document' to texts")
+    return {**own, **with_kinds(given)}
+
+
+def read_width(path: ModelPath) -> int | None:
+    """The width of a model's states, by the names that architectures have for it. None: only the graph says it."""
     config = read_json(path / CONFIG_JSON)
-    limits = []
-    if isinstance(positions := config.get("max_position_embeddings"), int):
+    text_config = config.get("text_config")
+    fields = {**text_config, **config} if isinstance(text_config, dict) else config
+    name = next((name for name in _WIDTH_NAMES if name in fields), None)
+    width = fields[name] if name else None
+    if name and not _is_limit(width):
+        raise ModelFormatError(f"{path / CONFIG_JSON} has {name}={width!r:.40} where an int from 1 belongs")
+    return width
+
+
+def read_max_tokens(path: ModelPath, asked: int | None = None) -> int:
+    """The most tokens that sentence-transformers would read of a text.
+
+    Its own file says it, else the table of known models, else the smaller of config.json's and the tokenizer's limit. A
+    table of positions ends where it ends. If nothing says it, it is `asked`. Raises ModelFormatError without that.
+    """
+    config = read_json(path / CONFIG_JSON)
+    own, of_tokenizer = (
+        read_json(path / name).get(key) if (path / name).is_file() else None
+        for name, key in ((SENTENCE_BERT_JSON, "max_seq_length"), (TOKENIZER_CONFIG_JSON, "model_max_length"))
+    )
+    positions = next((config[key] for key in _POSITION_KEYS if _is_limit(config.get(key))), None)
+    known = known_of(path)
+    limits = [own] if _is_limit(own) else [known.max_tokens] if known else [positions, of_tokenizer]
+    if positions is not None and _has_position_table(config):
         limits.append(positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions)
-    for name, key in ((SENTENCE_BERT_JSON, "max_seq_length"), (TOKENIZER_CONFIG_JSON, "model_max_length")):
-        if (path / name).is_file() and isinstance(limit := read_json(path / name).get(key), int):
-            limits.append(limit)
-    limits = [limit for limit in limits if 0 < limit <= LARGEST]
-    if not limits:
+    limit = min((limit for limit in limits if _is_limit(limit)), default=asked)
+    if limit is None:
         raise ModelFormatError(
-            f"{path / CONFIG_JSON} has no max_position_embeddings; set max_seq_length in {SENTENCE_BERT_JSON}"
+            f"{path / CONFIG_JSON} has no max_position_embeddings, and {SENTENCE_BERT_JSON} no max_seq_length: nothing "
+            "says how many tokens the model reads; pass max_tokens=, as the model card says"
         )
-    return min(limits)
+    return limit
+
+
+def _is_limit(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 < value <= LARGEST
+
+
+def _has_position_table(config: Mapping[str, Any]) -> bool:
+    """Whether positions are rows of a table, not angles or distances, which have no end."""
+    other = any("rope" in key or "rotary" in key for key in config)
+    return config.get("position_embedding_type", "absolute") == "absolute" and not other

@@ -1,35 +1,55 @@
 """The onnxruntime engine: opens an ONNX graph on a device and runs token batches to unit vectors.
 
-It reads the graph's sentence_embedding, or pools last_hidden_state with the C++ kernel: if the graph has no other
-output, or if the caller wants sums that do not depend on the batch. Idle threads do not spin, and there are no more of
-them than CPU affinity and cgroup quota allow.
+It reads the graph's sentence_embedding, or pools last_hidden_state and applies the dense layers behind the pooling: if
+the graph has no other output, or if the caller wants sums that do not depend on the batch. Idle threads do not spin,
+and there are no more of them than CPU affinity and cgroup quota allow.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
-from gte_sdk.errors import DeviceError, ModelFormatError
-from gte_sdk.model_files.bundle import BundlePath
-from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
-from gte_sdk.model_files.graph_file import external_locations
-from gte_sdk.model_files.published import MODULES_JSON, ModelPath
+from gte_sdk.errors import DeviceError, InputError, ModelFormatError
+from gte_sdk.model_files.directory import ModelDir, checked_file, external_data_names, read_modules_only_in_graph
+from gte_sdk.model_files.graph_file import (
+    CACHE_INPUTS,
+    POSITIONS,
+    SENTENCE_EMBEDDING,
+    STATES,
+    TOKEN_INPUTS,
+    unknown_inputs,
+)
+from gte_sdk.model_files.modules import SAFETENSORS, read_dense
+from gte_sdk.model_files.published import IN_GRAPH, MODULES_JSON, ModelPath
+from gte_sdk.model_files.safetensors_file import read_safetensors
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch
 
-_HIDDEN_STATE_NAMES = ("last_hidden_state", "token_embeddings")
+_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+class DenseLayer(NamedTuple):
+    """A dense layer behind the pooling, such as those of LaBSE and EmbeddingGemma."""
+
+    weights_KN: NDArray[np.float32]
+    bias_N: NDArray[np.float32]
+    """Zeros where the layer has none."""
+    tanh: bool
 
 
 class Graph(NamedTuple):
     session: Any
     """The onnxruntime.InferenceSession; safe to run from many threads at once."""
     input_names: frozenset[str]
+    cache: dict[str, tuple[int, int, Any]]
+    """A decoder's inputs for the keys and values of earlier tokens: heads, width and dtype by name."""
     output_name: str
     states_name: str | None
     """The output with the states of the tokens, or None."""
@@ -43,40 +63,42 @@ def open_onnxruntime(
     description: ModelDir, graph_name: str, device: str, variant: str, settings: EngineSettings, pad_id: int
 ) -> Engine:
     """The engine for a graph of a model directory on "cpu" or "cuda". Raises what `open_graph` raises."""
-    only_in_graph = read_modules_only_in_graph(description)
+    only_in_graph = read_modules_only_in_graph(description) if description.files else []
     # Our export's graphs end in a pooling whose sums depend on the number of texts (by 4e-8 in onnxruntime 1.31); the
     # states before it do not. A foreign graph may do more than pooling after its states, so it keeps its own output.
-    pool_here = bool(description.files) and device == "cpu" and not only_in_graph
+    pool_here = description.pool_states or (bool(description.files) and device == "cpu" and not only_in_graph)
 
-    def load() -> Graph:
-        check_external_data(description, graph_name)
-        return open_graph(checked_file(description, graph_name), device, settings.threads, pool_here)
+    def load() -> tuple[Graph, list[DenseLayer]]:
+        for name in external_data_names(description.path, graph_name):
+            checked_file(description, name)
+        path = checked_file(description, graph_name)
+        return open_graph(path, device, settings.threads, pool_here), load_dense_layers(description)
+
+    def run_batch(graph: Graph, dense: Sequence[DenseLayer], ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return run_graph(graph, pad_batch(ids, pad_id), description.pooling, description.normalize, dense)
 
     # A forked child has none of the session's threads: running or freeing the session would wait for them for ever.
     loaded = Loaded(load, settings.unload_after, survives_fork=False)
-    with loaded.use() as graph:
-        if graph.output_name != "sentence_embedding" and only_in_graph:
-            raise ModelFormatError(
-                f"{description.path / graph_name} ends before {MODULES_JSON}'s {only_in_graph[0]}, which follows "
-                "the pooling; take a graph with sentence_embedding, such as python export/to_onnx.py makes"
-            )
-        dim, opened_device = graph.dim or description.dim, graph.device
-        has_states = graph.states_name is not None
+    with loaded.use() as (graph, dense):
+        _check_output(description, graph_name, graph, only_in_graph)
+        dim = graph.dim
+        if dim is None or (dense and graph.output_name != SENTENCE_EMBEDDING):
+            dim = _tried_width(description.path / graph_name, partial(run_batch, graph, dense), pad_id)
+        opened_device, has_states = graph.device, graph.states_name is not None
 
     def run(ids: Sequence[Sequence[int]], max_rows: int | None) -> NDArray[np.float32]:
         vectors_ND = np.empty((len(ids), dim), dtype=np.float32)
-        with loaded.use() as graph:
+        with loaded.use() as (graph, dense):
             for rows in batches_by_tokens([len(row) for row in ids], settings.max_batch_tokens, max_rows):
-                batch = pad_batch([ids[row] for row in rows], pad_id)
-                vectors_ND[rows] = run_graph(graph, batch, description.pooling, description.normalize)
+                vectors_ND[rows] = run_batch(graph, dense, [ids[row] for row in rows])
         return vectors_ND
 
     def token_states(ids: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float32]]:
         for row in ids:
-            with loaded.use() as graph:
+            with loaded.use() as (graph, _):
                 yield run_states(graph, pad_batch([row], pad_id))[0]
 
-    averages = has_states and description.pooling == "mean" and not only_in_graph
+    averages = has_states and description.pooling == "mean" and not only_in_graph and not description.dense
     return Engine(
         name="onnxruntime",
         device=opened_device,
@@ -91,25 +113,28 @@ def open_onnxruntime(
     )
 
 
-def check_external_data(description: ModelDir, graph_name: str) -> None:
-    """Checks the files that hold weights of the graph outside of it: inside the directory, and with their hashes.
-
-    Raises ModelFormatError for any other file, and for such a graph in a bundle.
-    """
+def _check_output(description: ModelDir, graph_name: str, graph: Graph, only_in_graph: Sequence[str]) -> None:
+    """Refuses a graph that ends where the model does not, or before or after what the caller asks for."""
     path = description.path / graph_name
+    pools_itself = graph.output_name == SENTENCE_EMBEDDING
+    if only_in_graph and not pools_itself:
+        raise ModelFormatError(
+            f"{path} ends before {MODULES_JSON}'s {only_in_graph[0]}, which follows the pooling; take a graph with "
+            "sentence_embedding, such as python export/to_onnx.py makes"
+        )
+    if description.pooling == IN_GRAPH and not pools_itself:
+        raise ModelFormatError(f"{path} has no output sentence_embedding, and {description.why_in_graph}")
+    if description.pool_states and pools_itself:
+        raise InputError(f"pooling={description.pooling!r}; {path} gives no token states to pool: leave pooling out")
+
+
+def _tried_width(path: ModelPath, run_batch: Any, token_id: int) -> int:
+    """The width of the vectors of a graph that does not say it, from a run with one token."""
     try:
-        locations = external_locations(path) if path.is_file() else []
-    except (ValueError, IndexError) as error:
-        raise ModelFormatError(f"{path} names weights outside of it that are no file: {error}") from error
-    for location in sorted(set(locations)):
-        if isinstance(path, BundlePath):
-            raise ModelFormatError(
-                f"{path} has weights outside of it, in {location!r}, which a bundle cannot hold; export it as one file"
-            )
-        inside = PurePosixPath(graph_name).parent / location
-        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
-            raise ModelFormatError(f"{path} has weights in {location!r}, which is not inside the model directory")
-        checked_file(description, inside.as_posix())
+        width: int = run_batch([[token_id]]).shape[1]
+    except ValueError as error:
+        raise ModelFormatError(f"{path} gives states of another width than its dense layers take: {error}") from error
+    return width
 
 
 def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = False) -> Graph:
@@ -144,25 +169,60 @@ def open_graph(path: ModelPath, device: str, threads: int, pool_here: bool = Fal
     if session.get_providers()[0] != provider:
         raise DeviceError(why_not_started(device, session.get_providers()))
     input_names = frozenset(node.name for node in session.get_inputs())
-    if "input_ids" not in input_names or not input_names <= set(TokenBatch._fields):
-        raise ModelFormatError(f"{path} has the inputs {sorted(input_names)} where {TokenBatch._fields} belong")
+    if unknown_inputs(input_names):
+        raise ModelFormatError(f"{path} has the inputs {sorted(input_names)} where {TOKEN_INPUTS} belong")
     output = _output(path, session, pool_here)
-    states = [node.name for node in session.get_outputs() if node.name in _HIDDEN_STATE_NAMES and len(node.shape) == 3]
+    states = [node.name for node in session.get_outputs() if node.name in STATES and len(node.shape) == 3]
     dim = output.shape[-1] if isinstance(output.shape[-1], int) else None
-    return Graph(session, input_names, output.name, states[0] if states else None, dim, device)
+    return Graph(
+        session, input_names, _cache_inputs(path, session), output.name, states[0] if states else None, dim, device
+    )
 
 
-def run_graph(graph: Graph, batch: TokenBatch, pooling: str, normalized: bool) -> NDArray[np.float32]:
+def run_graph(
+    graph: Graph, batch: TokenBatch, pooling: str, normalized: bool, dense: Sequence[DenseLayer] = ()
+) -> NDArray[np.float32]:
     """The (n, dim) float32 unit rows of a token batch.
 
-    `pooling` is used where the graph gives token vectors only; `normalized` says that the graph's own sentence
-    vectors have unit length already.
+    `pooling` and `dense` are used where the graph gives token vectors only; `normalized` says that the graph's own
+    sentence vectors have unit length already.
     """
     output = _run(graph, graph.output_name, batch)
-    if output.ndim == 2 and normalized:
+    if output.ndim == 3:
+        output = apply_dense_layers(dense, _pool(output, batch.attention_mask, pooling))
+    elif normalized:
         return output
-    vectors = output if output.ndim == 2 else _pool(output, batch.attention_mask, pooling)
-    return _kernels.normalize_rows(vectors)
+    return _kernels.normalize_rows(output)
+
+
+def load_dense_layers(description: ModelDir) -> list[DenseLayer]:
+    """The weights of a model's dense layers, in their order. Raises ModelFormatError if they are not what is described.
+
+    `N_Dense/model.safetensors` has linear.weight (out, in) and linear.bias (out), as sentence-transformers saves them.
+    """
+    layers = []
+    for folder in description.dense:
+        described = read_dense(description.path, folder)
+        file = checked_file(description, f"{folder}/{SAFETENSORS}")
+        tensors = read_safetensors(file)
+        weights_NK = tensors.get("linear.weight", np.empty(0))
+        bias_N = tensors.get("linear.bias", np.zeros(described.out_features if not described.has_bias else 0))
+        shapes = (weights_NK.shape, bias_N.shape)
+        if shapes != ((described.out_features, described.in_features), (described.out_features,)):
+            raise ModelFormatError(
+                f"{file} has a layer of shape {shapes}, but its config.json describes {described}; download it again"
+            )
+        layers.append(DenseLayer(weights_NK.astype(np.float32).T, bias_N.astype(np.float32), described.tanh))
+    return layers
+
+
+def apply_dense_layers(layers: Sequence[DenseLayer], rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, in) pooled rows to (n, out), float32, through one layer after the other."""
+    for weights_KN, bias_N, tanh in layers:
+        rows_ND = rows_ND @ weights_KN + bias_N
+        if tanh:
+            rows_ND = np.tanh(rows_ND)
+    return rows_ND
 
 
 def run_states(graph: Graph, batch: TokenBatch) -> NDArray[np.float32]:
@@ -173,6 +233,11 @@ def run_states(graph: Graph, batch: TokenBatch) -> NDArray[np.float32]:
 
 def _run(graph: Graph, output_name: str, batch: TokenBatch) -> NDArray[np.float32]:
     inputs = {name: array for name, array in batch._asdict().items() if name in graph.input_names}
+    count, length = batch.input_ids.shape
+    if POSITIONS in graph.input_names:
+        inputs[POSITIONS] = np.broadcast_to(np.arange(length), (count, length)).copy()
+    for name, (heads, width, dtype) in graph.cache.items():
+        inputs[name] = np.empty((count, heads, 0, width), dtype)  # no token came before these
     try:
         (output,) = graph.session.run([output_name], inputs)
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
@@ -185,13 +250,16 @@ def _run(graph: Graph, output_name: str, batch: TokenBatch) -> NDArray[np.float3
 
 
 def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
-    """(n, dim): one of POOLING_MODES over the tokens that are not padding; the caller gives the rows unit length."""
-    if pooling in ("mean", "mean_sqrt_len_tokens"):  # the same direction
+    """(n, dim): one of POOLING_MODES over the tokens that are not padding."""
+    if pooling == "mean":
         return _kernels.mean_pool(hidden_NTD, mask_NT)
     if pooling == "cls":
         return np.ascontiguousarray(hidden_NTD[:, 0])
     counts_N = mask_NT.sum(axis=1)
     pooled_ND: NDArray[np.float32]
+    if pooling == "mean_sqrt_len_tokens":
+        pooled_ND = _kernels.mean_pool(hidden_NTD, mask_NT) * np.sqrt(counts_N, dtype=np.float32)[:, None]
+        return pooled_ND
     if pooling == "lasttoken":
         pooled_ND = hidden_NTD[np.arange(len(hidden_NTD)), np.maximum(counts_N - 1, 0)]
         return pooled_ND
@@ -207,9 +275,26 @@ def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: 
     return pooled_ND
 
 
+def _cache_inputs(path: ModelPath, session: Any) -> dict[str, tuple[int, int, Any]]:
+    """Heads, width and dtype of a decoder's inputs for earlier keys and values, (n, heads, earlier tokens, width)."""
+    found = {}
+    for node in session.get_inputs():
+        if node.name.startswith(CACHE_INPUTS):
+            if (
+                node.type not in _FLOATS
+                or len(node.shape) != 4
+                or not all(type(node.shape[at]) is int for at in (1, 3))
+            ):
+                raise ModelFormatError(
+                    f"{path} has an input {node.name} of {node.type} {node.shape}, which has no size"
+                )
+            found[node.name] = (node.shape[1], node.shape[3], _FLOATS[node.type])
+    return found
+
+
 def _output(path: ModelPath, session: Any, pool_here: bool) -> Any:
     outputs = {node.name: node for node in session.get_outputs()}
-    choices = [("sentence_embedding", 2), *((name, 3) for name in _HIDDEN_STATE_NAMES)]
+    choices = [(SENTENCE_EMBEDDING, 2), *((name, 3) for name in STATES)]
     for name, rank in choices[1:] + choices[:1] if pool_here else choices:
         if name in outputs and len(outputs[name].shape) == rank:
             return outputs[name]

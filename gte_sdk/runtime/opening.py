@@ -15,6 +15,7 @@ from gte_sdk.model_files.directory import GTE_JSON, ModelDir, available_variants
 from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult, refuse_not_finite
 from gte_sdk.runtime.golden import deviation, read_golden
 from gte_sdk.runtime.native.engine import open_native
+from gte_sdk.runtime.native.token_table import open_token_table
 from gte_sdk.runtime.onnxruntime_devices import choose_device
 from gte_sdk.runtime.onnxruntime_graph import open_onnxruntime
 from gte_sdk.runtime.tokens import pad_token_id, tokenize
@@ -37,6 +38,13 @@ def open_engine(
     """Opens one graph of a model directory; the arguments are those of Embedder."""
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r}; one of {ENGINES} is supported")
+    if description.token_table is not None:
+        if engine == "onnxruntime":
+            raise InputError(
+                f"engine='onnxruntime'; {description.path} is a table without a graph: leave engine='auto'"
+            )
+        table = open_token_table(description, device, variant, settings)
+        return refuse_not_finite(table, description.path / table.graph_name)
     chosen, order = _choose_graphs(description, device, variant, engine)
     try:
         return _open_faithful(description, chosen, order, engine, settings, tokenizer)

@@ -4,15 +4,35 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
+from tokenizers.processors import Sequence as ProcessorSequence
 
 from gte_sdk.checks import check_count
 from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.directory import ModelDir, checked_file
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, TextPieces
-from gte_sdk.runtime.tokens import SpecialTokens, TokenizedTexts, special_tokens_around, tokenize
-from gte_sdk.runtime.word_pieces import WordPieces, word_pieces_of
+from gte_sdk.runtime.tokens import SpecialTokens, TokenizedTexts, load_tokenizer, special_tokens_around, tokenize
+from gte_sdk.runtime.word_pieces import WordPieces, normalizer_steps, word_pieces_of
 
 # With at least this many texts it pays to use the C++ tokenizer, which takes 10 ms to create.
 WORD_PIECES_TEXTS = 16
+
+
+def load_text_tokenizer(description: ModelDir) -> "TextTokenizer":
+    """The tokenizer of a model directory, which does to a text what sentence-transformers does to it.
+
+    That is lower case first where sentence_bert_config.json has do_lower_case, and no special tokens in a static model.
+    """
+    tokenizer = load_tokenizer(checked_file(description, description.tokenizer))
+    if description.lowercase and not any(
+        step.get("type") == "Lowercase" or step.get("lowercase") is True for step in normalizer_steps(tokenizer)
+    ):
+        own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+        tokenizer.normalizer = NormalizerSequence([Lowercase(), *own])  # type: ignore[assignment, unused-ignore]
+    if description.token_table is not None:
+        tokenizer.post_processor = ProcessorSequence([])  # type: ignore[assignment, unused-ignore]
+    return TextTokenizer(tokenizer)
 
 
 class TextTokenizer:

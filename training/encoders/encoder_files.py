@@ -115,7 +115,7 @@ def load_encoder(
     if kinds[:1] == ["StaticEmbedding"]:
         return _set_matryoshka_dims(_read_static(directory, max_tokens, prompts), directory)
     dense = [layer for kind, path in modules if kind == "Dense" for layer in _read_dense(directory / path)]
-    pooling: Pooling = read_pooling(directory)  # type: ignore[assignment]
+    pooling: Pooling = read_pooling(directory) or "mean"  # type: ignore[assignment]
     layers = nn.Sequential(*dense) if dense else None
     backbone = _read_backbone(directory, attention)
     return _set_matryoshka_dims(Encoder(backbone, pooling, max_tokens, layers, prompts), directory)

@@ -66,7 +66,7 @@ def test_a_graph_without_the_layers_behind_the_pooling_is_refused(tmp_path: Path
     write_tiny_model(tmp_path)
     kinds = ("Transformer", "Pooling", "Dense")
     write_json(tmp_path / "modules.json", [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds])
-    with pytest.raises(ModelFormatError, match=r"ends before modules\.json's Dense, which follows the pooling"):
+    with pytest.raises(ModelFormatError, match=r"no output sentence_embedding, and .* has a module Dense"):
         Embedder(tmp_path)
     write_tiny_model(tmp_path, output="sentence_embedding")
     np.testing.assert_allclose(Embedder(tmp_path).embed("red"), tiny_vector("red", "sum"), atol=1e-6)

@@ -6,6 +6,8 @@ descriptions there are, and what they do not say.
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +21,13 @@ from gte_sdk.model_files import hub, published
 from gte_sdk.model_files.directory import bundled_model_path
 
 from ..tiny_models import DIM, TABLE, table_graph, tiny_vector, write_json, write_tiny_model
-from .hub_programs import open_all, open_one
+from .hub_programs import hub_environment, open_all, open_one
 from .hub_stand_in import COMMIT, serve_hub
 
 BERT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 INT8_TABLE = np.round(TABLE * 64) / np.float32(64)
 E5 = {"query": "query: ", "passage": "passage: ", "document": "passage: "}
+WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 BGE_QUERY = "Represent this sentence for searching relevant passages: "
 
 
@@ -250,13 +253,18 @@ def test_the_name_of_a_snapshot(folder: str, expected: str | None) -> None:
         ("intfloat/e5-base", "query: "),
         ("intfloat/multilingual-e5-small", "query: "),
         ("intfloat/e5-large-unsupervised", "query: "),
-        ("intfloat/multilingual-e5-large-instruct", None),
+        ("intfloat/multilingual-e5-large-instruct", f"{WEB_SEARCH} "),
         ("intfloat/e5-mistral-7b-instruct", None),
         ("BAAI/bge-large-en", BGE_QUERY),
         ("BAAI/bge-small-zh-v1.5", "为这个句子生成表示以用于检索相关文章："),
         ("BAAI/bge-m3", None),
         ("BAAI/bge-reranker-base", None),
-        ("somebody/e5-small-v2", None),
+        ("somebody/e5-small-v2-ONNX", "query: "),
+        ("Qdrant/bge-base-en-v1.5-onnx-Q", BGE_QUERY),
+        ("Xenova/UAE-Large-V1", BGE_QUERY),
+        ("onnx-community/Qwen3-Embedding-0.6B-ONNX", WEB_SEARCH),
+        ("onnx-community/embeddinggemma-300m-ONNX", "task: search result | query: "),
+        ("somebody/e5-small-v2-legal", None),
         ("thenlper/gte-small", None),
     ],
 )
@@ -275,3 +283,71 @@ def test_pooling_without_the_prompt_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": ""}})
     assert json.loads((tmp_path / "1_Pooling" / "config.json").read_text())["include_prompt"] is False
     np.testing.assert_allclose(Embedder(tmp_path).embed("red"), tiny_vector("red"), atol=1e-6)
+
+
+def external(path: Path, location: str, graph: Any) -> None:
+    (path / "onnx").mkdir(exist_ok=True)
+    onnx.save(graph, str(path / "onnx" / "model.onnx"), save_as_external_data=True, location=location, size_threshold=0)
+
+
+def test_what_is_not_known_is_refused_before_the_weights(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_transformers_js(source)
+    write_json(source / "config.json", {"model_type": "bert", "hidden_size": DIM, "max_position_embeddings": 32})
+    name = "somebody/some-model-ONNX"
+    with serve_hub(name, source) as (endpoint, requests):
+        refused, known = open_all([(name, {}), (name, {"pooling": "cls"})], endpoint, tmp_path / "cache")
+        assert refused["error"] == "ModelFormatError"
+        assert refused["message"].startswith(f"model='{name}' revision=None: nothing says how the states of its tokens")
+        assert "pass pooling=, one of ('mean', 'cls'" in refused["message"]
+        assert "Or pass pooling='graph', if onnx/model.onnx has the output sentence_embedding" in refused["message"]
+        np.testing.assert_allclose(known["vector"], tiny_vector("red green", "cls"), atol=1e-6)
+        assert sum(".onnx" in request for request in requests) == 1
+        # A graph with its weights in other files is small: it is looked at, and they are not fetched.
+        (source / "onnx" / "model.onnx").unlink()
+        external(source, "model.onnx_data", table_graph("last_hidden_state", BERT_INPUTS))
+        requests.clear()
+        (looked_at,) = open_all([(name, {})], endpoint, tmp_path / "other")
+        assert "onnx/model.onnx has no output sentence_embedding, and nothing says" in looked_at["message"]
+        assert not any("onnx_data" in request for request in requests)
+
+
+def test_weights_that_the_graph_names_are_fetched_under_any_name(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    bge(source)
+    (source / "onnx" / "model.onnx").unlink()
+    external(source, "Constant_7_attr__value", table_graph("last_hidden_state", BERT_INPUTS))
+    name = "BAAI/bge-m3"
+    with serve_hub(name, source) as (endpoint, requests):
+        online, offline = open_all([(name, {}), (name, {"offline": True})], endpoint, tmp_path / "cache")
+        np.testing.assert_allclose(online["vector"], tiny_vector("red green", "cls"), atol=1e-6)
+        assert offline == online
+        assert any("Constant_7_attr__value" in request for request in requests)
+        snapshot = tmp_path / "cache" / "hub" / "models--BAAI--bge-m3" / "snapshots" / COMMIT
+        (snapshot / "onnx" / "Constant_7_attr__value").unlink()
+        lacking = open_one(endpoint, tmp_path / "cache", name, offline=True)
+        assert "is in the cache without onnx/Constant_7_attr__value; fetch it once" in lacking["message"]
+        (source / "onnx" / "Constant_7_attr__value").unlink()
+        gone = open_one(endpoint, tmp_path / "other", name)
+    assert "has no onnx/Constant_7_attr__value, where onnx/model.onnx has weights" in gone["message"]
+
+
+def test_gte_download_says_that_a_model_is_there_once_it_embeds(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_transformers_js(source)
+    name = "somebody/some-model"
+    command = [sys.executable, "-m", "gte_sdk.cli", "download", name]
+    with serve_hub(name, source) as (endpoint, _):
+        environment = hub_environment(endpoint, tmp_path / "cache")
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "pass pooling=, one of" in refused.stderr
+        fetched = subprocess.run([*command, "--pooling", "mean"], env=environment, capture_output=True, text=True)
+        assert fetched.returncode == 0, fetched.stderr
+        assert fetched.stdout.strip().endswith(COMMIT)
+        # The tokenizer of another model: what was fetched does not embed.
+        onnx.save(table_graph("last_hidden_state", BERT_INPUTS, TABLE[:2]), str(source / "onnx" / "model.onnx"))
+        environment = hub_environment(endpoint, tmp_path / "other")
+        broken = subprocess.run([*command, "--pooling", "mean"], env=environment, capture_output=True, text=True)
+    assert (broken.returncode, broken.stdout) == (1, "")
+    assert "graph and tokenizer.json belong to different models" in broken.stderr

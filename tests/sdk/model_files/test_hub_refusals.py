@@ -10,7 +10,7 @@ from gte_sdk import InputError
 from gte_sdk.model_files.directory import sha256_of_file
 from gte_sdk.model_files.hub import fetch_model
 
-from ..tiny_models import tiny_vector, write_tiny_model
+from ..tiny_models import tiny_vector, write_json, write_tiny_model
 from .hub_programs import open_all, open_one
 from .hub_stand_in import COMMIT, Fault, open_hub, serve_hub
 
@@ -24,6 +24,11 @@ def only_safetensors(path: Path) -> None:
     (path / "pytorch_model.bin").write_bytes(b"weights")
 
 
+def another_architecture(path: Path) -> None:
+    only_safetensors(path)
+    write_json(path / "config.json", {"model_type": "deberta-v2", "hidden_size": 5})
+
+
 def only_a_pickle(path: Path) -> None:
     (path / "onnx" / "model.onnx").unlink()
     (path / "pytorch_model.bin").write_bytes(b"weights")
@@ -34,6 +39,7 @@ def no_weights(path: Path) -> None:
 
 
 def unknown_graph(path: Path) -> None:
+    (path / "model.safetensors").write_bytes(b"weights")
     (path / "onnx" / "model.onnx").rename(path / "onnx" / "model_O3.onnx")
 
 
@@ -52,7 +58,16 @@ def no_fast_tokenizer(path: Path) -> None:
         ),
         (no_weights, "auto", ["has neither an ONNX graph nor weights; check the name"]),
         (unknown_graph, "auto", ["under names that are not known (onnx/model_O3.onnx); ", EXPORT]),
-        (no_fast_tokenizer, "auto", ["has no tokenizer.json; ", EXPORT]),
+        (
+            another_architecture,
+            "auto",
+            ["gte-sdk's export does not take the architecture 'deberta-v2' with that config: choose a repo"],
+        ),
+        (
+            no_fast_tokenizer,
+            "auto",
+            ["has no tokenizer.json; transformers makes one from other files of a tokenizer: Auto", NAME],
+        ),
         (
             lambda path: None,
             "int8",
@@ -67,8 +82,10 @@ def test_a_repository_that_cannot_be_run(
     change(source)
     with serve_hub(NAME, source) as (endpoint, requests):
         answer = open_one(endpoint, tmp_path / "cache", NAME, variant=variant)
-        # Nothing is fetched that could not be used.
-        assert requests == [f"GET /api/models/{NAME}?blobs=true"]
+        # Only what says what the repository is.
+        fetched = {request.split("/main/")[-1].split(f"/{COMMIT}/")[-1] for request in requests[1:]}
+        assert requests[0] == f"GET /api/models/{NAME}?blobs=true"
+        assert fetched == {"config.json", "modules.json"}
     assert answer["error"] == "HubError"
     assert answer["message"].startswith(f"model='{NAME}' revision=None ")
     assert "\n" not in answer["message"]
