@@ -165,6 +165,8 @@ def _what_ran(embedder: Embedder) -> dict[str, Any]:
         return {**found, "nodes_by_provider": "none: the native engine runs the whole graph"}
     source = str(report.graph) if isinstance(report.graph, Path) else report.graph.read_bytes()
     inputs = pad_batch(embedder.tokenize(_TEXTS[:1]).ids)._asdict()
+    if report.why_not_native:
+        found["why_not_native"] = report.why_not_native
     return {**found, "nodes_by_provider": count_nodes(source, report.device, inputs)}
 
 

@@ -93,8 +93,9 @@ class Embedder:
             max_batch_tokens: The most padded tokens of one batch in onnxruntime (rows times the longest row). It
                 limits memory.
             truncation: What to do with a text of more than max_tokens tokens: "warn", "error" or "ignore".
-            engine: "native" (our C++ encoder for int8 graphs of our export on a CPU; a text's vector has the same
-                bits in any batch and on any CPU), "onnxruntime", or "auto": native where it can run the graph.
+            engine: "native" (our C++ encoder for BERT's family on a CPU, in fp32 and in our export's int8; a text's
+                vector has the same bits in any batch and on any CPU), "onnxruntime", or "auto": native where it can
+                run the model. `report` says why it does not.
             unload_after: Frees the graph and the weights after this many seconds without a call. The tokenizer stays.
                 The next call opens them again and returns the same vectors. None keeps them.
             pooling: How a vector is made of token states, if the model's files do not say it or are wrong: "mean",

@@ -26,6 +26,8 @@ class EmbedderReport(NamedTuple):
     """The graph's file in the model directory or bundle."""
     golden: GoldenResult | None
     """The golden vectors that the engine reproduced when it opened. None if the model has none for this variant."""
+    why_not_native: str | None = None
+    """Why the native engine does not run the model, where it was asked first. None if it runs it, or was not asked."""
 
 
 def report(embedder: "Embedder") -> EmbedderReport:
@@ -39,4 +41,5 @@ def report(embedder: "Embedder") -> EmbedderReport:
         threads=engine.threads,
         graph=embedder._description.path / engine.graph_name,
         golden=engine.golden,
+        why_not_native=engine.why_not_native,
     )

@@ -8,6 +8,7 @@ compared with its SHA-256. Nothing is unpacked to the disk.
 import hashlib
 import io
 import json
+import mmap
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -78,10 +79,13 @@ class BundlePath:
 
     def read_bytes(self) -> bytes:
         """Raises ModelFormatError if the content does not have the recorded hash."""
+        return bytes(self.mapped_bytes())
+
+    def mapped_bytes(self) -> memoryview:
+        """The content, mapped and not read. Raises ModelFormatError if it does not have the recorded hash."""
         offset, size, sha256 = self.members[self.inside]
         with self.bundle.open("rb") as file:
-            file.seek(offset)
-            content = file.read(size)
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[offset : offset + size]
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ModelFormatError(
                 f"{self} is damaged: its SHA-256 is not the one in {LIST_NAME}; copy the bundle again"

@@ -8,6 +8,7 @@ from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, check_bundle
 from gte_sdk.model_files.directory import (
     GRAPH_FILES,
     GTE_JSON,
+    WEIGHT_FILES,
     FileRecord,
     ModelDir,
     available_variants,
@@ -36,10 +37,15 @@ def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[st
     if missing := [variant for variant in variants if variant not in graphs]:
         raise InputError(f"variant={missing[0]!r}; {folder} holds {sorted(graphs)}")
     if not graphs:
-        raise ModelFormatError(f"{folder} holds no ONNX graph; export the checkpoint with: python export/to_onnx.py")
+        raise ModelFormatError(
+            f"{folder} holds no ONNX graph and no {WEIGHT_FILES[0]}; "
+            "export the checkpoint with: python export/to_onnx.py"
+        )
     left_out = {
         name for variant, names in GRAPH_FILES.items() if variants and variant not in variants for name in names
     }
+    if variants and "fp32" not in variants:
+        left_out.update(WEIGHT_FILES)
     if description.files:
         names = [name for name in description.files if name not in left_out]
         files: dict[str, Path] = {}
@@ -51,6 +57,8 @@ def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[st
     used = [graph for graph in graphs.values() if graph.endswith(".onnx") and graph not in left_out]
     outside = {name for graph in used for name in external_data_names(folder, graph)}
     tensors = {*graphs.values(), *(f"{layer}/{SAFETENSORS}" for layer in description.dense)}
+    if WEIGHT_FILES[1] in graphs.values():
+        raise InputError(f"{folder / WEIGHT_FILES[1]}: weights in several files cannot be bundled; save them as one")
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

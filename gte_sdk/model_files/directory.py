@@ -58,6 +58,9 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
 }
 
 NO_FACTS = ModelFacts()
+# The weights of a model without a graph, which the native engine reads; the second names the files of a divided one.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+
 _BUNDLED = Path(__file__).parent.parent / "models"
 
 
@@ -165,37 +168,46 @@ def read_modules_only_in_graph(description: ModelDir) -> list[str]:
 
 
 def available_variants(description: ModelDir) -> dict[str, str]:
-    """The variants in the directory: "fp32", "fp16" or "int8" to the path of the graph, or table, inside of it."""
+    """The variants in the directory: "fp32", "fp16" or "int8" to the path of the graph, weights or table in it."""
     if description.token_table is not None:
         return {"fp32": description.token_table} if (description.path / description.token_table).is_file() else {}
-    return {
-        variant: present[0]
-        for variant, names in GRAPH_FILES.items()
-        if (present := [name for name in names if (description.path / name).is_file()])
-    }
+    return {variant: names[0] for variant in GRAPH_FILES if (names := variant_files(description, variant))}
 
 
-def external_data_names(path: ModelPath, graph_name: str) -> list[str]:
-    """The files that hold weights of a graph outside of it, by their paths in the directory, as the graph names them.
+def variant_files(description: ModelDir, variant: str) -> list[str]:
+    """The files in the directory that hold a variant: its graphs under their known names, then weights without one."""
+    names = (*GRAPH_FILES[variant], *(WEIGHT_FILES if variant == "fp32" else ()))
+    return [name for name in names if (description.path / name).is_file()]
+
+
+def external_data_names(path: ModelPath, name: str) -> list[str]:
+    """The files that hold weights of a graph outside of it, or those of an index, by their paths in the directory.
 
     Raises ModelFormatError for a name that leads out of the directory, and for such a graph in a bundle.
     """
-    graph = path / graph_name
+    file = path / name
     try:
-        locations = external_locations(graph) if graph.is_file() else []
-    except (ValueError, IndexError) as error:
-        raise ModelFormatError(f"{graph} names weights outside of it that are no file: {error}") from error
-    names = set()
-    for location in locations:
-        if isinstance(path, BundlePath):
-            raise ModelFormatError(
-                f"{graph} has weights outside of it, in {location!r}, which a bundle cannot hold; export it as one file"
-            )
-        inside = PurePosixPath(graph_name).parent / location
-        if inside.is_absolute() or ".." in inside.parts or "\\" in location:
-            raise ModelFormatError(f"{graph} has weights in {location!r}, which is not inside the model directory")
-        names.add(inside.as_posix())
-    return sorted(names)
+        if name == WEIGHT_FILES[1]:
+            locations = [str(location) for location in read_json(file)["weight_map"].values()]
+        else:
+            locations = external_locations(file) if name.endswith(".onnx") and file.is_file() else []
+    except (ValueError, IndexError, KeyError, AttributeError) as error:
+        raise ModelFormatError(f"{file} names weights outside of it that are no file: {error!r}") from error
+    if locations and isinstance(path, BundlePath):
+        raise ModelFormatError(
+            f"{file} has weights outside of it, in {locations[0]!r}, which a bundle cannot hold; export it as one file"
+        )
+    return sorted({name_beside(path, name, location) for location in locations})
+
+
+def name_beside(path: ModelPath, name: str, location: str) -> str:
+    """The path in the directory of a file that the file `name` names. Raises ModelFormatError if it is not inside."""
+    inside = PurePosixPath(name).parent / location
+    if not location or inside.is_absolute() or ".." in inside.parts or "\\" in location:
+        raise ModelFormatError(
+            f"{path / name} has weights in {location!r:.200}, which is not inside the model directory"
+        )
+    return inside.as_posix()
 
 
 def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: str) -> str:

@@ -42,7 +42,7 @@ _SAME_KIND = {"query": ("search_query",), "document": ("passage", "corpus", "sea
 # Of these the first one counts: DistilBERT's hidden_dim is the width of its feed-forward layers.
 _WIDTH_NAMES = ("hidden_size", "dim", "n_embd", "d_model", "hidden_dim")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
-# RoBERTa and its relatives number positions from padding_idx + 1, so two of them hold no token.
+# RoBERTa and its relatives number positions from the one behind that of padding, which is 1 if config.json is silent.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Beyond what any model has; transformers writes 1e30 for a tokenizer without a limit.
 LARGEST = 2**31 - 1
@@ -103,8 +103,10 @@ def read_json(path: ModelPath) -> dict[str, Any]:
 
 def mapped_bytes(path: ModelPath) -> memoryview:
     """The content of a file, which is mapped and not read. It stays mapped as long as a view of it lives."""
-    if not isinstance(path, Path) or path.stat().st_size == 0:
-        return memoryview(path.read_bytes())
+    if isinstance(path, BundlePath):
+        return path.mapped_bytes()
+    if path.stat().st_size == 0:
+        return memoryview(b"")
     with path.open("rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
@@ -209,6 +211,14 @@ def read_width(path: ModelPath) -> int | None:
     return width
 
 
+def first_position(config: Mapping[str, Any]) -> int:
+    """The row of the position table for the first token of a text. transformers' code of MPNet knows one padding."""
+    kind, padding = config.get("model_type"), config.get("pad_token_id", 1)
+    if kind not in _OFFSET_POSITIONS:
+        return 0
+    return padding + 1 if kind != "mpnet" and type(padding) is int and 0 <= padding <= LARGEST else 2
+
+
 def read_max_tokens(path: ModelPath, asked: int | None = None) -> int:
     """The most tokens that sentence-transformers would read of a text.
 
@@ -224,7 +234,7 @@ def read_max_tokens(path: ModelPath, asked: int | None = None) -> int:
     known = known_of(path)
     limits = [own] if _is_limit(own) else [known.max_tokens] if known else [positions, of_tokenizer]
     if positions is not None and _has_position_table(config):
-        limits.append(positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions)
+        limits.append(positions - first_position(config))
     limit = min((limit for limit in limits if _is_limit(limit)), default=asked)
     if limit is None:
         raise ModelFormatError(

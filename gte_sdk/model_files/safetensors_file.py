@@ -19,12 +19,20 @@ from gte_sdk.model_files.published import ModelPath, mapped_bytes
 _MOST_HEADER_BYTES = 100_000_000
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
-    "BOOL": "|b1", "BF16": "<u2",
+    "BOOL": "|b1",
 }  # fmt: skip
+# The upper half of a float32; numpy has no such type.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
 
 def read_safetensors(path: ModelPath) -> dict[str, NDArray[Any]]:
-    """The tensors by name: read-only views of the mapped file in their own dtype. BF16 is copied to float32.
+    """As `map_safetensors`, with BF16 copied to float32."""
+    tensors = map_safetensors(path)
+    return {name: as_floats(array) if array.dtype == BFLOAT16 else array for name, array in tensors.items()}
+
+
+def map_safetensors(path: ModelPath) -> dict[str, NDArray[Any]]:
+    """The tensors by name: read-only views of the mapped file in their own dtype, BF16 as BFLOAT16.
 
     Raises ModelFormatError for a file that is cut off, is no safetensors file, or has a dtype that holds no weights.
     """
@@ -42,8 +50,21 @@ def read_safetensors(path: ModelPath) -> dict[str, NDArray[Any]]:
         ) from error
 
 
+def as_floats(array: NDArray[Any]) -> NDArray[np.float32]:
+    """The numbers of a tensor as float32: float32 is returned as it is, other floats are copied.
+
+    Raises ValueError for a dtype that holds no weights.
+    """
+    if array.dtype == BFLOAT16:
+        floats: NDArray[np.float32] = (array["bfloat16"].astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return floats
+    if array.dtype not in (np.float32, np.float16):
+        raise ValueError(f"weights of {array.dtype} where floats belong")
+    return array.astype(np.float32, copy=False)
+
+
 def _tensor(values: memoryview, entry: Mapping[str, Any]) -> NDArray[Any]:
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    dtype = BFLOAT16 if entry["dtype"] == "BF16" else np.dtype(_DTYPES[entry["dtype"]])
     shape = [int(size) for size in entry["shape"]]
     start, end = (int(offset) for offset in entry["data_offsets"])
     if (
@@ -53,6 +74,4 @@ def _tensor(values: memoryview, entry: Mapping[str, Any]) -> NDArray[Any]:
     ):
         raise ValueError(f"a tensor of shape {shape} at bytes {start} to {end} of {len(values)}")
     array: NDArray[Any] = np.frombuffer(values[start:end], dtype=dtype).reshape(shape)
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        array = (array.astype("<u4") << np.uint32(16)).view("<f4")
     return array

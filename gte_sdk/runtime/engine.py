@@ -44,6 +44,8 @@ class Engine(NamedTuple):
     """None for a model that pools otherwise than by a mean over its tokens' states."""
     golden: GoldenResult | None = None
     """None for a graph without golden vectors."""
+    why_not_native: str | None = None
+    """Of onnxruntime where the native engine was asked first: why it does not run the model."""
 
 
 class EngineSettings(NamedTuple):

@@ -1,7 +1,7 @@
 """Chooses what runs a model: the graph, the device and the engine.
 
-Two engines run graphs. "native", the C++ encoder, takes the int8 graphs of our export on a CPU: it is the faster one,
-and a text's vector does not depend on its batch. "onnxruntime" takes every other graph, and every other device.
+There are two engines. "native", the C++ encoder, takes the models of the family on a CPU, in fp32 and in the int8 of
+our export: a text's vector does not depend on its batch. "onnxruntime" takes every other graph and every other device.
 An engine is used only if it gives the golden vectors of the export (golden.py).
 """
 
@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from tokenizers import Tokenizer
 
-from gte_sdk.errors import DeviceError, InputError, ModelFormatError
-from gte_sdk.model_files.directory import GTE_JSON, ModelDir, available_variants
+from gte_sdk.errors import DeviceError, GteError, InputError, ModelFormatError
+from gte_sdk.model_files.directory import GTE_JSON, WEIGHT_FILES, ModelDir, available_variants, variant_files
 from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult, refuse_not_finite
 from gte_sdk.runtime.golden import deviation, read_golden
+from gte_sdk.runtime.native.description import NotCoveredError
 from gte_sdk.runtime.native.engine import open_native
 from gte_sdk.runtime.native.token_table import open_token_table
 from gte_sdk.runtime.onnxruntime_devices import choose_device
@@ -47,18 +48,19 @@ def open_engine(
         return refuse_not_finite(table, description.path / table.graph_name)
     chosen, order = _choose_graphs(description, device, variant, engine)
     try:
-        return _open_faithful(description, chosen, order, engine, settings, tokenizer)
+        return _open_faithful(description, chosen, variant, order, engine, settings, tokenizer)
     except DeviceError as error:
         if device != "auto" or chosen == "cpu":
             raise
         warnings.warn(f"the CPU is used: {error}", stacklevel=3)
         _, order = _choose_graphs(description, "cpu", variant, engine)
-        return _open_faithful(description, "cpu", order, engine, settings, tokenizer)
+        return _open_faithful(description, "cpu", variant, order, engine, settings, tokenizer)
 
 
 def _open_faithful(
     description: ModelDir,
     device: str,
+    requested: str,
     order: Sequence[str],
     engine: str,
     settings: EngineSettings,
@@ -68,7 +70,9 @@ def _open_faithful(
     expected = read_golden(description)
     ids = tokenize(tokenizer, expected.texts, description.max_tokens).ids if expected else []
     deviations: list[str] = []
-    for opened in _openings(description, device, order, engine, settings, pad_token_id(tokenizer)):
+    refusals: list[str] = []
+    openings = _openings(description, device, requested, order, engine, settings, pad_token_id(tokenizer), refusals)
+    for opened in openings:
         variant = opened.variant
         if expected is not None and variant in expected.vectors:
             golden = expected.vectors[variant]
@@ -95,26 +99,60 @@ def _open_faithful(
             f"{description.path}: {'; '.join(deviations)}: this machine does not reproduce the vectors of the export, "
             "and no other variant that may be used does; leave engine='auto', or export variant='fp32' too"
         )
-    refused = description.path / available_variants(description)[order[0]]
-    raise InputError(
-        f"engine='native' cannot run {refused} on device={device!r}: it takes int8 BERT graphs of our export, "
-        "on a CPU; leave engine='auto'"
-    )
+    raise _nothing_runs(description, device, order[0], engine, refusals)
 
 
 def _openings(
-    description: ModelDir, device: str, order: Sequence[str], engine: str, settings: EngineSettings, pad_id: int
+    description: ModelDir,
+    device: str,
+    requested: str,
+    order: Sequence[str],
+    engine: str,
+    settings: EngineSettings,
+    pad_id: int,
+    refusals: list[str],
 ) -> Iterator[Engine]:
-    """Opens one graph after the other, as long as the caller asks for the next."""
-    graphs = available_variants(description)
+    """Opens one file after the other, as long as the caller asks for the next. refusals: gets the native engine's.
+
+    Nothing replaces a requested variant that no engine runs at all.
+    """
+    opened: Engine | None = None
     for variant in order:
-        if engine != "onnxruntime" and device == "cpu" and variant == "int8":
-            native = open_native(description, graphs[variant], settings)
-            if native is not None:
-                yield _checked_width(description, native)
-        if engine != "native":
-            onnxruntime = open_onnxruntime(description, graphs[variant], device, variant, settings, pad_id)
-            yield _checked_width(description, onnxruntime)
+        if opened is None and requested not in ("auto", variant):
+            return
+        names = variant_files(description, variant)
+        if engine != "onnxruntime" and device == "cpu" and variant != "fp16":
+            for name in names:
+                native = _open_if_covered(description, name, variant, settings, refusals)
+                if native is not None:
+                    opened = native
+                    yield _checked_width(description, native)
+                    break
+        graph = next((name for name in names if name.endswith(".onnx")), None)
+        if engine != "native" and graph is not None:
+            opened = open_onnxruntime(description, graph, device, variant, settings, pad_id)
+            yield _checked_width(description, opened._replace(why_not_native="; ".join(refusals) or None))
+
+
+def _open_if_covered(
+    description: ModelDir, name: str, variant: str, settings: EngineSettings, refusals: list[str]
+) -> Engine | None:
+    try:
+        return open_native(description, name, variant, settings)
+    except NotCoveredError as error:
+        refusals.append(f"{name}: {error}")
+        return None
+
+
+def _nothing_runs(description: ModelDir, device: str, variant: str, engine: str, refusals: Sequence[str]) -> GteError:
+    refused = description.path / available_variants(description)[variant]
+    reasons = "; ".join(refusals) or "it runs fp32 and int8 on a CPU"
+    if engine == "native":
+        return InputError(f"engine='native' cannot run {refused} on device={device!r}: {reasons}; leave engine='auto'")
+    return ModelFormatError(
+        f"{refused} is not a graph that onnxruntime runs on device={device!r}, and the native engine does not run it: "
+        f"{reasons}; export the checkpoint with: python export/to_onnx.py"
+    )
 
 
 def _checked_width(description: ModelDir, opened: Engine) -> Engine:
@@ -131,12 +169,13 @@ def _choose_graphs(description: ModelDir, device: str, variant: str, engine: str
     graphs = available_variants(description)
     if not graphs:
         raise ModelFormatError(
-            f"{description.path} has no ONNX graph under a known name; "
+            f"{description.path} has no ONNX graph under a known name and no {WEIGHT_FILES[0]}; "
             "export the checkpoint with: python export/to_onnx.py"
         )
     if variant != "auto" and variant not in graphs:
         raise InputError(f"variant={variant!r}; {description.path} holds {sorted(graphs)}")
-    if device == "auto" and (set(graphs) == {"int8"} or variant == "int8" or engine == "native"):
+    float_graphs = [name for kind, name in graphs.items() if kind in ("fp32", "fp16") and name.endswith(".onnx")]
+    if device == "auto" and (not float_graphs or variant == "int8" or engine == "native"):
         device = "cpu"  # onnxruntime's CUDA provider sends most int8 nodes back to the CPU
     if device != "cpu":
         device = choose_device(device)

@@ -1,4 +1,4 @@
-"""The native engine: int8 BERT graphs and token tables of our export on the C++ encoder, csrc/encoder/encoder.hpp.
+"""The native engine: the family's models and token tables of our export on the C++ encoder, csrc/encoder/encoder.hpp.
 
 Texts are packed without padding and all sums have a fixed order, so a text's vector has the same bits in any batch, on
 any number of threads and on every CPU. It is also the fastest engine on a CPU (docs/experiments.md) and starts in
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
-from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, read_json
+from gte_sdk.model_files.directory import ModelDir, read_modules_only_in_graph
+from gte_sdk.model_files.published import MODULES_JSON, ModelPath
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.native.build import build_encoder
 from gte_sdk.runtime.native.description import EncoderWeights, NotCoveredError
 from gte_sdk.runtime.native.int8_graph import read_int8_graph
+from gte_sdk.runtime.native.weights import read_weights
 
 # Changes whenever the bits of the vectors change: golden vectors of another version are compared with a tolerance.
 # tests/kernels/bert_self_test.cpp pins the bits.
@@ -40,22 +41,23 @@ class NativeModel(NamedTuple):
     """Whether it is a table of tokens, without layers."""
 
 
-def open_native(description: ModelDir, graph_name: str, settings: EngineSettings) -> Engine | None:
-    """The engine for an int8 graph of a model directory, or None for a graph that only onnxruntime can run."""
-    if read_modules_only_in_graph(description):
-        return None
-    config = read_json(checked_file(description, CONFIG_JSON))
+def open_native(description: ModelDir, name: str, variant: str, settings: EngineSettings) -> Engine:
+    """The engine for a file of a model directory: its graph in fp32 or our int8, or its weights in safetensors.
+
+    Raises NotCoveredError with the reason for what only onnxruntime can run.
+    """
+    if only_in_graph := read_modules_only_in_graph(description):
+        raise NotCoveredError(f"{MODULES_JSON} names {only_in_graph[0]}, which only a graph computes")
+    if description.dense:
+        raise NotCoveredError("dense layers follow its pooling")
 
     def load() -> NativeModel:
-        model = load_native(checked_file(description, graph_name), config, description.pooling, settings.threads)
-        if model is None:
-            raise NotCoveredError
-        return model
+        try:
+            return load_encoder(read_weights(description, name, variant), settings.threads)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise NotCoveredError(f"it is no encoder of the family: {error}") from error
 
-    try:
-        return native_engine(load, description, graph_name, "int8", settings)
-    except NotCoveredError:
-        return None
+    return native_engine(load, description, name, variant, settings)
 
 
 def native_engine(

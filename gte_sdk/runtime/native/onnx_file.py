@@ -4,20 +4,28 @@ Only what a reader of weights needs of the format (protobuf, https://protobuf.de
 nodes' operator, name and inputs, and the initializers. Field numbers are those of onnx.proto.
 """
 
+import math
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.model_files.graph_file import MODEL_GRAPH, fields_of, read_varint
-from gte_sdk.model_files.published import ModelPath
+from gte_sdk.model_files.published import ModelPath, mapped_bytes
+from gte_sdk.model_files.safetensors_file import BFLOAT16
 
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR = 1, 2, 3, 4
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 4, 8, 9, 13
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT = 1, 3
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 # TensorProto.DataType of the types that hold weights here.
-_DTYPES = {1: "<f4", 2: "|u1", 3: "|i1", 6: "<i4", 7: "<i8"}
+_DTYPES: dict[int, Any] = {1: "<f4", 2: "|u1", 3: "|i1", 6: "<i4", 7: "<i8", 10: "<f2", 16: BFLOAT16}
+
+ExternalFile = Callable[[str], ModelPath]
+"""From the name of a file with weights, as the graph gives it, to the checked file."""
 
 
 class Node(NamedTuple):
@@ -25,25 +33,27 @@ class Node(NamedTuple):
     name: str
     inputs: list[str]
     outputs: list[str]
+    transposes_weights: bool
+    """Gemm's attribute transB: whether its matrix has a row for each output."""
 
 
 class OnnxFile(NamedTuple):
     nodes: list[Node]
     """In the order in which they run."""
     weights: dict[str, NDArray[np.generic]]
-    """Initializers by name, read-only views of the file's bytes at any alignment: what is kept is copied. External ones
-    and types that hold no weights are left out."""
+    """Initializers by name, read-only views of the mapped file at any alignment. Types that hold no weights are left
+    out, and external ones without `external_file`."""
 
 
-def read_onnx(path: ModelPath) -> OnnxFile:
+def read_onnx(path: ModelPath, external_file: ExternalFile | None = None) -> OnnxFile:
     """Raises ValueError for a file that is cut off or is no protobuf."""
     try:
-        return _read_model(memoryview(path.read_bytes()))
+        return _read_model(mapped_bytes(path), external_file)
     except (IndexError, struct.error, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not an ONNX file: {error}") from error
 
 
-def _read_model(model: memoryview) -> OnnxFile:
+def _read_model(model: memoryview, external_file: ExternalFile | None) -> OnnxFile:
     nodes: list[Node] = []
     weights: dict[str, NDArray[np.generic]] = {}
     for number, value in fields_of(model):
@@ -55,7 +65,7 @@ def _read_model(model: memoryview) -> OnnxFile:
             if graph_number == _GRAPH_NODE:
                 nodes.append(_read_node(part))
             elif graph_number == _GRAPH_INITIALIZER:
-                name, array = _read_tensor(part)
+                name, array = _read_tensor(part, external_file)
                 if array is not None:
                     weights[name] = array
     return OnnxFile(nodes, weights)
@@ -63,16 +73,22 @@ def _read_model(model: memoryview) -> OnnxFile:
 
 def _read_node(node: memoryview) -> Node:
     texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _NODE_NAME: [""], _NODE_OPERATOR: [""]}
+    transposes = False
     for number, value in fields_of(node):
         if number in texts and not isinstance(value, int):
             texts[number].append(str(value, "utf-8"))
-    return Node(texts[_NODE_OPERATOR][-1], texts[_NODE_NAME][-1], texts[_NODE_INPUT], texts[_NODE_OUTPUT])
+        elif number == _NODE_ATTRIBUTE and not isinstance(value, int):
+            attribute: dict[int, Any] = dict(fields_of(value))
+            if attribute.get(_ATTRIBUTE_NAME) == b"transB":
+                transposes = attribute.get(_ATTRIBUTE_INT) == 1
+    return Node(texts[_NODE_OPERATOR][-1], texts[_NODE_NAME][-1], texts[_NODE_INPUT], texts[_NODE_OUTPUT], transposes)
 
 
-def _read_tensor(tensor: memoryview) -> tuple[str, NDArray[np.generic] | None]:
+def _read_tensor(tensor: memoryview, external_file: ExternalFile | None) -> tuple[str, NDArray[np.generic] | None]:
     shape: list[int] = []
     name, dtype = "", None
     data: memoryview | None = None
+    external: dict[str, str] = {}
     for number, value in fields_of(tensor):
         if number == _TENSOR_DIMS:
             shape += [value] if isinstance(value, int) else _packed_varints(value)
@@ -83,6 +99,12 @@ def _read_tensor(tensor: memoryview) -> tuple[str, NDArray[np.generic] | None]:
                 name = str(value, "utf-8")
             elif number in (_TENSOR_RAW, _TENSOR_FLOATS):
                 data = value
+            elif number == _TENSOR_EXTERNAL:
+                entry = {key: str(text, "utf-8") for key, text in fields_of(value) if not isinstance(text, int)}
+                external[entry.get(_ENTRY_KEY, "")] = entry.get(_ENTRY_VALUE, "")
+    if external and external_file is not None and dtype is not None:
+        start, size = int(external.get("offset", 0)), math.prod(shape) * np.dtype(dtype).itemsize
+        data = mapped_bytes(external_file(external.get("location", "")))[max(start, 0) :][: max(size, 0)]
     if dtype is None or data is None:
         return name, None
     return name, np.frombuffer(data, dtype=dtype).reshape(shape)

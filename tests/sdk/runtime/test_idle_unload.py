@@ -151,7 +151,7 @@ def test_sixty_four_threads_around_the_moment_of_unloading() -> None:
 
 
 @pytest.mark.parametrize(("engine", "module", "opener"), [
-    ("native", native, "load_native"), ("onnxruntime", session, "open_graph"),
+    ("native", native, "load_encoder"), ("onnxruntime", session, "open_graph"),
 ])  # fmt: skip
 def test_an_idle_embedder_is_unloaded_and_gives_the_same_vectors(
     monkeypatch: pytest.MonkeyPatch, engine: str, module: Any, opener: str
