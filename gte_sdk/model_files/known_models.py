@@ -198,7 +198,7 @@ KNOWN_MODELS = (
         _CARD,
     ),
     KnownModel(
-        "jinaai", ("jina-embeddings-v3",), (1024,), "mean", 8192, "89", "CC-BY-NC-4.0", "model card",
+        "jinaai", ("jina-embeddings-v3",), (1024,), "mean", 8192, "about 100", "CC-BY-NC-4.0", "model card",
         refused="its graph takes a task_id, which chooses a LoRA adapter, and gte-sdk passes texts only",
     ),
     KnownModel(

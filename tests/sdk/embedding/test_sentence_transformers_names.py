@@ -64,7 +64,7 @@ def test_truncate_dim(tiny: Embedder) -> None:
     [
         ({"normalize_embeddings": False}, "always have unit length"),
         ({"precision": "float64"}, "precision='float64'; one of"),
-        ({"prompt_name": "passage"}, r"prompt_name='passage'; the model has \['corpus', 'query'\]"),
+        ({"prompt_name": "passage"}, r"prompt_name='passage'; the model has \['corpus', 'document', 'query'\]"),
         ({"batch_size": 0}, "batch_size=0; it must be at least 1"),
         ({"truncate_dim": 0}, "truncate_dim=0; it must be at least 1"),
         ({"device": "cuda"}, "device='cuda'; this Embedder runs on cpu"),
