@@ -1,7 +1,7 @@
 # Everything that a developer, a newcomer or CI runs. Each target does its own set-up from a fresh clone.
 # `make` alone lists the targets: the line after ## says what each one is for.
 .DELETE_ON_ERROR:
-.PHONY: help demo check test test-wheel test-checkout fuzz test-integrations desktop-example interop site format clean
+.PHONY: help demo check test test-wheel test-checkout fuzz test-integrations test-optimum desktop-example interop site format clean
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
@@ -37,7 +37,7 @@ test-wheel: .venv-wheel/.installed ## the installed wheel, without PyTorch: test
 
 test-checkout: .venv/.development dist/.built ## the other tests: training, export, the server, documentation, architecture
 	.venv/bin/python -m pytest --junit-xml build/test-checkout.xml tests \
-	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations
+	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations --ignore tests/optimum
 
 fuzz: .venv-wheel/.installed .venv/.development ## 2,000 damaged files of each format, and requests; make test runs 40
 	mkdir -p build/away
@@ -48,6 +48,9 @@ fuzz: .venv-wheel/.installed .venv/.development ## 2,000 damaged files of each f
 test-integrations: .venv-integrations/.installed ## the adapters against the frameworks themselves, 1.5 GB of packages
 	mkdir -p build/away
 	cd build/away && ../../.venv-integrations/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/integrations
+
+test-optimum: .venv-optimum/.installed ## exports by optimum-onnx, whose transformers is an older one
+	.venv-optimum/bin/python -m pytest tests/optimum
 
 # PyInstaller takes what is in its environment, so that holds the wheel and nothing else; see docs/desktop.md.
 desktop-example: .venv/.development .venv-desktop/.installed ## freeze examples/desktop and run it on an X server, no network
@@ -69,7 +72,7 @@ format: .venv/.development ## format the code and mend what the linter can
 	.venv/bin/ruff check --fix .
 
 clean: ## remove environments and build outputs
-	rm -rf .venv .venv-wheel .venv-integrations .venv-desktop .venv-site build dist
+	rm -rf .venv .venv-wheel .venv-integrations .venv-optimum .venv-desktop .venv-site build dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -101,6 +104,14 @@ dist/.built: .venv/.development $(SOURCES)
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/python -m pip install -q --upgrade pip
 	.venv-integrations/bin/python -m pip install -q dist/*.whl --group test --group integrations
+	touch $@
+
+.venv-optimum/.installed: export PIP_CONSTRAINT := $(CURDIR)/constraints-optimum.txt
+.venv-optimum/.installed: constraints-optimum.txt pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+	rm -rf .venv-optimum
+	$(PYTHON) -m venv .venv-optimum
+	.venv-optimum/bin/python -m pip install -q --upgrade pip
+	.venv-optimum/bin/python -m pip install -q -e '.[optimum]' --group optimum
 	touch $@
 
 .venv-desktop/.installed: dist/.built

@@ -5,6 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from export.directory.output import ExportError
+from export.graphs.optimum_graph import check_optimum
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
 from gte_sdk.model_files.hub_errors import EXPORTED_ARCHITECTURES, explain_failure
@@ -30,26 +31,28 @@ def find_source(source: str) -> Path:
     return fetched
 
 
-def load_source(directory: Path, max_tokens: int | None) -> AnyEncoder:
+def load_source(directory: Path, max_tokens: int | None, by_optimum: bool = False) -> AnyEncoder:
     """The encoder of a supported architecture. Raises ExportError or ModelFormatError for any other directory."""
-    check_architecture(directory)
+    check_architecture(directory, by_optimum)
     try:
-        return load_encoder(directory, max_tokens)
+        # BERT of transformers 4 cannot change its attention after it is loaded.
+        return load_encoder(directory, max_tokens, attention="eager")
     except GteError:
         raise
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{directory} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def check_architecture(directory: Path) -> None:
-    """Raises ModelFormatError for an architecture that the export is not tested with."""
-    if read_module_types(directory)[:1] == ["StaticEmbedding"]:
-        return
-    model_type = read_configuration(directory).get("model_type")
-    if model_type not in ARCHITECTURES:
+def check_architecture(directory: Path, by_optimum: bool = False) -> None:
+    """Raises ModelFormatError for an architecture that the exporter does not know."""
+    is_static = read_module_types(directory)[:1] == ["StaticEmbedding"]
+    model_type = "static" if is_static else str(read_configuration(directory).get("model_type"))
+    if by_optimum:
+        check_optimum(model_type)
+    elif not is_static and model_type not in ARCHITECTURES:
         raise ModelFormatError(
             f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "
-            "and the static encoder"
+            "and the static encoder; optimum may know it: pass --exporter optimum"
         )
 
 

@@ -26,6 +26,7 @@ from export.directory.output import ExportError, check_space, explain_errors, re
 from export.golden import write_golden
 from export.graphs.half import convert_to_half
 from export.graphs.onnxruntime_int8 import INSTRUCTION_SETS, quantize_with_onnxruntime
+from export.graphs.optimum_graph import write_optimum_graph
 from export.graphs.quantize import QuantizationSummary, quantize
 from export.graphs.trace import OPSET, write_graph
 from export.parity import measure as parity
@@ -45,8 +46,10 @@ from gte_sdk.model_files.directory import (
 )
 from gte_sdk.model_files.published import CONFIG_JSON, read_json
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
+from training.encoders.encoder import Encoder
 
 PRECISIONS = ("fp32", "fp16", "int8")
+EXPORTERS = ("trace", "optimum")
 QUANTIZATIONS = ("per-token", "dynamic", "static")
 PARITY_PNG = "parity.png"
 CALIBRATION_BATCH_TOKENS = 2048
@@ -59,6 +62,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The model directory to write.")
 @click.option("--precision", default="fp32,int8", show_default=True, help="Graphs to keep, of fp32, fp16 and int8.")
 @click.option("--no-quantize", is_flag=True, help="Same as --precision fp32.")
+@click.option(
+    "--exporter",
+    type=click.Choice(EXPORTERS),
+    default="trace",
+    show_default=True,
+    help="What makes the fp32 graph: our tracer, or optimum-onnx, which knows more architectures.",
+)
 @click.option(
     "--quantization",
     type=click.Choice(QUANTIZATIONS),
@@ -106,6 +116,7 @@ def main(
     output: Path,
     precision: str,
     no_quantize: bool,
+    exporter: str,
     quantization: str,
     instruction_set: str | None,
     calibration: Path | None,
@@ -144,7 +155,7 @@ def main(
         progress = _Progress(steps=4 + len(set(kept) - {"fp32"}))
         progress.step(f"reading {source}")
         source_directory = find_source(source)
-        encoder = load_source(source_directory, max_tokens)
+        encoder = load_source(source_directory, max_tokens, exporter == "optimum")
         if matryoshka_dims is not None:
             encoder.matryoshka_dims = _parse_dims(matryoshka_dims, encoder.dim)
         tokenizer = load_tokenizer(source_directory / TOKENIZER_JSON)
@@ -161,7 +172,11 @@ def main(
         graphs = {precision: directory / graph_name for precision, graph_name in names.items()}
         graphs["fp32"].parent.mkdir()
         progress.step("tracing the fp32 graph")
-        write_graph(encoder, graphs["fp32"], opset)
+        if exporter == "optimum":
+            assert isinstance(encoder, Encoder)  # optimum knows no token table, so load_source refused it
+            write_optimum_graph(encoder, graphs["fp32"], opset)
+        else:
+            write_graph(encoder, graphs["fp32"], opset)
         if "fp16" in kept:
             progress.step("converting to fp16")
             convert_to_half(graphs["fp32"], graphs["fp16"])

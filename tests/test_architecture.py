@@ -99,7 +99,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "graphs": set(),
         "parity": set(),
         "interop": {"parity"},
-        "source": {"directory"},
+        "source": {"directory", "graphs"},
         "golden": {"directory"},
         "ranges": {"directory", "parity"},
         "to_onnx": {"directory", "graphs", "parity", "source", "golden", "ranges"},

@@ -12,6 +12,9 @@ import click
 from gte_sdk.errors import GteError
 from training.encoders.encoder import AnyEncoder
 
+# protobuf's limit, less what a graph without its weights takes.
+LARGEST_FILE = 2**31 - 2**23
+
 
 class ExportError(click.ClickException):
     """An error that the person exporting can fix. Nothing was written."""
@@ -51,11 +54,14 @@ def replace_directory(output: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_space(directory: Path, encoder: AnyEncoder) -> None:
-    """Raises ExportError if the disk has no room for the graphs.
+    """Raises ExportError if the disk has no room for the graphs, or an ONNX file none for the weights.
 
     The fp32 graph, its copy for calibration, its levelled copy and the int8 graph exist at the same time.
     """
-    needed = int(3.5 * sum(tensor.numel() * tensor.element_size() for tensor in encoder.parameters()))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in encoder.parameters())
+    if size > LARGEST_FILE:
+        raise ExportError(f"the weights take {size / 1e9:.2f} GB, but an ONNX file holds {LARGEST_FILE / 1e9:.2f} GB")
+    needed = int(3.5 * size)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise ExportError(f"{free / 1e6:.0f} MB are free beside the output, but the export needs {needed / 1e6:.0f} MB")

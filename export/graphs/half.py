@@ -7,11 +7,10 @@ last digit. Inputs and outputs keep their types.
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto
 from onnx.utils import Extractor
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export.graphs.trace import OUTPUT_NAMES
+from export.graphs.trace import OUTPUT_NAMES, append_pooling
 
 
 def convert_to_half(source: Path, target: Path) -> None:
@@ -22,19 +21,6 @@ def convert_to_half(source: Path, target: Path) -> None:
     half = convert_float_to_float16(Extractor(model).extract_model(inputs, [hidden]), keep_io_types=True)
     # The converter does not see these nodes, because it rounds every value between two nodes that it leaves in float32.
     pooling = Extractor(model).extract_model([hidden, "attention_mask"], [sentence])
-    _rename(pooling, keep={hidden, "attention_mask", sentence, ""})
-    half.graph.node.extend(pooling.graph.node)
-    half.graph.initializer.extend(pooling.graph.initializer)
-    half.graph.output.extend(pooling.graph.output)
+    append_pooling(half, pooling)
     onnx.checker.check_model(half)
     onnx.save(half, target)
-
-
-def _rename(model: ModelProto, keep: set[str]) -> None:
-    """Prefixes the names of all nodes and tensors but those in `keep`, because the transformer may use the same."""
-    for node in model.graph.node:
-        node.name = f"pooling/{node.name}"
-        for names in (node.input, node.output):
-            names[:] = [name if name in keep else f"pooling/{name}" for name in names]
-    for tensor in model.graph.initializer:
-        tensor.name = f"pooling/{tensor.name}"

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from training.encoders.encoder import AnyEncoder, EncoderOutput, StaticEncoder, mean_pool
+from training.encoders.encoder import (
+    AnyEncoder,
+    Encoder,
+    EncoderOutput,
+    Pooling,
+    StaticEncoder,
+    mean_pool,
+    pool_states,
+)
 
 OPSET = 18
 OUTPUT_NAMES = ("last_hidden_state", "sentence_embedding")
@@ -59,14 +67,45 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
             opset_version=opset,
             dynamo=False,
         )
-    graph = onnx.load(path)
-    _give_each_weight_its_own(graph.graph)
-    _declare_width(graph, OUTPUT_NAMES[1], encoder.dim)
-    for node in graph.graph.node:  # they may contain paths of this machine
+    save_clean(onnx.load(path), path, encoder.dim)
+
+
+def write_pooling(encoder: Encoder, path: Path, opset: int) -> None:
+    """Writes what follows the transformer, from last_hidden_state and attention_mask to sentence_embedding (n, d)."""
+    names = [OUTPUT_NAMES[0], "attention_mask"]
+    mask_NT = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    states_NTD = torch.ones(2, 4, int(encoder.backbone.config.hidden_size))  # type: ignore[union-attr, arg-type]
+    free = {name: {0: "batch", 1: "sequence"} for name in names} | {OUTPUT_NAMES[1]: {0: "batch"}}
+    with torch.no_grad(), _without_warnings():
+        torch.onnx.export(
+            _Pooling(encoder.pooling, copy.deepcopy(encoder.dense)).float().cpu().eval(),
+            (states_NTD, mask_NT),
+            str(path),
+            input_names=names,
+            output_names=[OUTPUT_NAMES[1]],
+            dynamic_axes=free,
+            opset_version=opset,
+            dynamo=False,
+        )
+
+
+def append_pooling(model: onnx.ModelProto, pooling: onnx.ModelProto) -> None:
+    """Appends a graph from last_hidden_state and attention_mask to sentence_embedding to one that ends before it."""
+    _prefix_names(pooling, "pooling/", keep={*OUTPUT_NAMES, "attention_mask", ""})
+    model.graph.node.extend(pooling.graph.node)
+    model.graph.initializer.extend(pooling.graph.initializer)
+    model.graph.output.extend(pooling.graph.output)
+
+
+def save_clean(model: onnx.ModelProto, path: Path, dim: int) -> None:
+    """Writes a graph of the exporter without what depends on this machine, once it is checked."""
+    _give_each_weight_its_own(model.graph)
+    _declare_width(model, OUTPUT_NAMES[1], dim)
+    for node in model.graph.node:  # they may contain paths of this machine
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
-    onnx.checker.check_model(graph)
-    onnx.save(graph, path)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
 
 
 class _FoldedTable(nn.Module):
@@ -79,6 +118,18 @@ class _FoldedTable(nn.Module):
     def forward(self, input_ids_NT: Tensor, attention_mask_NT: Tensor) -> EncoderOutput:
         rows_NTD = self.embedding(input_ids_NT)
         return EncoderOutput(rows_NTD, normalize(mean_pool(rows_NTD, attention_mask_NT), dim=1))
+
+
+class _Pooling(nn.Module):
+    """What follows the transformer in an encoder."""
+
+    def __init__(self, pooling: Pooling, dense: nn.Sequential | None) -> None:
+        super().__init__()
+        self.pooling: Pooling = pooling
+        self.dense = dense
+
+    def forward(self, last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
+        return pool_states(last_hidden_state_NTD, attention_mask_NT, self.pooling, self.dense)
 
 
 def _prepare_for_tracing(encoder: AnyEncoder) -> nn.Module:
@@ -116,6 +167,16 @@ def _give_each_weight_its_own(graph: onnx.GraphProto) -> None:
         own = graph.initializer.add()
         own.CopyFrom(weights[node.input[0]])
         own.name = node.output[0]
+
+
+def _prefix_names(model: onnx.ModelProto, prefix: str, keep: set[str]) -> None:
+    """Prefixes the names of all nodes and tensors but those in `keep`, because the transformer may use the same."""
+    for node in model.graph.node:
+        node.name = f"{prefix}{node.name}"
+        for names in (node.input, node.output):
+            names[:] = [name if name in keep else f"{prefix}{name}" for name in names]
+    for tensor in model.graph.initializer:
+        tensor.name = f"{prefix}{tensor.name}"
 
 
 def _declare_width(graph: onnx.ModelProto, output_name: str, width: int) -> None:

@@ -85,13 +85,17 @@ def tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> CheckpointMaker:
-    """A function that writes a sentence-transformers directory of an architecture; "static" is the token table."""
+    """A function that writes a sentence-transformers directory of an architecture; "static" is the token table.
+
+    `shape` is the configuration of an architecture that is not in CONFIGURATIONS.
+    """
 
     def make(
         architecture: str = "bert",
         pooling: Pooling = "mean",
         dense: nn.Sequential | None = None,
         prompts: dict[str, str] | None = None,
+        shape: dict[str, Any] | None = None,
     ) -> Path:
         torch.manual_seed(7)
         directory = tmp_path_factory.mktemp(architecture)
@@ -99,7 +103,7 @@ def make_checkpoint(tokenizer_directory: Path, tmp_path_factory: pytest.TempPath
             static = make_random_static_encoder(VOCABULARY, DIM, [2, 3], max_tokens=MAX_TOKENS)
             write_encoder(static, tokenizer_directory, directory)
             return directory
-        configuration = {"model_type": architecture, **CONFIGURATIONS[architecture]}
+        configuration = {"model_type": architecture, **(shape or CONFIGURATIONS[architecture])}
         backbone = make_random_encoder(configuration, VOCABULARY, MAX_TOKENS).backbone
         for name, parameter in backbone.named_parameters():
             if parameter.dim() > 1:  # trained weights are larger than a fresh model's: tokens have to tell texts apart

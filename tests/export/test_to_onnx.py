@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,7 @@ def test_unsupported_architecture(spoiled: Callable[[], Path], tmp_path: Path) -
     (checkpoint / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     message = refused(checkpoint, tmp_path / "model")
     assert "'gpt2' is not supported; supported are bert, roberta" in message
+    assert "optimum may know it: pass --exporter optimum" in message
 
 
 def test_wrong_pooling_file(spoiled: Callable[[], Path], tmp_path: Path) -> None:
@@ -263,6 +265,20 @@ def test_too_small_a_disk(bert_checkpoint: Path, tmp_path: Path, monkeypatch: py
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert "0 MB are free" in refused(bert_checkpoint, tmp_path / "model")
+
+
+def test_more_weights_than_an_onnx_file_holds(
+    bert_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.directory.output.LARGEST_FILE", 100_000)
+    assert "the weights take 0.00 GB, but an ONNX file holds 0.00 GB" in refused(bert_checkpoint, tmp_path / "model")
+
+
+@pytest.mark.skipif(find_spec("optimum") is not None, reason="optimum is installed; tests/optimum tests it")
+def test_optimum_is_an_extra(bert_checkpoint: Path, tmp_path: Path) -> None:
+    message = refused(bert_checkpoint, tmp_path / "model", "--exporter", "optimum")
+    assert "--exporter optimum needs optimum-onnx (No module named 'optimum')" in message
+    assert "pip install '.[optimum]'" in message
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -37,14 +37,14 @@ def mean_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tenso
 def cls_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
     """(n, d): the first token that is not padding (the first column where padding is on the right)."""
     first_N11 = attention_mask_NT.argmax(dim=1)[:, None, None]
-    return last_hidden_state_NTD.gather(1, first_N11.expand(-1, 1, last_hidden_state_NTD.shape[2])).squeeze(1)
+    return last_hidden_state_NTD.gather(1, first_N11.expand(-1, 1, last_hidden_state_NTD.shape[2]))[:, 0]
 
 
 def last_token_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
     """(n, d): the last token that is not padding, on whichever side the padding is."""
     positions_T = torch.arange(attention_mask_NT.shape[1], device=attention_mask_NT.device)
     last_N11 = (attention_mask_NT * positions_T).argmax(dim=1)[:, None, None]
-    return last_hidden_state_NTD.gather(1, last_N11.expand(-1, 1, last_hidden_state_NTD.shape[2])).squeeze(1)
+    return last_hidden_state_NTD.gather(1, last_N11.expand(-1, 1, last_hidden_state_NTD.shape[2]))[:, 0]
 
 
 def max_pool(last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor) -> Tensor:
@@ -77,6 +77,14 @@ POOLING: dict[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
     "weightedmean": weighted_mean_pool,
     "mean_sqrt_len_tokens": mean_sqrt_pool,
 }
+
+
+def pool_states(
+    last_hidden_state_NTD: Tensor, attention_mask_NT: Tensor, pooling: Pooling, dense: nn.Sequential | None
+) -> Tensor:
+    """(n, d): what follows the transformer: pooling, the dense layers if there are any, and unit length."""
+    pooled_ND = POOLING[pooling](last_hidden_state_NTD, attention_mask_NT)
+    return normalize(pooled_ND if dense is None else dense(pooled_ND), dim=1)
 
 
 class Encoder(nn.Module):
@@ -136,10 +144,8 @@ class Encoder(nn.Module):
             torch.float16,
         ):  # from autocast: pool and normalize in float32
             last_hidden_state_NTD = last_hidden_state_NTD.float()
-        pooled_ND = POOLING[self.pooling](last_hidden_state_NTD, attention_mask_NT)
-        if self.dense is not None:
-            pooled_ND = self.dense(pooled_ND)
-        return EncoderOutput(last_hidden_state_NTD, normalize(pooled_ND, dim=1))
+        sentences_ND = pool_states(last_hidden_state_NTD, attention_mask_NT, self.pooling, self.dense)
+        return EncoderOutput(last_hidden_state_NTD, sentences_ND)
 
 
 class StaticEncoder(nn.Module):

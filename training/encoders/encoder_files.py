@@ -54,6 +54,8 @@ TOKENIZER_FILES = (
 )
 _READ_PATTERNS = ["*.json", "*.safetensors", "vocab.txt", "*/config.json", "*/model.safetensors"]
 _MODULE_ORDER = re.compile(r"(Transformer( Pooling)?( Dense)*|StaticEmbedding)( Normalize)?")
+# The class of the encoder alone, in architectures that decode as well.
+_ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 # Constants that older versions of transformers saved with the weights.
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
 _ACTIVATIONS = {
@@ -165,10 +167,11 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
 
 
 def _read_backbone(path: Path, attention: str | None) -> nn.Module:
-    from transformers import AutoModel
+    import transformers
     from transformers.utils import logging
 
     configuration = build_configuration(path)
+    model_class = getattr(transformers, _ENCODER_HALVES.get(configuration.model_type, "AutoModel"))
 
     if not any(path.glob("*.safetensors")):
         raise ModelFormatError(
@@ -178,7 +181,7 @@ def _read_backbone(path: Path, attention: str | None) -> nn.Module:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # our own error reports missing weights
     try:
-        backbone, info = AutoModel.from_pretrained(
+        backbone, info = model_class.from_pretrained(
             path,
             config=configuration,
             use_safetensors=True,
