@@ -38,7 +38,7 @@ _SHAPE = {
 }  # fmt: skip
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "bert": {**_SHAPE, "max_position_embeddings": 512},
-    "xlm-roberta": {**_SHAPE, "max_position_embeddings": 514, "type_vocab_size": 1},
+    "xlm-roberta": {**_SHAPE, "max_position_embeddings": 513, "type_vocab_size": 1},  # one of them for padding
     "modernbert": {
         **_SHAPE, "max_position_embeddings": 512, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2,
         "eos_token_id": 3, "local_attention": 16,
