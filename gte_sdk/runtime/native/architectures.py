@@ -30,6 +30,7 @@ from gte_sdk.runtime.native.parameters import (
     has,
     join,
     read_array,
+    read_finite,
     read_linear,
     read_norm,
 )
@@ -109,7 +110,7 @@ def _mpnet(config: Config, tensors: Tensors) -> EncoderWeights:
     refuse_other_arithmetic(config, _PLAIN)
     weights = _bert_like({**config, "type_vocab_size": 0}, tensors, _MPNET)
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
-    bias_BH = read_array(parameters, "encoder.relative_attention_bias.weight", -1, weights.heads)
+    bias_BH = read_finite(parameters, "encoder.relative_attention_bias.weight", -1, weights.heads)
     if len(bias_BH) < _BUCKETS:
         raise NotCoveredError(f"its table of relative positions has {len(bias_BH)} rows where {_BUCKETS} belong")
     distances_D = np.arange(1 - weights.most_tokens, weights.most_tokens)
@@ -307,8 +308,8 @@ def _gte_query_key_value(parameters: Parameters, at: str, names: LayerNames, hid
 def _gte_feed_forward_in(parameters: Parameters, at: str, wide: int, hidden: int) -> Linear:
     """The gate first, which the activation is applied to; "new" has it last."""
     if has(parameters, f"{at}mlp.up_gate_proj.weight"):
-        both_NK = read_array(parameters, f"{at}mlp.up_gate_proj.weight", 2 * wide, hidden)
-        return join([Linear(both_NK[wide:], None), Linear(both_NK[:wide], None)])
+        up_NK, gate_NK = np.split(read_finite(parameters, f"{at}mlp.up_gate_proj.weight", 2 * wide, hidden), 2)
+        return join([Linear(gate_NK, None), Linear(up_NK, None)])
     return join([read_linear(parameters, f"{at}mlp.{part}_proj", wide, hidden, bias=False) for part in ("gate", "up")])
 
 

@@ -50,8 +50,17 @@ def read_array(parameters: Parameters, name: str, *shape: int) -> NDArray[np.flo
 
 
 def read_linear(parameters: Parameters, name: str, outputs: int, inputs: int, bias: bool = True) -> Linear:
-    weights_NK = read_array(parameters, f"{name}.weight", outputs, inputs)
-    return Linear(weights_NK, read_array(parameters, f"{name}.bias", outputs) if bias else None)
+    weights_NK = read_finite(parameters, f"{name}.weight", outputs, inputs)
+    return Linear(weights_NK, read_finite(parameters, f"{name}.bias", outputs) if bias else None)
+
+
+def read_finite(parameters: Parameters, name: str, *shape: int) -> NDArray[np.float32]:
+    """As `read_array`, for what a softmax may hide: a NaN in a query's weights would end as a vector that is finite."""
+    array = read_array(parameters, name, *shape)
+    with np.errstate(all="ignore"):
+        if not np.isfinite(array.sum()):
+            raise NotCoveredError(f"{parameters.prefix}{name} has NaN or infinity: the weights are damaged")
+    return array
 
 
 def join(layers: list[Linear]) -> Linear:
@@ -61,8 +70,8 @@ def join(layers: list[Linear]) -> Linear:
 
 
 def read_norm(parameters: Parameters, name: str, width: int, bias: bool = True) -> Norm:
-    weight_H = read_array(parameters, f"{name}.weight", width)
-    return Norm(weight_H, read_array(parameters, f"{name}.bias", width) if bias else np.zeros_like(weight_H))
+    weight_H = read_finite(parameters, f"{name}.weight", width)
+    return Norm(weight_H, read_finite(parameters, f"{name}.bias", width) if bias else np.zeros_like(weight_H))
 
 
 def give_back_pages(tensors: Mapping[str, NDArray[Any]]) -> None:
