@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 LIST_NAME = "bundle.json"
 # A larger ZIP file needs other headers. No graph is larger: a protobuf has at most 2 GiB.
 MAX_BYTES = 2**32 - 1
+# What ZIP counts, and the list of so many members.
+_MOST_MEMBERS, _MOST_LIST_BYTES = 2**16 - 1, 2**24
 
 # ZIP's own structures: version 2.0, no compression, UTF-8 names, the earliest date that ZIP has.
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -112,6 +114,8 @@ def open_bundle(path: Path) -> BundlePath:
         fields = _LOCAL.unpack(head[: _LOCAL.size]) if len(head) == start else None
         if fields is None or fields[0] != b"PK\3\4" or head[_LOCAL.size :] != LIST_NAME.encode():
             raise ModelFormatError(f"{path} is not a bundle of gte-sdk: it does not begin with {LIST_NAME}")
+        if fields[8] > _MOST_LIST_BYTES:
+            raise ModelFormatError(f"{path}/{LIST_NAME} has {fields[8]} bytes, more than any; copy the bundle again")
         content = file.read(fields[8])
         if len(content) != fields[8] or zlib.crc32(content) != fields[6]:
             raise ModelFormatError(f"{path}/{LIST_NAME} is damaged or cut off; copy the bundle again")
@@ -139,6 +143,10 @@ def write_bundle(file: IO[bytes], sources: Mapping[str, Path], hub_name: str | N
     The same files always give the same bytes, whatever their dates. Raises InputError if the files are too large, or
     if one changes while it is read.
     """
+    if len(sources) >= _MOST_MEMBERS:
+        raise InputError(
+            f"{len(sources)} files are more than the {_MOST_MEMBERS - 1} of a bundle; name a model directory"
+        )
     described = {name: _described(sources[name]) for name in sorted(sources)}
     listed = {name: {"bytes": length, "sha256": sha256} for name, (length, _, sha256) in described.items()}
     published = {"hub_name": hub_name} if hub_name else {}
@@ -187,14 +195,14 @@ def check_bundle(bundle: BundlePath) -> None:
 
 def _zip_directory(entries: Sequence[tuple[str, int, int, int]], start: int) -> bytes:
     """The end of a ZIP file, which begins at `start`: name, CRC-32, bytes and offset of each member."""
-    content = b""
+    content = bytearray()
     for name, checksum, length, offset in entries:
         encoded = name.encode()
         content += _CENTRAL.pack(
             b"PK\1\2", _MADE_BY, _VERSION, _FLAGS, 0, _TIME, _DATE, checksum, length, length, len(encoded),
             0, 0, 0, 0, _MODE, offset,
         ) + encoded  # fmt: skip
-    return content + _END.pack(b"PK\5\6", 0, 0, len(entries), len(entries), len(content), start, 0)
+    return bytes(content) + _END.pack(b"PK\5\6", 0, 0, len(entries), len(entries), len(content), start, 0)
 
 
 def _local_header(name: str, checksum: int, length: int) -> bytes:
@@ -237,8 +245,10 @@ def _read_list(path: Path, content: bytes) -> tuple[dict[str, tuple[int, str]], 
             f"{path} has format {found!r} version {version!r}; this gte-sdk reads {FORMAT!r} version {FORMAT_VERSION}: "
             "upgrade gte-sdk or make the bundle again"
         )
-    if not sizes_fit:
-        raise ModelFormatError(f"{path}/{LIST_NAME} records names or sizes that no ZIP file has; copy the bundle again")
+    if not sizes_fit or len(files) >= _MOST_MEMBERS:
+        raise ModelFormatError(
+            f"{path}/{LIST_NAME} records names, sizes or a number of files that no ZIP file has; copy the bundle again"
+        )
     for name, (length, _) in files.items():
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts or "\\" in name or not parts or length < 0 or name == LIST_NAME:

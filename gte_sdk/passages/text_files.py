@@ -21,6 +21,8 @@ MAX_FILE_BYTES = 2 * 2**20
 """A larger file in a folder is generated or data more often than something to read."""
 MAX_NAMED_FILE_BYTES = 16 * 2**20
 """The limit for a file that is named outright; it bounds the memory that a file can take."""
+MAX_LINES = 250_000
+"""More are data. Each takes up to 240 bytes while a file is split."""
 
 _SUFFIXES: dict[Kind, str] = {
     "markdown": ".md .markdown .mdown .mdx .qmd .rmd",
@@ -121,6 +123,9 @@ def decode_text(path: Path, content: bytes, notice: Notice) -> str | None:
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not utf16 and b"\0" in content:
         notice(f"{path}: a binary file; skipped")
+        return None
+    if max(content.count(b"\n"), content.count(b"\r")) > MAX_LINES:
+        notice(f"{path}: more than {MAX_LINES:,} lines; skipped")
         return None
     try:
         return content.decode("utf-16" if utf16 else "utf-8-sig")

@@ -19,6 +19,7 @@ from gte_sdk.tables.text_batches import (
     named,
 )
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
+from gte_sdk.tables.text_rows import first_doubled
 
 # Read at once: with the longest texts that may be, 192 MiB.
 READ_ROWS = 64
@@ -36,8 +37,8 @@ def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: 
         parquet_file = parquet.ParquetFile(file, pre_buffer=False)
         schema = parquet_file.schema_arrow
         names: list[str] = schema.names
-        if doubled := [column for column in names if names.count(column) > 1]:
-            raise InputError(f"{name}: the column {doubled[0]!r} is there twice; rename one")
+        if (doubled := first_doubled(names)) is not None:
+            raise InputError(f"{name}: the column {doubled!r:.80} is there twice; rename one")
         chosen = _text_column(name, options.column, schema)
         _check_sizes(name, chosen, parquet_file.metadata)
     except (pyarrow.ArrowException, OSError, UnicodeError) as error:

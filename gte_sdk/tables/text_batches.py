@@ -13,6 +13,7 @@ DEFAULT_COLUMN = "text"
 BATCH_ROWS = 512
 # A batch of long rows is cut earlier, so that 512 books do not lie in memory at once.
 BATCH_CHARACTERS = 4_000_000
+_VALUE_CHARACTERS = 64  # what any value takes, beside its characters
 
 MISSING = object()
 
@@ -73,12 +74,25 @@ def batches_of(rows: Iterable[tuple[int, Row]], name: str, column: str, on_null:
         first_row = first_row if texts else number
         texts.append(text)
         batch_rows.append(row)
-        characters += len(text)
+        characters += _size(row)
         if len(texts) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield TextBatch(first_row, texts, batch_rows, None, skipped)
             texts, batch_rows, characters, skipped = [], [], 0, 0
     if texts or skipped:
         yield TextBatch(first_row, texts, batch_rows, None, skipped)
+
+
+def _size(value: Any) -> int:
+    """Returns about how many characters a row is, with all its columns."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_VALUE_CHARACTERS + len(name) + _size(part) for name, part in value.items())
+    if isinstance(value, list):
+        return _VALUE_CHARACTERS * len(value) + sum(
+            _size(part) for part in value if isinstance(part, str | dict | list)
+        )
+    return 0
 
 
 def value_of(row: Row, column: str) -> Any:
@@ -106,7 +120,7 @@ def choose_column(name: str, column: str | None, columns: list[str]) -> str:
 
 def named(columns: Sequence[str]) -> str:
     """Lists the columns, for a message."""
-    return f"the columns are {', '.join(columns)}" if columns else "there are no columns"
+    return f"the columns are {', '.join(columns):.1000}" if columns else "there are no columns"
 
 
 def rows_of(batch: TextBatch) -> str:

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gte_sdk.errors import InputError
@@ -12,6 +12,8 @@ from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
 
 # Far below what Python's own JSON and pyarrow's columns take without an error of theirs, or an hour.
 MAX_DEPTH = 64
+# Lists, objects and what they hold, in one row of JSON; columns of CSV and TSV. Each takes about 100 bytes.
+MAX_VALUES, MAX_COLUMNS = 250_000, 100_000
 
 Row = dict[str, Any]
 Lines = Iterable[tuple[int, str]]
@@ -42,6 +44,7 @@ def json_rows(lines: Lines, name: str) -> Iterator[tuple[int, Row]]:
         parts, size = [text[position:]], 0
         if len(parts[0]) > MAX_ROW_BYTES:
             raise too_long(name, f"row {number}")
+        _check_value_count(parts[0], name, number)
         for chunk in chunks:
             parts.append(chunk)
             size += len(chunk)
@@ -74,11 +77,13 @@ def json_rows(lines: Lines, name: str) -> Iterator[tuple[int, Row]]:
         number += 1
         while True:
             try:
-                row, position = _DECODER.raw_decode(text, position)
+                row, end = _DECODER.raw_decode(text, position)
                 break
             except (ValueError, RecursionError) as error:
                 if not (_is_cut_off(error, text) and more()):
                     raise _not_json(error, name, number) from error
+        _check_value_count(text[position:end], name, number)
+        position = end
         yield number, _checked_object(row, name, number)
     if in_array:
         raise InputError(f"{name}, after row {number}: the array does not end")
@@ -164,8 +169,10 @@ def _tsv_fields(line: str) -> list[str]:
 
 
 def _check_header(header: list[str], name: str, delimiter: str | None, own: str) -> None:
-    if doubled := [column for column in header if header.count(column) > 1]:
-        raise InputError(f"{name}: the column {doubled[0]!r} is there twice; rename one")
+    if len(header) > MAX_COLUMNS:
+        raise InputError(f"{name}: {len(header):,} columns, more than {MAX_COLUMNS:,}; give the texts alone")
+    if (doubled := first_doubled(header)) is not None:
+        raise InputError(f"{name}: the column {doubled!r:.80} is there twice; rename one")
     other = next((mark for mark in _DELIMITERS if mark != own and len(header) == 1 and mark in header[0]), None)
     if delimiter is None and other:
         raise InputError(
@@ -180,7 +187,18 @@ def _row(header: list[str], fields: list[str], where: str) -> Row:
     return dict(zip(header, fields, strict=True))
 
 
+def _check_value_count(text: str, name: str, number: int) -> None:
+    """Before they are made: 3 MiB of "[]," are a million lists."""
+    marks = "[{,"
+    if sum(map(text.count, marks)) > MAX_VALUES:
+        pieces = text.replace("\\\\", "").replace('\\"', "").split('"')
+        outside_of_texts = "".join(pieces[::2])
+        if sum(map(outside_of_texts.count, marks)) > MAX_VALUES:
+            raise InputError(f"{name}, row {number} has more than {MAX_VALUES:,} values; give the texts alone")
+
+
 def _parsed(text: str, name: str, number: int) -> Any:
+    _check_value_count(text, name, number)
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
@@ -220,9 +238,14 @@ def _no_constant(constant: str) -> None:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r:.80} is there twice")
+        raise ValueError(f"the key {first_doubled([name for name, _ in pairs])!r:.80} is there twice")
     return row
+
+
+def first_doubled(names: Sequence[str]) -> str | None:
+    """Returns the first name that is there twice."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
 
 
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant, object_pairs_hook=_unique_keys)

@@ -181,7 +181,8 @@ def _record_batch(pyarrow: Any, batch: TextBatch, schema: Any) -> Any:
         if schema is None:
             names = list(dict.fromkeys(name for row in rows for name in row))
             return pyarrow.RecordBatch.from_pydict({name: [row.get(name) for row in rows] for name in names})
-        if unknown := next((name for row in rows for name in row if name not in schema.names), None):
+        known = set(schema.names)
+        if unknown := next((name for row in rows for name in row if name not in known), None):
             raise InputError(f"the column {unknown!r} is new")
         return pyarrow.RecordBatch.from_pylist(rows, schema=schema)
     except (pyarrow.ArrowException, InputError, TypeError, UnicodeError, OverflowError) as error:

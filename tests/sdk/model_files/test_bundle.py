@@ -1,6 +1,7 @@
 """One file that is a model: its bytes, what opens it, and what every kind of damage is called."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -197,6 +198,17 @@ def other_list(change: Callable[[dict[str, object]], object]) -> Callable[[Path,
     return write
 
 
+def list_of(size: int) -> Callable[[Path, Path], None]:
+    """A list that is as long as it says, in a file with a hole of that size."""
+
+    def write(source: Path, target: Path) -> None:
+        start = source.read_bytes()[:41]
+        target.write_bytes(start[:18] + size.to_bytes(4, "little") * 2 + start[26:])
+        os.truncate(target, 41 + size)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -209,6 +221,12 @@ def other_list(change: Callable[[dict[str, object]], object]) -> Callable[[Path,
         ),
         (other_list(lambda listed: listed.update(files=[])), "bundle.json is not the list of a bundle"),
         (other_list(lambda listed: listed.update(files={"x": {"bytes": 1, "sha256": ""}})), "x is damaged: its header"),
+        (
+            other_list(lambda listed: listed.update(files={str(n): {"bytes": 0, "sha256": ""} for n in range(65535)})),
+            "a number of files that no ZIP file has",
+        ),
+        (list_of(2**24 + 1), "bundle.json has 16777217 bytes, more than any"),
+        (list_of(2**32 - 1), "bundle.json has 4294967295 bytes, more than any"),
     ],
 )
 def test_what_is_no_bundle(bundle: Path, tmp_path: Path, make: Callable[[Path, Path], object], message: str) -> None:

@@ -81,6 +81,21 @@ def test_a_named_file_has_a_limit_too_also_when_it_grows_meanwhile(
     assert notices == [f"{large}: 4.0 MiB; skipped (3 MiB at most)", f"{large}: more than 3 MiB; skipped"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_file_of_more_lines_than_anybody_reads_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, encoding: str
+) -> None:
+    monkeypatch.setattr(text_files, "MAX_LINES", 1000)
+    notices: list[str] = []
+    path = tmp_path / "lines.txt"
+    path.write_bytes((f"# x{end}" * 1000).encode(encoding))
+    assert read_text(path, pytest.fail) is not None
+    path.write_bytes((f"# x{end}" * 1001).encode(encoding))
+    assert read_text(path, notices.append) is None
+    assert notices == [f"{path}: more than 1,000 lines; skipped"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes need privileges or do not exist")
 def test_links_that_loop_or_dangle_and_pipes_are_reported_and_end(tmp_path: Path) -> None:
     write(tmp_path, "real/a.md")

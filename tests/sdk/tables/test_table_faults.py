@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from gte_sdk.errors import InputError
-from gte_sdk.tables import parquet_texts
-from gte_sdk.tables.parquet_texts import READ_ROWS, read_parquet_texts
-from gte_sdk.tables.text_batches import BATCH_CHARACTERS, OnNull, TableOptions, TextTable
+from gte_sdk.tables.text_batches import OnNull, TableOptions, TextTable
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES
 from gte_sdk.tables.text_rows import json_rows
 from gte_sdk.tables.text_tables import Format, format_of, open_text_table
@@ -166,40 +164,6 @@ def test_a_text_of_parquet_has_the_limit_of_every_row() -> None:
     content = parquet_of(pyarrow.table({"text": ["a", "x" * (MAX_ROW_BYTES + 1)]}))
     with pytest.raises(InputError, match="row 2 has more than 3 MiB"):
         read(content, "parquet")
-
-
-@pytest.mark.parametrize("count", [1, 2, 40])
-@pytest.mark.parametrize("dictionary", [False, True])
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_cell_of_parquet_without_an_end_is_refused_before_it_is_read(
-    monkeypatch: pytest.MonkeyPatch, count: int, dictionary: bool, nested: bool
-) -> None:
-    monkeypatch.setattr(parquet_texts, "MAX_ROW_BYTES", 2**16)
-    cells = ["x" * (3 * count * 2**16), *["a"] * (count - 1)]
-    table = pyarrow.table({"doc": [{"text": cell} for cell in cells]} if nested else {"text": cells})
-    file = io.BytesIO()
-    parquet.write_table(table, file, compression="zstd", use_dictionary=dictionary)
-    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *_: pytest.fail("it is read"))
-    with pytest.raises(InputError, match=f"one of the rows 1 to {count} has more than 3 MiB"):
-        opened(file.getvalue(), "parquet", column="doc.text" if nested else "text")
-
-
-@pytest.mark.parametrize("group_rows", [1000, 100, 7])
-def test_long_texts_of_parquet_are_read_a_few_at_a_time(group_rows: int) -> None:
-    """Parts that start at a multiple of BATCH_ROWS have the batches of the whole file."""
-    texts = [str(number) * (40_000 if 200 <= number < 700 else 1) for number in range(1000)]
-    file = io.BytesIO()
-    parquet.write_table(pyarrow.table({"text": texts, "id": range(1000)}), file, row_group_size=group_rows)
-
-    def batches(rows: range | None) -> list[tuple[int, list[str]]]:
-        table = read_parquet_texts(file, "file", TableOptions(), rows)
-        return [(batch.first_row, batch.texts) for batch in table.batches]
-
-    whole = batches(None)
-    assert [text for _, batch in whole for text in batch] == texts
-    assert [first for first, _ in whole] == [1, 257, 321, 385, 449, 513, 577, 641, 705]
-    assert max(sum(map(len, batch)) for _, batch in whole) <= BATCH_CHARACTERS + READ_ROWS * 120_000
-    assert batches(range(512)) + batches(range(512, 1000)) == whole
 
 
 def test_names_in_parquet_that_are_not_utf_8_are_one_error() -> None:
