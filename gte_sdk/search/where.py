@@ -22,7 +22,12 @@ def mask_or_ids(where: Any) -> NDArray[np.bool_] | list[Id]:
     values = list_values("where", where)
     are_bool = [isinstance(value, bool | np.bool_) for value in values]
     if not any(are_bool):
-        return plain_ids("where", values)
+        ids = plain_ids("where", values)
+        if len(ids) > len(set(ids)) and set(ids) <= {0, 1}:
+            raise InputTypeError(
+                f"where is {where!r:.80}, which looks like a mask of 0 and 1; give booleans, or each id once"
+            )
+        return ids
     if isinstance(where, Set):
         raise InputTypeError(f"where is {where!r:.80}; booleans need an order, give them as a list")
     if not all(are_bool):

@@ -1,6 +1,7 @@
 """What every function that takes texts accepts and refuses: one table of inputs for all of them."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,10 @@ def test_what_was_cut_is_a_value(tmp_path: Path, truncation: str) -> None:
     embedded = embed_batch(model, ["red", "red green blue fast slow"], "query")
     assert (embedded.left_out, embedded.was_cut) == ([0, 3], True)
     assert not embed_batch(model, ["red"], "query").was_cut
+
+
+def test_a_progress_bar_without_standard_streams_is_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Embedder(write_tiny_model(tmp_path))
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert model.encode(["red"] * 3, show_progress_bar=True).shape == (3, model.dim)

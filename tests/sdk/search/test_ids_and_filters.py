@@ -33,6 +33,14 @@ def test_every_kind_of_filter_gives_the_search_over_the_rows_that_pass(where: An
     assert scores.tobytes() == expected.scores.tobytes()
 
 
+@pytest.mark.parametrize("mask", [[0, 0, 1, 1], [1, 1], (0,) * 100, np.arange(100) % 2, np.array([0, 1, 1], np.uint8)])
+def test_a_mask_of_numbers_is_not_taken_for_ids(mask: Any) -> None:
+    with pytest.raises(InputTypeError, match="looks like a mask of 0 and 1; give booleans"):
+        index_of().search(VECTORS[0], 2, where=mask)
+    assert sorted(index_of().search(VECTORS[0], 5, where=[1, 0]).ids[0].tolist()) == [0, 1]
+    assert index_of().search(VECTORS[0], 5, where=[2, 2]).ids[0].tolist() == [2]
+
+
 def test_filters_after_removal_see_the_rows_that_are_left() -> None:
     index = index_of()
     index.remove([0, 1, 2])
