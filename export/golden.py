@@ -23,19 +23,8 @@ from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import GOLDEN_JSON, available_variants, read_model_dir
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
+from gte_sdk.runtime.int8.calibrate import bundled_texts
 from gte_sdk.runtime.native.engine import ARITHMETIC
-
-# Different kinds of input: no words, one word, a question, a sentence, numbers, code, other scripts.
-TEXTS = [
-    "",
-    "search",
-    "Where is the young cat?",
-    "Interest rates rose again in March, for the third time.",
-    "3.14159 < 22/7, and 1,000,000 bytes",
-    "def area(r): return math.pi * r ** 2",
-    "Пример текста на русском языке",
-    "北京 naïve café 🚀",
-]
 
 
 def write_golden(directory: Path) -> None:
@@ -47,17 +36,18 @@ def write_golden(directory: Path) -> None:
     if not description.files:
         raise ModelFormatError(f"{directory} has no gte.json; export the checkpoint with: python export/to_onnx.py")
     update_gte_json(directory, forget=[GOLDEN_JSON])  # the old ones must not judge what makes the new ones
-    vectors = {variant: _embed_texts(directory, variant) for variant in available_variants(description)}
-    write_json(directory / GOLDEN_JSON, golden_fields(Golden(TEXTS, vectors)))
+    texts = bundled_texts("golden")
+    vectors = {variant: _embed_texts(directory, variant, texts) for variant in available_variants(description)}
+    write_json(directory / GOLDEN_JSON, golden_fields(Golden(texts, vectors)))
     update_gte_json(directory, record=[GOLDEN_JSON])
 
 
-def _embed_texts(directory: Path, variant: str) -> GoldenVectors:
+def _embed_texts(directory: Path, variant: str, texts: list[str]) -> GoldenVectors:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that fp16 is slow on a CPU
         embedder = Embedder(directory, variant=variant, device="cpu", truncation="ignore")
     made_by = ARITHMETIC if embedder.engine == "native" else f"onnxruntime {onnxruntime.__version__}"
-    return GoldenVectors(made_by, embedder.embed(TEXTS))
+    return GoldenVectors(made_by, embedder.embed(texts))
 
 
 @click.command()

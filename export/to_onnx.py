@@ -21,8 +21,8 @@ import click
 from click.core import ParameterSource
 
 from export.directory.card import Origin, describe_shape, format_card, format_summary
-from export.directory.layout import guess_licence, hash_weights, measure_size, name_source, write_json, write_layout
-from export.directory.output import ExportError, check_space, explain_errors, replace_directory
+from export.directory.layout import hash_weights, measure_size, name_source, write_json, write_layout
+from export.directory.output import ExportError, check_space, explain_errors
 from export.golden import write_golden
 from export.graphs.half import convert_to_half
 from export.graphs.onnxruntime_int8 import INSTRUCTION_SETS, quantize_with_onnxruntime
@@ -35,6 +35,7 @@ from export.parity.plot import plot_distribution
 from export.parity.sts import measure_sts, read_sts
 from export.ranges import write_ranges
 from export.source import find_source, load_source
+from gte_sdk.atomic_file import replace_directory
 from gte_sdk.model_files.directory import (
     CARD,
     GRAPH_FILES,
@@ -45,6 +46,7 @@ from gte_sdk.model_files.directory import (
     write_gte_json,
 )
 from gte_sdk.model_files.published import CONFIG_JSON, read_json
+from gte_sdk.runtime.int8.card import guess_licence
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
 from training.encoders.encoder import Encoder
 

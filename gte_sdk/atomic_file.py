@@ -71,6 +71,34 @@ def replace_whole(path: Path, overwrite: bool = True, *, keep_leftovers: bool = 
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replace_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `path`, which takes its name when the block ends without an error, else vanishes.
+
+    Raises InputError as `check_directory` does. Whatever was in the folder is removed.
+    """
+    check_directory(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        built, replaced = workplace / "new", workplace / "old"
+        built.mkdir()
+        yield built
+        if path.exists():
+            path.rename(replaced)
+        built.rename(path)
+    finally:
+        shutil.rmtree(workplace)
+
+
+def check_directory(path: Path, overwrite: bool = False) -> None:
+    """Raises InputError if `replace_directory` cannot write `path`: a file, or a folder without `overwrite`."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists", remedy="overwrite")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; give a directory")
+
+
 def move_whole(source: Path, path: Path) -> None:
     """Gives a finished file the name, owner and permissions of `path` in the same folder, which may exist."""
     target = Path(os.path.realpath(path))

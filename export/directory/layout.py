@@ -6,7 +6,6 @@ the graphs, without paths of this machine, and with one token limit for every re
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from training.encoders.encoder import AnyEncoder, StaticEncoder
 from training.encoders.encoder_files import write_encoder
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
 
 
 def write_layout(encoder: AnyEncoder, source: Path, directory: Path) -> None:
@@ -47,16 +45,6 @@ def hash_weights(encoder: AnyEncoder) -> str:
         for tensor in encoder.parameters()
     )
     return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def guess_licence(source: Path) -> str:
-    """The licence in the front matter of the source's card as an SPDX expression, or NOASSERTION."""
-    card = source / "README.md"
-    front_matter = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if card.is_file() else []
-    found = _LICENCE.search(front_matter[0]) if front_matter else None
-    if found is None or found[1].lower() in ("other", "unknown"):
-        return "NOASSERTION"
-    return {"apache-2.0": "Apache-2.0", "mit": "MIT"}.get(found[1].lower(), found[1])
 
 
 def name_source(source: str, source_name: str | None) -> str:

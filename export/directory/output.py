@@ -1,8 +1,7 @@
-"""The output directory, which appears whole or not at all, and one message for whatever prevents it."""
+"""The output directory: room for it, and one message for whatever prevents it."""
 
 import errno
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,31 +25,12 @@ def explain_errors() -> Iterator[None]:
     try:
         yield
     except GteError as error:
-        raise ExportError(str(error)) from error
+        overwrite = "; pass --overwrite to replace it" if error.remedy == "overwrite" else ""
+        raise ExportError(f"{error}{overwrite}") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ExportError(f"no space is left on the disk of {error.filename or 'the output'}; free some") from error
         raise ExportError(f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def replace_directory(output: Path, overwrite: bool) -> Iterator[Path]:
-    """Yields a folder beside `output` that takes its place at the end, or is removed if anything fails."""
-    if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists; pass --overwrite to replace it")
-    if output.exists() and not output.is_dir():
-        raise ExportError(f"{output} is a file; give a directory")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        built, replaced = workplace / "new", workplace / "old"
-        built.mkdir()
-        yield built
-        if output.exists():
-            output.rename(replaced)
-        built.rename(output)
-    finally:
-        shutil.rmtree(workplace)
 
 
 def check_space(directory: Path, encoder: AnyEncoder) -> None:

@@ -7,4 +7,8 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
 
-datas = [(str(_PACKAGE / "models"), "gte_sdk/models"), (str(_PACKAGE / "server" / "page"), "gte_sdk/server/page")]
+datas = [
+    (str(_PACKAGE / "models"), "gte_sdk/models"),
+    (str(_PACKAGE / "server" / "page"), "gte_sdk/server/page"),
+    (str(_PACKAGE / "runtime" / "int8" / "texts.json"), "gte_sdk/runtime/int8"),
+]

@@ -10,6 +10,8 @@ import click
 import gte_sdk
 from gte_sdk.cli.bench import bench
 from gte_sdk.cli.bundle import bundle, verify
+from gte_sdk.cli.cache import cache
+from gte_sdk.cli.convert import convert
 from gte_sdk.cli.doctor import doctor
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
@@ -63,6 +65,8 @@ def gte(context: click.Context) -> None:
 
 gte.add_command(bench)
 gte.add_command(bundle)
+gte.add_command(cache)
+gte.add_command(convert)
 gte.add_command(doctor)
 gte.add_command(download)
 gte.add_command(embed)

@@ -16,9 +16,11 @@ import numpy as np
 import gte_sdk
 from gte_sdk import _kernels
 from gte_sdk.cli.model_options import model_options, open_model
+from gte_sdk.cli.terminal import plural
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import DeviceError, GteError
 from gte_sdk.model_files.directory import bundled_models
+from gte_sdk.model_files.user_cache import cache_folder, cached_bytes
 from gte_sdk.runtime.engine import GoldenResult
 from gte_sdk.runtime.onnxruntime_devices import (
     count_nodes,
@@ -70,7 +72,7 @@ def doctor(model: str, device: str, threads: int | None, as_json: bool) -> None:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },
         "onnxruntime": _onnxruntime(),
-        "models": {"bundled": bundled_models(), "hub_cache": _hub_cache()},
+        "models": {"bundled": bundled_models(), "hub_cache": _hub_cache(), "int8_cache": _int8_cache()},
         "self_test": _self_test(model, device, threads),
     }  # fmt: skip
     if as_json:
@@ -128,6 +130,13 @@ def _hub_cache() -> str | None:
     except ImportError:
         return None
     return str(constants.HF_HUB_CACHE)
+
+
+def _int8_cache() -> str | None:
+    """Folder and size of the weights that were quantized as models opened."""
+    folder = cache_folder()
+    models, size = cached_bytes()
+    return None if folder is None else f"{folder}: {plural(models, 'model')}, {size / 1e6:.1f} MB"
 
 
 def _self_test(model: str, device: str, threads: int | None) -> dict[str, Any]:

@@ -85,8 +85,9 @@ class Embedder:
             threads: The threads that one call uses; by default as many as CPU affinity and cgroup quota allow.
             revision: The branch, tag or commit of a Hub model.
             offline: True never opens a socket. None lets HF_HUB_OFFLINE decide. Only Hub names need a network at all.
-            variant: "fp32", "fp16", "int8", or "auto": on a CPU the int8 graph, if our export compared it with fp32
-                and the directory records the result, else fp32.
+            variant: "fp32", "fp16", "int8" (float32 weights are quantized as they open, and kept in the user's cache),
+                or "auto": on a CPU int8, if our export compared it with fp32 and the directory records the result,
+                else fp32.
             max_tokens: Reads fewer tokens of each text than the model could, or says what it can, if nothing else does.
             dim: Shortens the vectors to this many dimensions, for models trained for it (see `dims`): the first
                 numbers of each vector, scaled to unit length again.
@@ -123,7 +124,8 @@ class Embedder:
         settings = EngineSettings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
         self._truncation = truncation
         facts = ModelFacts(pooling, prompts, None if max_tokens is None else check_count("max_tokens", max_tokens))
-        self._description = read_model_dir(locate_model(model, variant, revision, offline, facts), facts)
+        quantize = engine != "onnxruntime" and device != "cuda"
+        self._description = read_model_dir(locate_model(model, variant, revision, offline, facts, quantize), facts)
         self._tokenizer = load_text_tokenizer(self._description)
         self._max_tokens = self._tokenizer.check_limit(max_tokens, self._description.max_tokens)
         opened = open_engine(self._description, device, variant, engine, settings, self._tokenizer.tokenizer)

@@ -8,6 +8,7 @@ from gte_sdk.model_files.bundle import LIST_NAME, BundlePath, check_bundle
 from gte_sdk.model_files.directory import (
     GRAPH_FILES,
     GTE_JSON,
+    INT8_WEIGHTS,
     WEIGHT_FILES,
     FileRecord,
     ModelDir,
@@ -21,7 +22,7 @@ from gte_sdk.model_files.published import CONFIG_JSON, hub_name_of
 # What a directory of the Hub holds beside the weights of other frameworks.
 _MODEL_SUFFIXES = (".json", ".txt", ".md", ".onnx", ".model")
 _MOST_LINKS = 8
-_LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
+LEGAL_NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING")
 
 
 def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[str, Path]:
@@ -66,13 +67,19 @@ def files_to_bundle(description: ModelDir, variants: tuple[str, ...]) -> dict[st
             continue
         if name in outside:
             raise InputError(f"{path}: a graph with data outside its file cannot be bundled; export it as one file")
-        if path.suffix in _MODEL_SUFFIXES or name in tensors or path.name.startswith(_LEGAL_NAMES):
+        if path.suffix in _MODEL_SUFFIXES or name in tensors or path.name.startswith(LEGAL_NAMES):
             _check_inside(folder, path)
             files[name] = path
     needed = [description.tokenizer] if description.token_table is not None else [CONFIG_JSON, description.tokenizer]
     if missing_files := [name for name in needed if name not in files]:
         raise ModelFormatError(f"{folder / missing_files[0]} is missing; export or download the model again")
     return files
+
+
+def has_own_int8(description: ModelDir) -> bool:
+    """Whether the directory has int8 weights or an int8 graph that our export or conversion compared with fp32."""
+    name = available_variants(description).get("int8")
+    return name is not None and (name == INT8_WEIGHTS or description.fingerprint is not None)
 
 
 def _check_inside(folder: Path, path: Path) -> None:

@@ -27,10 +27,12 @@ from gte_sdk.model_files.published import (
     hub_name_of,
     merged_prompts,
     modules_only_in_graph,
+    read_int8_limits,
     read_json,
     read_max_tokens,
     read_prompts,
     read_width,
+    reads_lower_case,
 )
 
 FORMAT_VERSION = 1
@@ -41,6 +43,8 @@ SPECIAL_TOKENS_JSON = "special_tokens_map.json"
 PARITY_JSON = "parity.json"
 GOLDEN_JSON = "golden.json"
 CARD = "README.md"
+# int8 weights for the native engine (gte_sdk/runtime/int8/weights_file.py).
+INT8_WEIGHTS = "model_int8.safetensors"
 
 # The first name that exists is used. The later ones are other names for the same graph in Hub repositories.
 GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
@@ -54,6 +58,7 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
         "onnx/model_qint8_avx512_vnni.onnx",
         "onnx/model_qint8_avx512.onnx",
         "onnx/model_qint8_arm64.onnx",
+        INT8_WEIGHTS,
     ),
 }
 
@@ -240,6 +245,7 @@ def write_gte_json(
     licence: str,
     provenance: Mapping[str, Any],
     matryoshka_dims: Sequence[int] = (),
+    int8_limits: Mapping[str, float] | None = None,
 ) -> ModelDir:
     """Records every file that is in the directory `path` (call it last) and returns the description, read back.
 
@@ -261,6 +267,7 @@ def write_gte_json(
         "licence": licence,
         "provenance": dict(provenance),
         "matryoshka_dims": list(matryoshka_dims),
+        **({} if int8_limits is None else {"int8_limits": dict(int8_limits)}),
         "files": files,
     }
     (path / GTE_JSON).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -283,16 +290,6 @@ def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
     if not isinstance(dims, list) or not all(type(width) is int and 1 <= width <= dim for width in dims):
         raise ModelFormatError(f"{path} has matryoshka_dims={dims!r}; it is a list of whole numbers from 1 to {dim}")
     return tuple(sorted(dims, reverse=True))
-
-
-def _read_limits(file: ModelPath, fields: Mapping[str, Any]) -> dict[int, float]:
-    """`int8_limits` of gte.json by number of dimensions. Empty for an export that is older than this field."""
-    limits = fields.get("int8_limits", {})
-    if not isinstance(limits, dict) or not all(
-        width.isdecimal() and isinstance(limit, float) and 0 < limit <= 1 for width, limit in limits.items()
-    ):
-        raise ModelFormatError(f"{file} has int8_limits={limits!r}; it maps widths to numbers above 0 and at most 1")
-    return {int(width): limit for width, limit in limits.items()}
 
 
 def _read_own(path: ModelPath) -> ModelDir:
@@ -319,7 +316,7 @@ def _read_own(path: ModelPath) -> ModelDir:
     prompts = checked("prompts", dict)
     if not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelFormatError(f"{file} has prompts that are not texts: {prompts!r}")
-    return ModelDir(
+    description = ModelDir(
         path=path,
         name=checked("name", str),
         dim=checked("dim", int),
@@ -330,8 +327,11 @@ def _read_own(path: ModelPath) -> ModelDir:
         files=dict(_file_records(file, checked("files", dict).items())),
         fingerprint=checked("fingerprint", str),
         matryoshka_dims=read_matryoshka_dims(file, fields["dim"]),
-        int8_limits=_read_limits(file, fields),
+        int8_limits=read_int8_limits(file, fields),
     )
+    if SENTENCE_BERT_JSON not in description.files:
+        return description
+    return replace(description, lowercase=reads_lower_case(checked_file(description, SENTENCE_BERT_JSON)))
 
 
 def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, FileRecord]]:
@@ -375,7 +375,7 @@ def _read_foreign(path: ModelPath, facts: ModelFacts) -> ModelDir:
         dense=pooled.dense,
         why_in_graph=pooled.why_in_graph,
         pool_states=facts.pooling in POOLING_MODES,
-        lowercase=sentence_bert.is_file() and read_json(sentence_bert).get("do_lower_case") is True,
+        lowercase=sentence_bert.is_file() and reads_lower_case(sentence_bert),
     )
 
 

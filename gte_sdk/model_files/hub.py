@@ -36,9 +36,8 @@ from gte_sdk.model_files.needed_files import (
     check_pooling,
     config_of,
     files_of_modules,
-    variants_to_use,
+    weight_groups,
     weights_to_use,
-    weights_without_graph,
 )
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
@@ -49,6 +48,7 @@ from gte_sdk.model_files.published import (
     TOKENIZER_CONFIG_JSON,
     ModelFacts,
 )
+from gte_sdk.model_files.user_cache import remembered_sha256
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -85,7 +85,12 @@ def is_hub_name(model: str) -> bool:
 
 
 def fetch_model(
-    model: str, variant: str, revision: str | None, offline: bool | None, facts: ModelFacts = NO_FACTS
+    model: str,
+    variant: str,
+    revision: str | None,
+    offline: bool | None,
+    facts: ModelFacts = NO_FACTS,
+    quantize: bool = True,
 ) -> Path:
     """The local directory of a Hub model, with its description and its weights: one graph of `variant`, or a table.
 
@@ -93,6 +98,7 @@ def fetch_model(
     offline: True opens no socket and uses the cache. None lets HF_HUB_OFFLINE decide, and uses the cache with a
         warning if the Hub cannot be reached. False requires the Hub.
     facts: what the caller says of a model whose files do not say it.
+    quantize: for "int8", take float32 weights, which are quantized as they open, before another one's int8 graph.
     Raises HubError, and ModelFormatError for a model that cannot be run as far as its small files say.
     """
     try:
@@ -103,7 +109,7 @@ def fetch_model(
     if variant not in ("auto", *GRAPH_FILES):
         raise InputError(f"variant={variant!r}; one of {('auto', *GRAPH_FILES)} is supported")
     constants.HF_HUB_DISABLE_TELEMETRY = True  # or it asks the Hub for a list of agents, to report which one runs it
-    wanted = Wanted(model, revision, variant)
+    wanted = Wanted(model, revision, variant, quantize)
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
         return _cached_snapshot(wanted)
     if _is_commit(revision) and (snapshot := _cached_if_whole(wanted, must_be_certain=True)):
@@ -151,20 +157,20 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
             f"{wanted} is not in the cache; fetch it once with the network on, without offline=True and "
             f"HF_HUB_OFFLINE: {wanted.download_command}"
         )
-    variants = variants_to_use(wanted.variant, is_ours=cached[GTE_JSON].path is not None)
-    weights = weights_to_use(snapshot, _names_inside(snapshot), variants)
+    groups = weight_groups(wanted, snapshot, is_ours=cached[GTE_JSON].path is not None)
+    weights = weights_to_use(wanted, snapshot, _names_inside(snapshot))
     names = [name for name in _DESCRIPTION if cached[name].path] + files_of_modules(snapshot)
     if weights is None:
-        missing = [f"any of {[name for variant in variants for name in GRAPH_FILES[variant]]}"]
+        missing = [f"any of {[name for group in groups for name in group]}"]
     else:
-        names += [weights, *(external_data_names(snapshot, weights) if weights.endswith(".onnx") else ())]
+        names += [weights, *external_data_names(snapshot, weights)]
         missing = [name for name in names if not (snapshot / name).is_file() and name.rsplit("/", 1)[-1] != CONFIG_JSON]
     if weights is None or missing:
         raise HubError(
             f"{wanted} is in the cache without {missing[0]}; fetch it once with the network on: "
             f"{wanted.download_command}"
         )
-    if must_be_certain and weights not in (*GRAPH_FILES[variants[0]], *weights_without_graph(snapshot)):
+    if must_be_certain and weights not in groups[0]:
         raise HubError(f"{wanted}: the cache has {weights}, and the repository may have a graph to be preferred")
     unknown = [name for name in _DECISIVE if cached[name] == _Cached(None, False)]
     if unknown and not _has_listing(wanted.model, snapshot.name):
@@ -178,7 +184,7 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
     for name in names:
         if not (snapshot / name).is_file():
             continue  # read_model_dir says what is missing of a description
-        if _is_damaged(snapshot / name, None):
+        if _is_damaged(snapshot / name, None, wanted):
             raise HubError(
                 f"{wanted}: {snapshot / name} is damaged in the cache; fetch it again with the network on: "
                 f"{wanted.download_command}"
@@ -217,7 +223,7 @@ def _downloaded_snapshot(wanted: Wanted, info: Any, facts: ModelFacts) -> Path:
         path = _cached(wanted.model, first, commit).path
         assert path is not None
         snapshot = path.parent
-        weights = weights_to_use(snapshot, digests, variants_to_use(wanted.variant, is_ours=GTE_JSON in digests))
+        weights = weights_to_use(wanted, snapshot, digests)
         if weights is None:
             raise no_weights(wanted, sorted(digests), config_of(snapshot))
         modules = files_of_modules(snapshot)
@@ -233,8 +239,9 @@ def _downloaded_snapshot(wanted: Wanted, info: Any, facts: ModelFacts) -> Path:
         if weights.endswith(".onnx"):
             check_pooling(wanted, description, weights, digests, facts)
         fetch(*dense, weights)
-        if weights.endswith(".onnx") and (data := external_data_names(snapshot, weights)):
-            check_graph(wanted, description, weights)
+        if data := external_data_names(snapshot, weights):
+            if weights.endswith(".onnx"):
+                check_graph(wanted, description, weights)
             if lacking := [name for name in data if name not in digests]:
                 raise HubError(f"{wanted} has no {lacking[0]}, where {weights} has weights; take another copy")
             fetch(*data)
@@ -256,32 +263,33 @@ def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> N
     try:
         if path is None:
             path = Path(hf_hub_download(wanted.model, name, revision=commit))
-        elif _is_damaged(path, digest):
+        elif _is_damaged(path, digest, wanted):
             warnings.warn(f"{wanted}: {path} is damaged, and is fetched again", stacklevel=6)
         else:
             return
-        if _is_damaged(path, digest):
+        if _is_damaged(path, digest, wanted):
             path = Path(hf_hub_download(wanted.model, name, revision=commit, force_download=True))
     except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but it means the network
         raise
     except EntryNotFoundError:
         return
-    if _is_damaged(path, digest):
+    if _is_damaged(path, digest, wanted):
         raise HubError(
             f"{wanted}: {name} arrives with another content than the Hub lists; check proxy and mirror, or try again "
             "later"
         )
 
 
-def _is_damaged(path: Path, digest: str | None) -> bool:
+def _is_damaged(path: Path, digest: str | None, wanted: Wanted) -> bool:
     """Whether a cached file differs from its hash: the Hub's `digest`, else the name of the blob that it links to.
 
-    SHA-256 for large files, git's SHA-1 of a blob for small ones; mirrors also use the plain SHA-1.
+    SHA-256 for large files, git's SHA-1 of a blob for small ones; mirrors also use the plain SHA-1. Weights that are
+    quantized as they open are read once, so their hash is remembered (user_cache.py).
     """
     if digest is None and path.is_symlink():
         digest = os.path.basename(os.readlink(path))  # noqa: PTH115, PTH119 one step: a shared blob is a link too
     if digest is not None and re.fullmatch(r"[0-9a-f]{64}", digest):
-        return sha256_of_file(path) != digest
+        return (remembered_sha256 if wanted.variant == "int8" else sha256_of_file)(path) != digest
     if digest is not None and _is_commit(digest):
         content = path.read_bytes()
         blob = b"blob %d\0" % len(content)

@@ -31,6 +31,8 @@ class Wanted(NamedTuple):
     model: str
     revision: str | None
     variant: str
+    quantize: bool = True
+    """Whether float32 weights will do for variant="int8", because they are quantized as they open."""
 
     def __str__(self) -> str:
         return f"model={self.model!r} revision={self.revision!r}"

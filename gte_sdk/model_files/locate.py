@@ -12,11 +12,17 @@ from gte_sdk.model_files.published import ModelFacts
 
 
 def locate_model(
-    model: str | PathLike[str], variant: str, revision: str | None, offline: bool | None, facts: ModelFacts = NO_FACTS
+    model: str | PathLike[str],
+    variant: str,
+    revision: str | None,
+    offline: bool | None,
+    facts: ModelFacts = NO_FACTS,
+    quantize: bool = True,
 ) -> Path:
     """The local directory or bundle for a bundled name, a directory, a bundle or a Hub name.
 
     facts: what the caller says of the model; a Hub model of which too little is known is not downloaded.
+    quantize: as in `fetch_model`.
     Raises ModelFormatError for anything else, and HubError for a Hub model that cannot be fetched.
     """
     name = str(model)
@@ -26,7 +32,7 @@ def locate_model(
     if path.is_dir() or path.is_file():
         return path.absolute()  # the graph may be read again after the working directory has changed
     if isinstance(model, str) and is_hub_name(name):
-        return fetch_model(name, variant, revision, offline, facts)
+        return fetch_model(name, variant, revision, offline, facts, quantize)
     raise ModelFormatError(
         f"model={name!r} is neither a bundled model ({', '.join(bundled_models())}), nor a directory or "
         f"bundle, nor a Hub name like 'owner/model'{_suggestion(name)}"

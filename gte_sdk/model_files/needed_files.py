@@ -4,22 +4,26 @@ The small files say what the model is; then its weights are one graph, a static 
 of an architecture that an engine runs without a graph. hub.py fetches what is chosen here.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import GRAPH_FILES, TOKENIZER_JSON, ModelDir
+from gte_sdk.model_files.directory import GRAPH_FILES, GTE_JSON, INT8_WEIGHTS, TOKENIZER_JSON, WEIGHT_FILES, ModelDir
 from gte_sdk.model_files.graph_file import SENTENCE_EMBEDDING, STATES, graph_names, unknown_inputs
 from gte_sdk.model_files.hub_errors import Wanted
 from gte_sdk.model_files.modules import SAFETENSORS, static_folder
 from gte_sdk.model_files.published import CONFIG_JSON, IN_GRAPH, ModelFacts, known_of, read_json, read_modules
 
-# Architectures that the native engine runs from model.safetensors, where a repository has no graph.
-SAFETENSORS_ARCHITECTURES: tuple[str, ...] = ()
+# The model types in gte_sdk/runtime/native/architectures.py, which the native engine runs from weights without a graph.
+NATIVE_MODEL_TYPES = (
+    "bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "modernbert", "new", "gte",
+)  # fmt: skip
+# The native engine needs a hidden size that is a multiple of it.
+_WIDTH_UNIT = 64
 
 
-def variants_to_use(variant: str, is_ours: bool) -> tuple[str, ...]:
+def _variants_to_use(variant: str, is_ours: bool) -> tuple[str, ...]:
     """The variants that may be used, the preferred one first."""
     if variant != "auto":
         return (variant,)
@@ -60,19 +64,37 @@ def check_graph(wanted: Wanted, description: ModelDir, graph: str) -> None:
         )
 
 
-def weights_to_use(snapshot: Path, names: Collection[str], variants: tuple[str, ...]) -> str | None:
+def weights_to_use(wanted: Wanted, snapshot: Path, names: Collection[str]) -> str | None:
     """The file with the weights to use, of `names`, or None. `snapshot` needs config.json and modules.json only."""
-    graphs = [] if static_folder(snapshot) is not None else [name for kind in variants for name in GRAPH_FILES[kind]]
-    without = weights_without_graph(snapshot) if "fp32" in variants else []
-    return next((name for name in (*graphs, *without) if name in names), None)
+    groups = weight_groups(wanted, snapshot, is_ours=GTE_JSON in names)
+    return next((name for group in groups for name in group if name in names), None)
 
 
-def weights_without_graph(snapshot: Path) -> list[str]:
-    """The weights that an engine runs without a graph: a static model's table, or those of some architectures."""
+def weight_groups(wanted: Wanted, snapshot: Path, is_ours: bool) -> list[list[str]]:
+    """The names of weights that may be used, the preferred group first; those of a group are names for the same.
+
+    A group is a variant's graphs. Float32 has weights without a graph too, where an engine runs them: a static model's
+    table, or those of the native engine's architectures. For "int8" they are taken before the graph of others, because
+    they are quantized as they open.
+    """
     folder = static_folder(snapshot)
     if folder is not None:
-        return [f"{folder}/{SAFETENSORS}" if folder else SAFETENSORS]
-    return [SAFETENSORS] if config_of(snapshot).get("model_type") in SAFETENSORS_ARCHITECTURES else []
+        table = f"{folder}/{SAFETENSORS}" if folder else SAFETENSORS
+        return [[table] if wanted.variant in ("auto", "fp32") else []]
+    names = {variant: list(graphs) for variant, graphs in GRAPH_FILES.items()}
+    is_native = _is_native(config_of(snapshot))
+    if is_native:
+        names["fp32"] += WEIGHT_FILES
+    if wanted.variant == "int8" and wanted.quantize and is_native and not is_ours:
+        return [[INT8_WEIGHTS, *names["fp32"]], names["int8"]]
+    return [names[variant] for variant in _variants_to_use(wanted.variant, is_ours)]
+
+
+def _is_native(config: Mapping[str, Any]) -> bool:
+    """Whether the native engine runs the architecture, as far as that is seen without its weights."""
+    width = config.get("hidden_size", config.get("dim"))
+    known_type = config.get("model_type") in NATIVE_MODEL_TYPES
+    return known_type and isinstance(width, int) and width % _WIDTH_UNIT == 0
 
 
 def files_of_modules(snapshot: Path) -> list[str]:

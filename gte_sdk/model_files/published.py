@@ -252,3 +252,18 @@ def _has_position_table(config: Mapping[str, Any]) -> bool:
     """Whether positions are rows of a table, not angles or distances, which have no end."""
     other = any("rope" in key or "rotary" in key for key in config)
     return config.get("position_embedding_type", "absolute") == "absolute" and not other
+
+
+def reads_lower_case(sentence_bert: ModelPath) -> bool:
+    """Whether sentence_bert_config.json says that texts are written in lower case before they are tokenized."""
+    return read_json(sentence_bert).get("do_lower_case") is True
+
+
+def read_int8_limits(file: ModelPath, fields: Mapping[str, Any]) -> dict[int, float]:
+    """`int8_limits` of gte.json by number of dimensions. Empty for an export that is older than this field."""
+    limits = fields.get("int8_limits", {})
+    if not isinstance(limits, dict) or not all(
+        width.isdecimal() and isinstance(limit, float) and 0 < limit <= 1 for width, limit in limits.items()
+    ):
+        raise ModelFormatError(f"{file} has int8_limits={limits!r}; it maps widths to numbers above 0 and at most 1")
+    return {int(width): limit for width, limit in limits.items()}

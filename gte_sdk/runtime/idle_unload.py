@@ -65,7 +65,7 @@ class Loaded(Generic[Runner]):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-        _return_free_memory()
+        return_free_memory()
 
     def __del__(self) -> None:
         if self._timer is not None:
@@ -93,7 +93,7 @@ class Loaded(Generic[Runner]):
                 self._set_timer()
                 return
             self._runner = None
-        _return_free_memory()
+        return_free_memory()
 
     def _start_alone(self) -> None:
         """Sets the state of a process without other threads: the first process and every forked child."""
@@ -111,7 +111,7 @@ class Loaded(Generic[Runner]):
 _everything_loaded: "weakref.WeakSet[Loaded[Any]]" = weakref.WeakSet()
 
 
-def _return_free_memory() -> None:
+def return_free_memory() -> None:
     """glibc keeps freed blocks of up to 32 MB once the first block of that size was freed."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and keeps nothing

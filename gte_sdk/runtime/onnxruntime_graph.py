@@ -26,9 +26,9 @@ from gte_sdk.model_files.graph_file import (
 )
 from gte_sdk.model_files.modules import SAFETENSORS, read_dense
 from gte_sdk.model_files.published import IN_GRAPH, MODULES_JSON, ModelPath
-from gte_sdk.model_files.safetensors_file import read_safetensors
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
+from gte_sdk.runtime.native.safetensors_file import read_safetensors
 from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch
 

@@ -6,14 +6,23 @@ An engine is used only if it gives the golden vectors of the export (golden.py).
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from tokenizers import Tokenizer
 
 from gte_sdk.errors import DeviceError, GteError, InputError, ModelFormatError
-from gte_sdk.model_files.directory import GTE_JSON, WEIGHT_FILES, ModelDir, available_variants, variant_files
+from gte_sdk.model_files.directory import (
+    GTE_JSON,
+    INT8_WEIGHTS,
+    WEIGHT_FILES,
+    ModelDir,
+    available_variants,
+    variant_files,
+)
 from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult, refuse_not_finite
 from gte_sdk.runtime.golden import deviation, read_golden
+from gte_sdk.runtime.int8.at_open import LossError, open_int8_file, open_quantized
 from gte_sdk.runtime.native.description import NotCoveredError
 from gte_sdk.runtime.native.engine import open_native
 from gte_sdk.runtime.native.token_table import open_token_table
@@ -71,10 +80,11 @@ def _open_faithful(
     ids = tokenize(tokenizer, expected.texts, description.max_tokens).ids if expected else []
     deviations: list[str] = []
     refusals: list[str] = []
-    openings = _openings(description, device, requested, order, engine, settings, pad_token_id(tokenizer), refusals)
+    openings = _openings(description, device, requested, order, engine, settings, tokenizer, refusals)
     for opened in openings:
         variant = opened.variant
-        if expected is not None and variant in expected.vectors:
+        has_file = opened.graph_name in variant_files(description, variant)  # else it was quantized just now
+        if expected is not None and variant in expected.vectors and has_file:
             golden = expected.vectors[variant]
             if different := deviation(golden, opened.run(ids, None), variant, exact=opened.name == "native"):
                 opened.close()
@@ -109,7 +119,7 @@ def _openings(
     order: Sequence[str],
     engine: str,
     settings: EngineSettings,
-    pad_id: int,
+    tokenizer: Tokenizer,
     refusals: list[str],
 ) -> Iterator[Engine]:
     """Opens one file after the other, as long as the caller asks for the next. refusals: gets the native engine's.
@@ -122,31 +132,54 @@ def _openings(
             return
         names = variant_files(description, variant)
         if engine != "onnxruntime" and device == "cpu" and variant != "fp16":
-            for name in names:
-                native = _open_if_covered(description, name, variant, settings, refusals)
-                if native is not None:
-                    opened = native
-                    yield _checked_width(description, native)
-                    break
+            native = _first_covered(names, partial(_open_native, description, settings, variant), refusals)
+            if native is None and variant == requested == "int8":
+                try:
+                    native = _quantize(description, settings, tokenizer, refusals)
+                except LossError as error:
+                    warnings.warn(f"{error}; variant='fp32' is used", stacklevel=5)
+                    requested = "auto"
+                    continue
+            if native is not None:
+                opened = native
+                yield _checked_width(description, native)
         graph = next((name for name in names if name.endswith(".onnx")), None)
         if engine != "native" and graph is not None:
-            opened = open_onnxruntime(description, graph, device, variant, settings, pad_id)
+            opened = open_onnxruntime(description, graph, device, variant, settings, pad_token_id(tokenizer))
             yield _checked_width(description, opened._replace(why_not_native="; ".join(refusals) or None))
 
 
-def _open_if_covered(
-    description: ModelDir, name: str, variant: str, settings: EngineSettings, refusals: list[str]
+def _quantize(
+    description: ModelDir, settings: EngineSettings, tokenizer: Tokenizer, refusals: list[str]
 ) -> Engine | None:
-    try:
-        return open_native(description, name, variant, settings)
-    except NotCoveredError as error:
-        refusals.append(f"{name}: {error}")
-        return None
+    """int8 that is made of float32 weights as they open. Raises LossError."""
+    names = variant_files(description, "fp32")
+    return _first_covered(names, partial(open_quantized, description, settings, tokenizer), refusals)
+
+
+def _open_native(description: ModelDir, settings: EngineSettings, variant: str, name: str) -> Engine:
+    if name == INT8_WEIGHTS:
+        return open_int8_file(description, settings)
+    return open_native(description, name, variant, settings)
+
+
+def _first_covered(names: Sequence[str], open_file: Callable[[str], Engine], refusals: list[str]) -> Engine | None:
+    """The first of the files that the native engine covers. refusals: gets why not, of the others."""
+    for name in names:
+        try:
+            return open_file(name)
+        except NotCoveredError as error:
+            refusals.append(f"{name}: {error}")
+    return None
 
 
 def _nothing_runs(description: ModelDir, device: str, variant: str, engine: str, refusals: Sequence[str]) -> GteError:
-    refused = description.path / available_variants(description)[variant]
+    graphs = available_variants(description)
     reasons = "; ".join(refusals) or "it runs fp32 and int8 on a CPU"
+    if variant not in graphs:
+        held = f"variant={variant!r}; {description.path} holds {sorted(graphs)}"
+        return InputError(f"{held}, and the native engine does not quantize it: {reasons}")
+    refused = description.path / graphs[variant]
     if engine == "native":
         return InputError(f"engine='native' cannot run {refused} on device={device!r}: {reasons}; leave engine='auto'")
     return ModelFormatError(
@@ -172,7 +205,8 @@ def _choose_graphs(description: ModelDir, device: str, variant: str, engine: str
             f"{description.path} has no ONNX graph under a known name and no {WEIGHT_FILES[0]}; "
             "export the checkpoint with: python export/to_onnx.py"
         )
-    if variant != "auto" and variant not in graphs:
+    made_at_open = variant == "int8" and "fp32" in graphs and engine != "onnxruntime" and device in ("auto", "cpu")
+    if variant != "auto" and variant not in graphs and not made_at_open:
         raise InputError(f"variant={variant!r}; {description.path} holds {sorted(graphs)}")
     float_graphs = [name for kind, name in graphs.items() if kind in ("fp32", "fp16") and name.endswith(".onnx")]
     if device == "auto" and (not float_graphs or variant == "int8" or engine == "native"):
@@ -181,7 +215,7 @@ def _choose_graphs(description: ModelDir, device: str, variant: str, engine: str
         device = choose_device(device)
     proven_int8 = "int8" in graphs and description.fingerprint is not None
     order = ("int8", "fp32", "fp16") if proven_int8 and device == "cpu" else ("fp32", "fp16", "int8")
-    present = [name for name in order if name in graphs]
+    present = [name for name in order if name in graphs or (name == "int8" and made_at_open)]
     if variant != "auto":
         present.sort(key=lambda name: name != variant)
     return device, present

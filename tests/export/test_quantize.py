@@ -6,20 +6,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from export.graphs.calibrate import measure_channel_maxima
 from export.graphs.quantize import MINIMUM_TABLE_ROWS, quantize
-from gte_sdk.runtime.int8.quantize import (
-    GELU_SHIFT,
-    level_channels,
-    quantize_symmetrically,
-    quantize_without_saturation,
-)
 from gte_sdk.runtime.tokens import TokenBatch, pad_batch
 
 WIDTH, HIDDEN, OUT, TABLE_ROWS = 16, 24, 8, MINIMUM_TABLE_ROWS
@@ -128,51 +119,6 @@ def test_a_row_of_zeros_is_zeros(tmp_path: Path) -> None:
     output = run(tmp_path / "int8.onnx", np.array([[7]], dtype=np.int64))
     assert np.abs(output).max() < 1e-2
     assert np.isfinite(output).all()
-
-
-def test_gelu_is_never_below_its_minimum() -> None:
-    from math import erf, sqrt
-
-    lowest = min(x * (erf(x / sqrt(2)) + 1) / 2 for x in np.linspace(-2, 0, 20_001))
-    assert -GELU_SHIFT < lowest < -GELU_SHIFT + 1e-4
-
-
-matrices = arrays(
-    np.float32,
-    st.tuples(st.integers(1, 9), st.integers(1, 4)),
-    elements=st.floats(-8, 8, width=32, allow_subnormal=False),
-)
-
-
-@given(matrices)
-@settings(deadline=None)
-def test_weights_that_no_cpu_saturates(weights_KN: Floats) -> None:
-    """vpmaddubsw adds two neighbouring products of uint8 and int8 in 16 bits; 255 is the largest uint8."""
-    steps_KN, scales_1N = quantize_without_saturation(weights_KN)
-    wide_KN = np.abs(steps_KN.astype(np.int64))
-    pairs = wide_KN[: len(wide_KN) // 2 * 2]
-    assert 255 * (pairs[0::2] + pairs[1::2]).max(initial=0) <= np.iinfo(np.int16).max
-    assert np.abs(steps_KN * scales_1N - weights_KN).max() <= scales_1N.max() / 2 + 1e-6
-
-
-@given(matrices)
-@settings(deadline=None)
-def test_symmetric_scales(values: Floats) -> None:
-    steps, scales = quantize_symmetrically(values, axis=1)
-    assert scales.shape == (len(values), 1)
-    assert (np.abs(steps * scales - values) <= scales / 2 + 1e-6).all()
-
-
-def test_levelling_changes_nothing_in_float_and_evens_out_channels() -> None:
-    random = np.random.default_rng(2)
-    activations = random.normal(size=(50, 12)).astype(np.float32)
-    activations[:, 5] *= 30
-    weights = random.normal(size=(12, 6)).astype(np.float32)
-    factors = level_channels(np.abs(activations).max(axis=0), [weights])
-    assert np.allclose((activations / factors) @ (weights * factors[:, None]), activations @ weights, atol=1e-4)
-    before, after = np.abs(activations).max(axis=0), np.abs(activations / factors).max(axis=0)
-    assert after.max() / np.median(after) < 0.4 * before.max() / np.median(before)
-    assert np.isclose(np.log(factors).mean(), 0, atol=1e-5)
 
 
 def test_padding_takes_no_part_in_calibration(graphs: tuple[Path, Path]) -> None:

@@ -22,9 +22,9 @@ from gte_sdk import Embedder
 from gte_sdk.model_files.bundle import write_bundle
 from gte_sdk.model_files.contents import verified_files
 from gte_sdk.model_files.directory import read_model_dir
-from gte_sdk.model_files.safetensors_file import read_safetensors
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
 from gte_sdk.runtime.native.engine import ARITHMETIC
+from gte_sdk.runtime.native.safetensors_file import read_safetensors
 
 Case = Callable[[Random], None]
 TEXTS = ["a b c", "hello w1 w2 [SEP] ", "", "AbcDef x,y!" * 3, "é ü 中", *(f"x y z {number}" for number in range(40))]

@@ -46,10 +46,7 @@ def open_native(description: ModelDir, name: str, variant: str, settings: Engine
 
     Raises NotCoveredError with the reason for what only onnxruntime can run.
     """
-    if only_in_graph := read_modules_only_in_graph(description):
-        raise NotCoveredError(f"{MODULES_JSON} names {only_in_graph[0]}, which only a graph computes")
-    if description.dense:
-        raise NotCoveredError("dense layers follow its pooling")
+    refuse_other_modules(description)
 
     def load() -> NativeModel:
         try:
@@ -58,6 +55,14 @@ def open_native(description: ModelDir, name: str, variant: str, settings: Engine
             raise NotCoveredError(f"it is no encoder of the family: {error}") from error
 
     return native_engine(load, description, name, variant, settings)
+
+
+def refuse_other_modules(description: ModelDir) -> None:
+    """Raises NotCoveredError for a model of more than an encoder and its pooling."""
+    if only_in_graph := read_modules_only_in_graph(description):
+        raise NotCoveredError(f"{MODULES_JSON} names {only_in_graph[0]}, which only a graph computes")
+    if description.dense:
+        raise NotCoveredError("dense layers follow its pooling")
 
 
 def native_engine(

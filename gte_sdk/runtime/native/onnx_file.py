@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gte_sdk.model_files.graph_file import MODEL_GRAPH, fields_of, read_varint
 from gte_sdk.model_files.published import ModelPath, mapped_bytes
-from gte_sdk.model_files.safetensors_file import BFLOAT16
+from gte_sdk.runtime.native.safetensors_file import BFLOAT16
 
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.model_files.safetensors_file import as_floats
 from gte_sdk.runtime.native.description import Linear, Norm, NotCoveredError
+from gte_sdk.runtime.native.safetensors_file import as_floats
 
 # What checkpoints that began in TensorFlow call the weight and the bias of a normalization.
 _OLD_NAMES = {"weight": "gamma", "bias": "beta"}

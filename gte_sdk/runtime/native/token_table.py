@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from gte_sdk import _kernels
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.directory import ModelDir, checked_file
-from gte_sdk.model_files.safetensors_file import read_safetensors
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
+from gte_sdk.runtime.native.safetensors_file import read_safetensors
 
 NAME = "native"
 

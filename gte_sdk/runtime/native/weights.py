@@ -12,11 +12,11 @@ from gte_sdk.model_files.directory import (
     name_beside,
 )
 from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, read_json
-from gte_sdk.model_files.safetensors_file import map_safetensors
 from gte_sdk.runtime.native.architectures import read_encoder
 from gte_sdk.runtime.native.description import EncoderWeights, NotCoveredError
 from gte_sdk.runtime.native.int8_graph import read_int8_graph
 from gte_sdk.runtime.native.onnx_parameters import read_graph_parameters
+from gte_sdk.runtime.native.safetensors_file import map_safetensors
 
 # Poolings of the C++ encoder by their names in a model directory; unit length makes two of them the same.
 _POOLINGS = {"mean": "mean", "mean_sqrt_len_tokens": "mean", "cls": "cls", "lasttoken": "lasttoken"}

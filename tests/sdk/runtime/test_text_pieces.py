@@ -260,7 +260,7 @@ PROGRAM = """
 import gc, resource, sys, warnings
 warnings.simplefilter("ignore")
 from gte_sdk import Embedder
-from gte_sdk.runtime.idle_unload import _return_free_memory
+from gte_sdk.runtime.idle_unload import return_free_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -272,7 +272,7 @@ for each in (table, model, prompted):
 idle, peak = resident(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for use in USES:
     exec(use)
-    gc.collect(), _return_free_memory()
+    gc.collect(), return_free_memory()
     print(use, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3 - peak / 1e3, resident() - idle, sep="\t")
 """
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gte_sdk import ModelFormatError
-from gte_sdk.model_files.safetensors_file import read_safetensors
+from gte_sdk.runtime.native.safetensors_file import read_safetensors
 
 
 def write_by_hand(path: Path, header: Any, values: bytes) -> Path:
