@@ -72,7 +72,7 @@ format: .venv/.development ## format the code and mend what the linter can
 	.venv/bin/ruff check --fix .
 
 clean: ## remove environments and build outputs
-	rm -rf .venv .venv-wheel .venv-integrations .venv-optimum .venv-desktop .venv-site build dist
+	rm -rf .venv .venv-wheel .venv-integrations .venv-optimum .venv-desktop .venv-site .venv-platforms build dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,5 @@
-# The kernels under sanitizers, and on an emulated ARM CPU. Included by the Makefile.
-.PHONY: sanitize test-aarch64 sanitize-address sanitize-thread
+# The kernels under sanitizers, on an emulated ARM CPU, and for other systems. Included by the Makefile.
+.PHONY: sanitize test-aarch64 test-platforms sanitize-address sanitize-thread
 
 sanitize: sanitize-address sanitize-thread ## self-tests and the extension's tests under ASan and UBSan, then under TSan
 
@@ -50,3 +50,13 @@ else
 	qemu-aarch64 -cpu max build/aarch64/bert_self_test
 	qemu-aarch64 -cpu cortex-a53 build/aarch64/bert_self_test
 endif
+
+# Debian: cmake clang g++-mingw-w64-x86-64-posix wine64 qemu-user. Compilers for the other systems come from PyPI.
+test-platforms: test-aarch64 .venv-platforms/.installed ## csrc for Windows, macOS and musl; the self-tests under emulators
+	PATH="$(CURDIR)/.venv-platforms/bin:$$PATH" .venv-platforms/bin/python tests/kernels/platforms.py build/platforms
+
+.venv-platforms/.installed: tests/kernels/platforms.py
+	$(PYTHON) -m venv --clear .venv-platforms
+	.venv-platforms/bin/python -m pip install -q --upgrade pip
+	.venv-platforms/bin/python -m pip install -q cmake ziglang
+	touch $@

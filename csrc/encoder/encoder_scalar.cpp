@@ -5,6 +5,7 @@
 
 #include "encoder/encoder.hpp"
 #include "machine/cpu.hpp"
+#include "machine/fused.hpp"
 #include "machine/target_region.hpp"
 #define GTE_INSTRUCTION_SET scalar
 
@@ -51,7 +52,7 @@ Floats div(const Floats& a, const Floats& b) {
     return each_lane([&](size_t i) { return a.lane[i] / b.lane[i]; });
 }
 Floats fma(const Floats& a, const Floats& b, const Floats& c) {
-    return each_lane([&](size_t i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+    return each_lane([&](size_t i) { return fused_multiply_add(a.lane[i], b.lane[i], c.lane[i]); });
 }
 Floats min(const Floats& a, const Floats& b) {
     return each_lane([&](size_t i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });

@@ -28,6 +28,11 @@
 #define GTE_AVX2 GTE_TARGET("avx2,fma,f16c")
 #define GTE_AVX512 GTE_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #define GTE_AVX512VNNI GTE_TARGET("avx512vnni,avx512vpopcntdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#if defined(__clang__) && __clang_major__ >= 14  // where crc32 is a feature of its own
+#define GTE_X86_CRC GTE_TARGET("sse4.2,crc32")
+#else
+#define GTE_X86_CRC GTE_TARGET("sse4.2")
+#endif
 #if defined(__clang__)
 #define GTE_NEON_DOT GTE_TARGET("dotprod")
 #define GTE_ARM_CRC GTE_TARGET("crc")

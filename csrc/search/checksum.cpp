@@ -40,7 +40,7 @@ Tables make_tables() {
 
 #if defined(GTE_X86)
 
-GTE_TARGET("sse4.2") uint32_t crc32c_instruction(uint32_t checksum, const void* data, size_t byte_count) {
+GTE_X86_CRC uint32_t crc32c_instruction(uint32_t checksum, const void* data, size_t byte_count) {
     const char* bytes = static_cast<const char*>(data);
     uint64_t state = static_cast<uint32_t>(~checksum);
     for (; byte_count >= 8; byte_count -= 8, bytes += 8) {

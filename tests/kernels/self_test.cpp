@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "encoder/pool.hpp"
+#include "machine/fused.hpp"
 #include "machine/half.hpp"
 #include "search/checksum.hpp"
 #include "search/kernels/kernels.hpp"
@@ -247,6 +248,32 @@ void check_the_rest() {
     check(halves_return, "halves survive the way to float and back");
 }
 
+void check_fused_multiply_add() {
+    // Rounded to double first, these sums would lie between two floats.
+    check(gte::fused_multiply_add(0x1.000002p0f, 0x1.000002p0f, 0x1p-47f) == 0x1.000004p0f, "a product and a little");
+    check(gte::fused_multiply_add(0x1.8p0f, 0x1.000002p-1f, 0x1p-80f) == 0x1.800004p-1f, "just above a tie");
+    check(gte::fused_multiply_add(0x1.8p0f, 0x1.000002p-1f, -0x1p-80f) == 0x1.800002p-1f, "just below a tie");
+    check(gte::fused_multiply_add(0x1p-75f, 0x1p-75f, 0x1p-149f) == 0x1p-148f, "a tie between two of the least floats");
+    check(std::isinf(gte::fused_multiply_add(0x1p100f, 0x1p100f, -1.0f)), "above the greatest float");
+#if !defined(_WIN32)  // whose libraries differ
+    std::mt19937 generator(1);
+    const auto any_float = [&generator] {
+        const uint32_t bits = static_cast<uint32_t>(generator());
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    };
+    bool equal = true;
+    for (int i = 0; i < 1000000; ++i) {
+        const float a = any_float(), b = any_float(), c = i % 2 ? any_float() : -a * b;
+        const float found = gte::fused_multiply_add(a, b, c), expected = std::fma(a, b, c);
+        equal =
+            equal && (std::memcmp(&found, &expected, sizeof found) == 0 || (found != found && expected != expected));
+    }
+    check(equal, "fused multiply-add of any bits");
+#endif
+}
+
 #if !defined(_WIN32)
 void check_fork(const gte::Kernels& kernels) {
     const pid_t child = fork();
@@ -282,9 +309,13 @@ int main(int argument_count, char** arguments) {
         check_candidates(kernels);
     }
     check_the_rest();
-#if !defined(_WIN32)
-    // The thread sanitizer does not follow a fork of a process with threads.
-    if (argument_count < 2 || std::strcmp(arguments[1], "--no-fork") != 0) {
+    check_fused_multiply_add();
+    // The thread sanitizer and emulators do not follow a fork of a process with threads.
+    const bool forks = argument_count < 2 || std::strcmp(arguments[1], "--no-fork") != 0;
+#if defined(_WIN32)
+    static_cast<void>(forks);  // Windows has no fork
+#else
+    if (forks) {
         check_fork(*gte::find_kernels(""));
     }
 #endif
