@@ -7,9 +7,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
 from torch import nn
+from transformers import CONFIG_MAPPING
 
 import gte_sdk
 from export.parity.measure import PARITY_TEXTS, read_corpus
@@ -43,6 +45,8 @@ def largest_difference(checkpoint: Path, output: Path, prompt: str = "") -> floa
 
 @pytest.mark.parametrize("architecture", [*CONFIGURATIONS, "static"])
 def test_equals_sentence_transformers(architecture: str, make_checkpoint: CheckpointMaker, tmp_path: Path) -> None:
+    if architecture not in (*CONFIG_MAPPING, "static"):
+        pytest.skip(f"transformers {transformers.__version__} has no class for it")
     checkpoint = make_checkpoint(architecture)
     output = export(checkpoint, tmp_path / "model")
     assert largest_difference(checkpoint, output) <= 1e-5
