@@ -47,7 +47,7 @@ def _embed_texts(directory: Path, variant: str, texts: list[str]) -> GoldenVecto
         warnings.simplefilter("ignore", UserWarning)  # that fp16 is slow on a CPU
         embedder = Embedder(directory, variant=variant, device="cpu", truncation="ignore")
     made_by = ARITHMETIC if embedder.engine == "native" else f"onnxruntime {onnxruntime.__version__}"
-    return GoldenVectors(made_by, embedder.embed(texts))
+    return GoldenVectors(made_by, embedder.encode(texts, prompt=""))  # as the check at opening
 
 
 @click.command()

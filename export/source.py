@@ -9,9 +9,9 @@ from export.graphs.optimum_graph import check_optimum
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
 from gte_sdk.model_files.hub_errors import EXPORTED_ARCHITECTURES, explain_failure
-from gte_sdk.model_files.published import CONFIG_JSON, read_module_types
+from gte_sdk.model_files.published import CONFIG_JSON, POOLING_MODES, read_module_types, read_pooling
 from training.encoders.configuration import read_configuration
-from training.encoders.encoder import AnyEncoder
+from training.encoders.encoder import AnyEncoder, Pooling
 from training.encoders.encoder_files import MODEL, load_encoder, resolve_directory
 
 ARCHITECTURES = EXPORTED_ARCHITECTURES
@@ -31,21 +31,40 @@ def find_source(source: str) -> Path:
     return fetched
 
 
-def load_source(directory: Path, max_tokens: int | None, by_optimum: bool = False) -> AnyEncoder:
-    """The encoder of a supported architecture. Raises ExportError or ModelFormatError for any other directory."""
+def load_source(
+    directory: Path, max_tokens: int | None, pooling: Pooling | None = None, by_optimum: bool = False
+) -> AnyEncoder:
+    """The encoder of a supported architecture. Raises ExportError or ModelFormatError for any other directory.
+
+    `pooling` is that of a directory that does not say it.
+    """
     check_architecture(directory, by_optimum)
+    pooling = choose_pooling(directory, pooling)
     try:
         # BERT of transformers 4 cannot change its attention after it is loaded.
-        return load_encoder(directory, max_tokens, attention="eager")
+        return load_encoder(directory, max_tokens, attention="eager", pooling=pooling)
     except GteError:
         raise
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ExportError(f"{directory} cannot be read: {type(error).__name__}: {error}") from error
 
 
+def choose_pooling(directory: Path, asked: Pooling | None) -> Pooling:
+    """The pooling that the source names, else the one asked for. Raises ExportError if neither or both are another."""
+    own = "mean" if _is_static(directory) else read_pooling(directory)
+    if own is None and asked is None:
+        raise ExportError(
+            f"{directory} does not say how its vectors are pooled; look it up in the model's card, and pass "
+            f"--pooling with one of {', '.join(POOLING_MODES)}"
+        )
+    if own is not None and asked not in (None, own):
+        raise ExportError(f"--pooling {asked}; {directory} asks for {own}: leave --pooling out")
+    return own or asked  # type: ignore[return-value]
+
+
 def check_architecture(directory: Path, by_optimum: bool = False) -> None:
     """Raises ModelFormatError for an architecture that the exporter does not know."""
-    is_static = read_module_types(directory)[:1] == ["StaticEmbedding"]
+    is_static = _is_static(directory)
     model_type = "static" if is_static else str(read_configuration(directory).get("model_type"))
     if by_optimum:
         check_optimum(model_type)
@@ -54,6 +73,10 @@ def check_architecture(directory: Path, by_optimum: bool = False) -> None:
             f"{directory}: the architecture {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)} "
             "and the static encoder; optimum may know it: pass --exporter optimum"
         )
+
+
+def _is_static(directory: Path) -> bool:
+    return read_module_types(directory)[:1] == ["StaticEmbedding"]
 
 
 def _fetch_card(name: str, commit: str) -> None:

@@ -45,10 +45,10 @@ from gte_sdk.model_files.directory import (
     sha256_of_file,
     write_gte_json,
 )
-from gte_sdk.model_files.published import CONFIG_JSON, read_json
+from gte_sdk.model_files.published import CONFIG_JSON, POOLING_MODES, read_json
 from gte_sdk.runtime.int8.card import guess_licence
 from gte_sdk.runtime.tokens import TokenBatch, load_tokenizer
-from training.encoders.encoder import Encoder
+from training.encoders.encoder import Encoder, Pooling
 
 PRECISIONS = ("fp32", "fp16", "int8")
 EXPORTERS = ("trace", "optimum")
@@ -94,6 +94,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--note", type=_FILE, help="File with Markdown for the card.")
 @click.option("--max-tokens", type=click.IntRange(min=8), help="Read at most this many tokens of a text.")
 @click.option(
+    "--pooling",
+    type=click.Choice(POOLING_MODES),
+    help="How the vectors are pooled, for a source that does not say it.",
+)
+@click.option(
     "--matryoshka-dims",
     help="Dimensions that vectors may be cut to, such as 256,128.  [default: those that training recorded]",
 )
@@ -129,6 +134,7 @@ def main(
     source_name: str | None,
     note: Path | None,
     max_tokens: int | None,
+    pooling: Pooling | None,
     matryoshka_dims: str | None,
     opset: int,
     minimum_mean_cosine: float,
@@ -157,7 +163,7 @@ def main(
         progress = _Progress(steps=4 + len(set(kept) - {"fp32"}))
         progress.step(f"reading {source}")
         source_directory = find_source(source)
-        encoder = load_source(source_directory, max_tokens, exporter == "optimum")
+        encoder = load_source(source_directory, max_tokens, pooling, exporter == "optimum")
         if matryoshka_dims is not None:
             encoder.matryoshka_dims = _parse_dims(matryoshka_dims, encoder.dim)
         tokenizer = load_tokenizer(source_directory / TOKENIZER_JSON)

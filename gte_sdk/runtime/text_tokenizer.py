@@ -25,14 +25,20 @@ def load_text_tokenizer(description: ModelDir) -> "TextTokenizer":
     That is lower case first where sentence_bert_config.json has do_lower_case, and no special tokens in a static model.
     """
     tokenizer = load_tokenizer(checked_file(description, description.tokenizer))
-    if description.lowercase and not any(
+    if description.lowercase:
+        put_lower_case_first(tokenizer)
+    if description.token_table is not None:
+        tokenizer.post_processor = ProcessorSequence([])  # type: ignore[assignment, unused-ignore]
+    return TextTokenizer(tokenizer)
+
+
+def put_lower_case_first(tokenizer: Tokenizer) -> None:
+    """Lets a tokenizer that does not do so itself begin with lower case."""
+    if not any(
         step.get("type") == "Lowercase" or step.get("lowercase") is True for step in normalizer_steps(tokenizer)
     ):
         own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
         tokenizer.normalizer = NormalizerSequence([Lowercase(), *own])  # type: ignore[assignment, unused-ignore]
-    if description.token_table is not None:
-        tokenizer.post_processor = ProcessorSequence([])  # type: ignore[assignment, unused-ignore]
-    return TextTokenizer(tokenizer)
 
 
 class TextTokenizer:

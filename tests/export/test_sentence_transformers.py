@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,29 @@ def exported(make_checkpoint: CheckpointMaker, tmp_path_factory: pytest.TempPath
     done = CliRunner().invoke(main, options, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return checkpoint, directory
+
+
+def test_a_default_prompt_and_lower_case_before_a_cased_tokenizer(
+    make_checkpoint: CheckpointMaker, tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint("bert", prompts={"topic": "topic: "})
+    for name, changes in (
+        ("config_sentence_transformers.json", {"default_prompt_name": "topic"}),
+        ("sentence_bert_config.json", {"do_lower_case": True}),
+        ("tokenizer.json", {"normalizer": None}),
+    ):
+        fields = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+        (checkpoint / name).write_text(json.dumps({**fields, **changes}), encoding="utf-8")
+    done = CliRunner().invoke(
+        main, [str(checkpoint), "--output", str(tmp_path / "model"), "--precision", "fp32"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    texts = ["The Cat Sleeps", "the cat sleeps"]
+    expected = SentenceTransformer(str(checkpoint), device="cpu").encode(texts)
+    np.testing.assert_allclose(expected[0], expected[1], atol=1e-6)
+    np.testing.assert_allclose(Embedder(tmp_path / "model").encode(texts), expected, atol=1e-5)
+    config = json.loads((tmp_path / "model/config_sentence_transformers.json").read_text(encoding="utf-8"))
+    assert config["prompts"][config["default_prompt_name"]] == "topic: "
 
 
 def test_a_program_can_switch(exported: tuple[Path, Path]) -> None:

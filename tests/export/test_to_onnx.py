@@ -238,6 +238,12 @@ def test_wrong_pooling_file(spoiled: Callable[[], Path], tmp_path: Path) -> None
     assert "1_Pooling/config.json asks for pooling ['cls', 'mean']" in message
 
 
+def test_another_pooling_than_the_sources(bert_checkpoint: Path, tmp_path: Path) -> None:
+    message = refused(bert_checkpoint, tmp_path / "model", "--pooling", "cls")
+    assert "--pooling cls; " in message
+    assert "asks for mean: leave --pooling out" in message
+
+
 def test_pickled_weights_are_refused(spoiled: Callable[[], Path], tmp_path: Path) -> None:
     checkpoint = spoiled()
     torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
@@ -297,7 +303,10 @@ def test_a_plain_hugging_face_directory(make_checkpoint: CheckpointMaker, tmp_pa
         (checkpoint / name).unlink()
     shutil.rmtree(checkpoint / "1_Pooling")
     output = tmp_path / "model"
-    assert run(checkpoint, output, "--no-quantize").exit_code == 0
+    assert "does not say how its vectors are pooled" in refused(checkpoint, output, "--no-quantize")
+    assert run(checkpoint, output, "--no-quantize", "--pooling", "max").exit_code == 0
+    assert gte_sdk.Embedder(output).embed("a text").shape == (DIM,)
+    assert read_model_dir(output).pooling == "max"
     assert [module["type"].split(".")[-1] for module in json.loads((output / "modules.json").read_text())] == [
         "Transformer",
         "Pooling",

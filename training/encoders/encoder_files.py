@@ -21,6 +21,7 @@ from gte_sdk.model_files.hub_errors import explain_failure
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
+    PLAIN,
     POOLING_JSON,
     POOLING_KEYS,
     SENTENCE_BERT_JSON,
@@ -32,6 +33,7 @@ from gte_sdk.model_files.published import (
     read_pooling,
     read_prompts,
 )
+from gte_sdk.runtime.text_tokenizer import put_lower_case_first
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.configuration import build_configuration
 from training.encoders.encoder import (
@@ -87,13 +89,16 @@ def resolve_directory(directory_or_hub_name: str | Path) -> Path:
 
 
 def load_encoder(
-    directory_or_hub_name: str | Path, max_tokens: int | None = None, attention: str | None = None
+    directory_or_hub_name: str | Path,
+    max_tokens: int | None = None,
+    attention: str | None = None,
+    pooling: Pooling = "mean",
 ) -> AnyEncoder:
     """An encoder from a Hugging Face or sentence-transformers directory, or from the Hub by name.
 
-    1_Pooling/config.json gives the pooling; a plain Hugging Face directory has none and gets mean pooling. Vectors
-    always have unit length, even if modules.json has no Normalize: the cosine is the same either way. Weights are
-    float32. `max_tokens` overrides the directory's limit. `attention` is the backbone's implementation, such as
+    1_Pooling/config.json or the table of known models gives the pooling, `pooling` that of a directory without either.
+    Vectors always have unit length, even if modules.json has no Normalize: the cosine is the same either way. Weights
+    are float32. `max_tokens` overrides the directory's limit. `attention` is the backbone's implementation, such as
     "eager"; None lets transformers choose.
 
     Raises ModelFormatError for a directory without safetensors weights, or with a pooling or module that is not
@@ -117,7 +122,7 @@ def load_encoder(
     if kinds[:1] == ["StaticEmbedding"]:
         return _set_matryoshka_dims(_read_static(directory, max_tokens, prompts), directory)
     dense = [layer for kind, path in modules if kind == "Dense" for layer in _read_dense(directory / path)]
-    pooling: Pooling = read_pooling(directory) or "mean"  # type: ignore[assignment]
+    pooling = read_pooling(directory) or pooling  # type: ignore[assignment]
     layers = nn.Sequential(*dense) if dense else None
     backbone = _read_backbone(directory, attention)
     return _set_matryoshka_dims(Encoder(backbone, pooling, max_tokens, layers, prompts), directory)
@@ -138,7 +143,7 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
     tokenizer_json = directory / TOKENIZER_JSON
     if tokenizer_json.is_file():
         # Without the truncation and padding that whoever saved it last used: StaticEmbedding would obey them.
-        tokenizer = {**read_json(tokenizer_json), "truncation": None, "padding": None}
+        tokenizer = {**_read_tokenizer(tokenizer_directory), "truncation": None, "padding": None}
         compact = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
         tokenizer_json.write_text(compact + "\n", encoding="utf-8")
     tokenizer_config = directory / TOKENIZER_CONFIG_JSON
@@ -159,11 +164,22 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
         {
             "__version__": {},
             "prompts": encoder.prompts,
-            "default_prompt_name": None,
+            "default_prompt_name": PLAIN if PLAIN in encoder.prompts else None,
             "similarity_fn_name": "cosine",
             "matryoshka_dims": list(encoder.matryoshka_dims),  # our own key; sentence-transformers ignores it
         },
     )
+
+
+def _read_tokenizer(directory: Path) -> dict[str, Any]:
+    """The content of tokenizer.json, with lower case first where only sentence-transformers' settings ask for it."""
+    settings = directory / SENTENCE_BERT_JSON
+    if not (settings.is_file() and read_json(settings).get("do_lower_case") is True):
+        return read_json(directory / TOKENIZER_JSON)
+    tokenizer = load_tokenizer(directory / TOKENIZER_JSON)
+    put_lower_case_first(tokenizer)
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    return content
 
 
 def _read_backbone(path: Path, attention: str | None) -> nn.Module:
