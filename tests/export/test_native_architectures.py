@@ -13,9 +13,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModel
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from export.graphs.trace import write_graph
 from gte_sdk.model_files.directory import read_model_dir
+from gte_sdk.runtime.native.architectures import _mpnet_buckets
 from gte_sdk.runtime.native.engine import load_encoder, run_native
 from gte_sdk.runtime.native.weights import read_weights
 from training.encoders.encoder import Encoder
@@ -55,6 +57,13 @@ def as_new(config: dict[str, Any]) -> dict[str, Any]:
     head = config["hidden_size"] // config["num_attention_heads"]
     rope = {"rope_type": "linear", "factor": factor ** (2 / head), "rope_theta": config["rope_theta"] * factor}
     return {**config, "model_type": "gte", "rope_parameters": rope, "rope_scaling": None, "rope_theta": None}
+
+
+def test_distances_fall_into_the_buckets_of_transformers() -> None:
+    distances_D = np.arange(-2000, 2001)
+    in_transformers: Any = MPNetEncoder.relative_position_bucket
+    expected_D = in_transformers(torch.from_numpy(distances_D)).numpy()
+    np.testing.assert_array_equal(_mpnet_buckets(distances_D), expected_D)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

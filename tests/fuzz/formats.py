@@ -15,7 +15,16 @@ from random import Random
 
 import numpy as np
 import pyarrow
-from model_formats import Case, bundle, golden_vectors, graph_bytes, graph_tensors, json_file_of_a_model, safetensors
+from model_formats import (
+    Case,
+    bundle,
+    golden_vectors,
+    graph_bytes,
+    graph_tensors,
+    json_file_of_a_model,
+    safetensors,
+    weights_of_a_model,
+)
 from mutations import mutate_bytes, mutate_json
 from pyarrow import parquet
 
@@ -226,6 +235,7 @@ FORMATS: dict[str, Callable[[Path], Case]] = {
     ),
     "golden.json": golden_vectors,
     "safetensors": safetensors,
+    "weights of a model": weights_of_a_model,
     "graph bytes": graph_bytes,
     "graph tensors": graph_tensors,
     "bundle": bundle,

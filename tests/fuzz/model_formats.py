@@ -3,8 +3,10 @@
 See formats.py.
 """
 
+import importlib
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +104,35 @@ def safetensors(folder: Path) -> Case:
         path.write_bytes(mutate_bytes(random, written(header)) if is_bytes else written(mutate_json(random, header)))
         for tensor in read_safetensors(path).values():
             np.abs(tensor.astype(np.float64)).sum()
+
+    return case
+
+
+def weights_of_a_model(folder: Path) -> Case:
+    """model.safetensors and config.json of look-alikes, as the native engine opens them."""
+    sys.path.append(str(Path(__file__).parents[1] / "sdk" / "runtime" / "native"))
+    look_alikes: Any = importlib.import_module("look_alikes")
+    models = [look_alikes.write_look_alike(folder / name, name) for name in look_alikes.CONFIGURATIONS]
+    contents = {
+        model: ((model / "model.safetensors").read_bytes(), (model / "config.json").read_text()) for model in models
+    }
+
+    def case(random: Random) -> None:
+        model = random.choice(models)
+        weights, config = contents[model]
+        length = 8 + int.from_bytes(weights[:8], "little")
+        kind = random.randrange(3)
+        (model / "config.json").write_text(config)
+        if kind == 0:
+            (model / "config.json").write_text(json.dumps(mutate_json(random, json.loads(config))))
+        elif kind == 1:
+            header = json.dumps(mutate_json(random, json.loads(weights[8:length]))).encode("utf-8", "surrogatepass")
+            weights = len(header).to_bytes(8, "little") + header + weights[length:]
+        else:
+            weights = mutate_bytes(random, weights[:length]) + weights[length:]
+        (model / "model.safetensors").unlink(missing_ok=True)  # the last case may still map it
+        (model / "model.safetensors").write_bytes(weights)
+        embed_all(model)
 
     return case
 

@@ -121,8 +121,9 @@ def _mpnet_buckets(distances_D: NDArray[np.int64]) -> NDArray[np.int64]:
     """The row for key - query in the table of relative positions: half of them forward, near ones one by one."""
     half, exact = _BUCKETS // 2, _BUCKETS // 4
     away_D = np.abs(distances_D)
-    # float32 as in transformers, where a distance on the border of two buckets may fall into either.
-    steps_D = np.log(np.maximum(away_D, 1).astype(np.float32) / np.float32(exact), dtype=np.float32)
+    # Rounded to float32 as in transformers, where a distance on the border of two buckets may fall into either. The
+    # logarithm is taken in float64, because numpy's in float32 differs between processors.
+    steps_D = np.log(np.maximum(away_D, 1) / exact).astype(np.float32)
     far_D = exact + (steps_D / np.float32(np.log(_FARTHEST / exact)) * np.float32(half - exact)).astype(np.int64)
     return np.where(distances_D > 0, half, 0) + np.where(away_D < exact, away_D, np.minimum(far_D, half - 1))
 
