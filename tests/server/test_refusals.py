@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gte_sdk import Embedder, InputError
 from gte_sdk.server import Settings
 
-from .servers import metric, refused, served
+from .servers import answer_of, metric, raw_connection, refused, served
 
 KEY = "sesame-open"
 
@@ -152,6 +152,12 @@ def test_only_this_machine_may_be_asked_for_without_a_key(url: str) -> None:
         assert httpx.get(f"{url}/v1/models", headers={"host": host}).status_code == 200
     for host in ("example.com", "localhost.example.com", "127.0.0.1.example.com", "192.168.0.1", "[::1", ""):
         assert refused(httpx.get(f"{url}/v1/models", headers={"host": host})) == (403, "wrong_host", None)
+    for hosts in (["example.com", "localhost"], ["localhost", "example.com"]):
+        lines = ["GET /v1/models HTTP/1.1", *(f"Host: {host}" for host in hosts), "Connection: close", "", ""]
+        with raw_connection(url) as connection:
+            connection.sendall("\r\n".join(lines).encode("ascii"))
+            status, content = answer_of(connection)
+        assert (status, content["error"]["code"]) == (403, "wrong_host")
 
 
 def test_the_key_is_asked_for(embedder: Embedder) -> None:

@@ -59,7 +59,8 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
         metrics.requests_in_progress += 1
         try:
             preflight = bool(settings.cors_origins) and is_preflight(scope["method"], headers)
-            refusal = _refused(scope["path"], headers, settings, needs_key=not preflight)
+            hosts = [value for name, value in scope["headers"] if name == b"host"]
+            refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
             if refusal is None and preflight:
                 await noted_send({"type": "http.response.start", "status": 204, "headers": preflight_headers(headers)})
                 await noted_send({"type": "http.response.body"})
@@ -80,10 +81,12 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
     return passed
 
 
-def _refused(path: str, headers: dict[bytes, bytes], settings: Settings, needs_key: bool) -> Refusal | None:
+def _refused(
+    path: str, headers: dict[bytes, bytes], hosts: list[bytes], settings: Settings, needs_key: bool
+) -> Refusal | None:
     if settings.api_key is None:
         # A page of another site whose name was pointed at this machine must not be able to read along.
-        if settings.loopback_only and not names_this_machine(headers.get(b"host", b"")):
+        if settings.loopback_only and not all(map(names_this_machine, hosts or [b""])):
             message = "the Host header does not name this machine; a server behind a proxy needs an API key"
             return Refusal(403, message, code="wrong_host")
         return None
