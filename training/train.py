@@ -96,6 +96,8 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
                 forbidden=forbidden,
                 first=stage.max_sources,
                 seed=recipe.seed,
+                shards=stage.shards,
+                workers=recipe.hardware.feed_workers,
             )
             for name, stage in stages.items()
         }

@@ -110,7 +110,7 @@ def test_what_is_no_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="has no column query but question, document"):
         open_source(tmp_path / "other.parquet", tmp_path / "cache")
     pq.write_table(pa.table({"query": ["a"], "document": ["b"], "negatives": [1]}), tmp_path / "typed.parquet")
-    with pytest.raises(PairsError, match="are not"):
+    with pytest.raises(PairsError, match="its negatives is int64, not large_list"):
         open_source(tmp_path / "typed.parquet", tmp_path / "cache")
 
 

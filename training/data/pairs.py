@@ -8,7 +8,7 @@ is too large for that.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -34,6 +34,10 @@ SCHEMA = pa.schema(
         ("label", pa.large_string()),
     ]
 )
+
+
+Columns = Mapping[str, tuple[str, ...]]
+"""The columns, or fields, that hold a column of SCHEMA, if they have other names. Several are joined by a space."""
 
 
 class PairsError(ValueError):
@@ -65,7 +69,7 @@ class Source:
     """Pairs with one name, such as `code__rosettacode`; `code` is the category."""
 
     name: str
-    path: Path
+    path: Path | str
     sha256: str
     blocks: Blocks
     gaps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -186,7 +190,7 @@ def _write_arrow(path: Path, output: IO[bytes]) -> None:
     if path.suffix == ".parquet":
         tables = _read_parquet(path)
     elif path.suffix in (".jsonl", ".json"):
-        tables = _read_json_lines(path)
+        tables = _read_json_file(path)
     else:
         raise PairsError(f"{path} is neither .parquet nor .jsonl")
     first_row = 0
@@ -209,45 +213,70 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
     except (pa.ArrowInvalid, OSError) as error:
         raise PairsError(f"{path} is not a readable Parquet file: {error}") from error
     names = file.schema_arrow.names
-    if missing := {"query", "document"} - set(names):
-        raise PairsError(f"{path} has no column {' and '.join(sorted(missing))} but {', '.join(names)}")
     try:
         table = file.read([field.name for field in SCHEMA if field.name in names])
     except (pa.ArrowException, OSError) as error:
         raise PairsError(f"{path} is damaged: {error}") from error
-    for name in ("negatives", "label"):
-        if name not in names:
-            table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
-    table = table.select(SCHEMA.names)
-    for first_row in range(0, table.num_rows, ROWS_A_BATCH):
-        part = table.slice(first_row, ROWS_A_BATCH)
-        try:
-            yield part.cast(SCHEMA)
-        except pa.ArrowException as error:
-            raise PairsError(
-                f"{path}: columns {part.schema.types} are not (text, text, list of texts, text)"
-            ) from error
+    for first_row in range(0, max(1, table.num_rows), ROWS_A_BATCH):
+        yield pick_columns(str(path), table.slice(first_row, ROWS_A_BATCH), {}, names)
 
 
-def _read_json_lines(path: Path) -> Iterator[pa.Table]:
-    rows: list[dict[str, Any]] = []
+def _read_json_file(path: Path) -> Iterator[pa.Table]:
     with path.open("rb") as lines:
-        for row, line in enumerate(lines, 1):
-            try:
-                fields = json.loads(line.decode("utf-8"))
-                rows.append({field.name: fields.get(field.name) for field in SCHEMA})
-                if isinstance(rows[-1]["negatives"], str):
-                    raise TypeError("negatives is one text, not a list of texts")
-                pa.array([rows[-1]], pa.struct(SCHEMA))
-            except (ValueError, TypeError, AttributeError) as error:
-                message = f'{{"query": "...", "document": "...", "negatives": ["..."]}} belongs there ({error})'
-                shown = line.strip()[:80].decode("utf-8", "backslashreplace")
-                raise PairsError(f"{path}, row {row}: {shown!r} is malformed; {message}") from error
-            if len(rows) == ROWS_A_BATCH:
-                yield pa.Table.from_pylist(rows, SCHEMA)
-                rows = []
+        yield from read_json_lines(str(path), lines, {})
+
+
+def read_json_lines(
+    name: str, lines: Iterable[bytes], columns: Columns, rows_a_table: int = ROWS_A_BATCH
+) -> Iterator[pa.Table]:
+    """Yields tables of SCHEMA. Raises PairsError that names the file `name` and the row, for a line that is no pair."""
+    rows: list[dict[str, Any]] = []
+    for row, line in enumerate(lines, 1):
+        try:
+            fields = json.loads(line.decode("utf-8"))
+            rows.append({field.name: _pick(fields, columns.get(field.name, (field.name,))) for field in SCHEMA})
+            if isinstance(rows[-1]["negatives"], str):
+                raise TypeError("negatives is one text, not a list of texts")
+            pa.array([rows[-1]], pa.struct(SCHEMA))
+        except (ValueError, TypeError, AttributeError) as error:
+            message = f'{{"query": "...", "document": "...", "negatives": ["..."]}} belongs there ({error})'
+            shown = line.strip()[:80].decode("utf-8", "backslashreplace")
+            raise PairsError(f"{name}, row {row}: {shown!r} is malformed; {message}") from error
+        if len(rows) == rows_a_table:
+            yield pa.Table.from_pylist(rows, SCHEMA)
+            rows = []
     if rows:
         yield pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _pick(fields: dict[str, Any], names: Sequence[str]) -> Any:
+    return fields.get(names[0]) if len(names) == 1 else " ".join(filter(None, map(fields.get, names)))
+
+
+def pick_columns(name: str, table: pa.Table, columns: Columns, there: Sequence[str]) -> pa.Table:
+    """The table in the columns of SCHEMA. Raises PairsError, naming the file `name`, if it lacks one.
+
+    `there` are the columns of the file, of which the table has those that are read.
+    """
+    arrays = []
+    for role in SCHEMA:
+        names = columns.get(role.name, (role.name,))
+        if role.name in ("negatives", "label") and role.name not in columns and role.name not in there:
+            arrays.append(pa.nulls(table.num_rows, role.type))
+            continue
+        if missing := [column for column in names if column not in there]:
+            raise PairsError(f"{name} has no column {' and '.join(missing)} but {', '.join(there)}")
+        try:
+            parts = [table[column].cast(role.type) for column in names]
+        except pa.ArrowException as error:
+            kinds = " and ".join(str(table[column].type) for column in names)
+            raise PairsError(f"{name}: its {role.name} is {kinds}, not {role.type}") from error
+        arrays.append(_join(parts) if len(parts) > 1 else parts[0])
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def _join(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(*parts, pa.scalar(" ", parts[0].type), null_handling="skip")
 
 
 def _check_texts(path: Path, table: pa.Table, first_row: int) -> None:

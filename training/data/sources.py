@@ -7,7 +7,7 @@ values that it admits. A run records the hash of everything it reads.
 import csv
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from gte_sdk.model_files.hub_errors import explain_failure
 from training.data.docstrings import write_docstring_pairs
 from training.data.left_out import NOTHING, Hashes
 from training.data.pairs import DEFAULT_CACHE, PairsError, Source, open_source
+from training.data.shards import open_shards
+from training.recipes.recipe import Shards
 
 HUB_PREFIX = "hub:"
 _HUB_FILE = re.compile(
@@ -34,9 +36,11 @@ def open_sources(
     forbidden: Hashes = NOTHING,
     first: int = 0,
     seed: int = 0,
+    shards: Mapping[str, Shards] | None = None,
+    workers: int = 0,
     cache: Path = DEFAULT_CACHE,
 ) -> list[Source]:
-    """The sources that the patterns match, in their order, each once.
+    """The sources that the patterns match, in their order, each once, and those of many files, `shards`.
 
     A pattern is one of these:
     - a path below `data`, with or without suffix, in which * matches anything: `stage1/*`, `stage2/nli__*`
@@ -46,8 +50,8 @@ def open_sources(
 
     The name of a source is its file's stem, or NAME__STEM if it comes from the Hub. `exclude` are patterns of names.
     `commercial` admits only files whose manifest entry has one of these values, and docstrings, which no manifest
-    lists. `first` opens only that many sources, in an order that `seed` shuffles. Raises PairsError if a pattern
-    matches no file, or if two sources have the same name.
+    lists. `first` opens only that many of the files, in an order that `seed` shuffles. `shards` are opened with
+    `workers` processes. Raises PairsError if a pattern matches no file, or if two sources have the same name.
     """
     names: dict[Path, str] = {}
     made: set[Path] = set()
@@ -65,16 +69,25 @@ def open_sources(
     if commercial:
         admitted = _read_admitted_names(data, commercial)
         kept = [path for path in kept if path in made or names[path] in admitted]
-    if not kept:
+    shards = shards or {}
+    if not kept and not shards:
         raise PairsError(f"no source is left of {', '.join(patterns)} after exclude and commercial = {commercial}")
-    of_kept = [names[path] for path in kept]
+    of_kept = [*(names[path] for path in kept), *shards]
     if len(set(of_kept)) < len(of_kept):
         twice = next(name for name in of_kept if of_kept.count(name) > 1)
-        both = " and ".join(str(path) for path in kept if names[path] == twice)
+        both = " and ".join([*(str(path) for path in kept if names[path] == twice), *{twice} & shards.keys()])
         raise PairsError(f"two sources have the name {twice} ({both}); rename one of the files")
     if first:
         kept = [kept[index] for index in np.random.default_rng(seed).permutation(len(kept))[:first]]
-    return [dataclasses.replace(open_source(path, cache, forbidden), name=names[path]) for path in kept]
+    return [
+        *(dataclasses.replace(open_source(path, cache, forbidden), name=names[path]) for path in kept),
+        *(
+            open_shards(
+                name, of_one.files, of_one.columns, data=data, forbidden=forbidden, workers=workers, cache=cache
+            )
+            for name, of_one in shards.items()
+        ),
+    ]
 
 
 def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:

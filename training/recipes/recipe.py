@@ -104,14 +104,28 @@ class Mining:
 
 
 @dataclass(frozen=True)
+class Shards:
+    """One source of many files, see data/shards.py."""
+
+    files: tuple[str, ...]
+    """Patterns of .parquet and .jsonl files, the latter also as .gz and .zst: paths below --data, or URLs such as
+    hf://datasets/OWNER/NAME@REVISION/DIR/*.parquet, s3://BUCKET/DIR/* and gs://BUCKET/DIR/*."""
+    columns: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Which columns hold query, document, negatives and label, where they have other names. Several are joined."""
+
+
+@dataclass(frozen=True)
 class Stage:
-    sources: tuple[str, ...]
     batch_size: int
     learning_rate: float
     max_tokens: int
     steps: int = 0
     """Optimizer steps. 0: `epochs` decides. If both are 0, the stage is skipped."""
     epochs: float = 0.0
+    sources: tuple[str, ...] = ()
+    """Files, each of them a source; see data/sources.py."""
+    shards: dict[str, Shards] = field(default_factory=dict)
+    """More sources, of many files each, by their names."""
     exclude: tuple[str, ...] = ()
     commercial: tuple[str, ...] = ()
     """Values of the manifest's column `commercial` to admit. Empty: the manifest is not read."""
@@ -152,6 +166,8 @@ class Hardware:
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """The backbone's implementation. eager is the fastest for short texts on a CPU. flash_attention_2 needs the package
     flash-attn, a GPU and 16 bits; it skips padding, because transformers packs the texts before the kernel."""
+    feed_workers: int = 0
+    """Processes for each that trains, which tokenize batches ahead of the step, and read new shards; 0: a thread."""
     chunk_tokens: int = 16384
     """Most padded tokens in the encoder at once, on each device. Dropout draws for a chunk at a time, so another size
     gives other random numbers, as another seed does; without dropout it gives the same result."""
@@ -262,7 +278,9 @@ def _build(kind: Any, value: Any, file: str, key: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_build(typing.get_args(kind)[0], entry, file, key) for entry in value)
     if origin in (typing.Union, types.UnionType):
-        return _build(next(part for part in typing.get_args(kind) if part is not type(None)), value, file, key)
+        parts = [part for part in typing.get_args(kind) if part is not type(None)]
+        as_list = [part for part in parts if typing.get_origin(part) is tuple and isinstance(value, list)]
+        return _build((as_list or parts)[0], value, file, key)
     if origin is Literal:
         if value in typing.get_args(kind):
             return value
@@ -317,8 +335,8 @@ def _check_stage(stage: Stage, where: str) -> None:
         raise RecipeError(f"{where}.betas = {list(stage.betas)} must be two numbers")
     if stage.steps and stage.epochs:
         raise RecipeError(f"{where} has both steps = {stage.steps} and epochs = {stage.epochs}; give one")
-    if not stage.sources:
-        raise RecipeError(f"{where}.sources is empty")
+    if not stage.sources and not stage.shards:
+        raise RecipeError(f"{where} has neither sources nor shards")
     for name, distillation in stage.distillation.items():
         if distillation.category_weights and stage.mixed_sources:
             raise RecipeError(f"{where}.distillation.{name}.category_weights needs mixed_sources = false")
