@@ -1,6 +1,8 @@
-"""Training: peak memory over the batch size, and throughput beside sentence-transformers' cached loss trainer.
+"""Training: peak memory over the batch size, the feed at the paper's scale, and throughput beside
+sentence-transformers' cached loss trainer.
 
     python benchmarks/training.py memory
+    python benchmarks/training.py feed
     python benchmarks/training.py throughput --model DIR [--batch 128] [--steps 4]
 
 Every measurement is a process of its own. Texts are made, with the lengths of mixed real data (log-normal, 4 to 200
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,10 @@ MAX_TOKENS = 128
 TEMPERATURE = 0.05
 MEMORY_BATCHES = (1024, 16_384)
 MEMORY_LIMIT = 1.3
+FEED_STEPS = 100
+# The paper's table 1: sets and millions of pairs of each category.
+PAPER_SOURCES = {"web": (3, 147), "paper": (5, 45), "hyperlink": (4, 106), "social": (2, 327), "knowledge": (2, 38),
+                 "qa": (7, 12), "news": (5, 3), "code": (2, 20), "others": (3, 91)}  # fmt: skip
 WORDS = [f"{start}{end}" for start in ("com", "pre", "un", "re", "sub", "inter", "over") for end in
          ("pile", "fix", "load", "turn", "mit", "vene", "flow", "state", "duct", "sign", "port", "lect")]  # fmt: skip
 
@@ -71,6 +78,77 @@ def step_memory(batch: int) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = time.perf_counter() - started
     return {"batch": batch, "peak_mb": peak / 1024, "before_mb": before / 1024, "seconds": seconds, "loss": float(loss)}
+
+
+def feed_at_scale(batch: int) -> dict[str, Any]:
+    """33 simulated sources with the paper's 789 million pairs of 80 words a text, which are made when they are read.
+
+    What opening takes, a batch without tokenizing, and a resume; and how well the sources' frequencies fit (a
+    chi-squared of 32 degrees of freedom).
+    """
+    import pyarrow as pa
+
+    from gte_sdk.runtime.tokens import batches_by_tokens, pad_batch
+    from training.data.mixture import Mixture
+    from training.data.pairs import SCHEMA, Blocks, Source
+
+    rows_a_block, blocks_a_window = 4096, 8  # about 32 MB of texts
+    filler = " ".join(WORDS[:80]) + " "
+    random = np.random.default_rng(0)
+
+    def read(block: int) -> pa.RecordBatch:
+        rows = range(block * rows_a_block, (block + 1) * rows_a_block)
+        made = {key: [f"{key} {row} {filler}" for row in rows] for key in ("query", "document")}
+        empty = {key: pa.nulls(rows_a_block, SCHEMA.field(key).type) for key in ("negatives", "label")}
+        return pa.RecordBatch.from_pydict({**made, **empty}, schema=SCHEMA)
+
+    def simulate(name: str, pair_count: int) -> Source:
+        starts = np.arange(0, pair_count + rows_a_block, rows_a_block)
+        return Source(name, name, "", Blocks(starts, lru_cache(blocks_a_window)(read), blocks_a_window))
+
+    started, before = time.perf_counter(), peak_mb()
+    sources = [
+        simulate(f"{category}__{number}", int(millions * 1e6 / count))
+        for category, (count, millions) in PAPER_SOURCES.items()
+        for number in range(count)
+    ]
+    mixture = Mixture(sources, batch, alpha=0.5, seed=0)
+    first = mixture.next_batch()
+    opened = time.perf_counter() - started
+    seen: dict[str, int] = {}
+    times = []
+    for _ in range(FEED_STEPS):
+        at = time.process_time()
+        drawn = mixture.next_batch()
+        times.append(time.process_time() - at)
+        seen[drawn.sources[0]] = seen.get(drawn.sources[0], 0) + 1
+    started = time.perf_counter()
+    resumed = Mixture(sources, batch, alpha=0.5, seed=0)
+    resumed.restore(drawn.state)
+    same = resumed.next_batch().pairs == mixture.next_batch().pairs
+    resuming = time.perf_counter() - started
+    ids = [random.integers(1000, 30_000, MAX_TOKENS).astype(np.int32) for _ in range(2 * batch)]
+    at = time.process_time()
+    for chunk in batches_by_tokens([len(row) for row in ids], 16_384):
+        pad_batch([ids[index] for index in chunk])
+    padding = time.process_time() - at
+    expected = mixture.probabilities_S * FEED_STEPS
+    chi = sum(
+        (seen.get(source.name, 0) - of_one) ** 2 / of_one for source, of_one in zip(sources, expected, strict=True)
+    )
+    return {
+        "pairs": sum(map(len, sources)),
+        "start_seconds": opened,
+        "resume_seconds": resuming,
+        "resumed_the_same": same,
+        "batch_cpu_seconds": statistics.median(times),
+        "longest_batch_cpu_seconds": max(times),
+        "padding_cpu_seconds": padding,
+        "chi_squared_32": chi,
+        "before_mb": before,
+        "peak_mb": peak_mb(),
+        "first_batch": len(first.pairs),
+    }
 
 
 def train_ours(model: str, batch: int, steps: int, kept_tokens: int) -> dict[str, Any]:
@@ -205,6 +283,8 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
     kind, value = options.arguments
     if kind == "memory":
         return step_memory(int(value))
+    if kind == "feed":
+        return feed_at_scale(int(value))
     if kind == "ours":
         return train_ours(options.model, options.batch, options.steps, int(value))
     return train_sentence_transformers(options.model, options.batch, options.steps, int(value) or None)
@@ -212,7 +292,7 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("memory", "throughput", "worker"))
+    parser.add_argument("what", choices=("memory", "feed", "throughput", "worker"))
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="a directory with a transformers backbone")
     parser.add_argument("--batch", type=int, default=128)
@@ -230,6 +310,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.what == "memory":
         memory()
+    elif options.what == "feed":
+        for name, value in in_process("feed", "16384").items():
+            print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value:,}")
     elif options.model:
         throughput(options.model, options.batch, options.steps)
     else:

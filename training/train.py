@@ -11,24 +11,24 @@ share their negatives.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
+from gte_sdk.model_files.directory import TOKENIZER_JSON
 from gte_sdk.runtime.tokens import pad_token_id
-from training.data.mixture import Batch, Mixture
+from training.data.feed import open_feed
+from training.data.mixture import Mixture
 from training.data.pairs import Source
 from training.data.sources import open_sources
-from training.encoders.embed import tokenize_in_parts
 from training.encoders.encoder_files import MODEL, write_encoder
 from training.evaluate.scores import hash_texts_of_sets
 from training.loss.gather import average_gradients
 from training.loss.grad_cache import backward_through_chunks
-from training.recipes.recipe import Recipe, Stage, dump_recipe
+from training.recipes.recipe import Recipe, dump_recipe
 from training.runs.checkpoint import (
     CHECKPOINTS,
     StageState,
@@ -53,17 +53,6 @@ from training.runs.run_log import LogLine, append_log, claim_output, plot_losses
 from training.runs.stages import Run, check_stages, find_evaluation_sets, measure, mine_sources, save
 from training.runs.start import freeze_layers, load_start, prepare_tokenizer
 from training.runs.teachers import Teacher, ask_teachers, keep_taught_pairs, open_teachers
-
-
-class TokenizedBatch(NamedTuple):
-    batch: Batch
-    """The whole batch, of all processes."""
-    queries: list[str]
-    """This process's share of the batch, as are the fields below."""
-    documents: list[str]
-    token_ids: list[list[int]]
-    """Of queries, then documents, then negatives."""
-    counts: tuple[int, int, int]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,14 +196,19 @@ def train_stage(
     quiet = not accelerator.is_local_main_process
     with (
         tqdm(total=step_count, initial=steps.start, desc=name, unit="step", disable=quiet) as progress,
-        ThreadPoolExecutor(max_workers=1) as ahead,
+        open_feed(
+            mixture,
+            run.tokenizer_directory / TOKENIZER_JSON,
+            stage.max_tokens,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            workers=hardware.feed_workers,
+            count=len(steps),
+        ) as feed,
     ):
-        upcoming = ahead.submit(draw_batch, mixture, run, stage)
         for step in steps:
             started = time.perf_counter()
-            tokenized = upcoming.result()
-            if step + 1 < step_count:
-                upcoming = ahead.submit(draw_batch, mixture, run, stage)
+            tokenized = next(feed)
             learning_rate = learning_rate_at(stage, step, step_count)
             set_learning_rate(optimizer, learning_rate)
 
@@ -269,17 +263,6 @@ def train_stage(
                     return False
     average.apply(run.encoder)
     return True
-
-
-def draw_batch(mixture: Mixture, run: Run, stage: Stage) -> TokenizedBatch:
-    """Draws the next batch, the same in every process, and tokenizes this process's share of it."""
-    batch = mixture.next_batch()
-    share = len(batch.pairs) // run.accelerator.num_processes
-    pairs = batch.pairs[run.accelerator.process_index * share :][:share]
-    queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
-    negatives = [text for pair in pairs for text in pair.negatives]
-    token_ids = tokenize_in_parts(run.tokenizer, queries + documents + negatives, stage.max_tokens)
-    return TokenizedBatch(batch, queries, documents, token_ids, (len(queries), len(documents), len(negatives)))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,10 @@ def backward_through_chunks(
 
     def embed(chunk: NDArray[np.int64]) -> Tensor:
         batch = pad_batch([token_ids[index] for index in chunk], pad_id)
-        inputs = (torch.from_numpy(array).to(device, non_blocking=True) for array in batch)
+        tensors = [torch.from_numpy(array) for array in batch]
+        if device.type == "cuda":  # only from pinned memory does a copy run beside the computation
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        inputs = (tensor.to(device, non_blocking=True) for tensor in tensors)
         embedding_ND: Tensor = model(*inputs).sentence_embedding
         return embedding_ND
 
