@@ -41,6 +41,7 @@ from gte_sdk.model_files.needed_files import (
 )
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
+    IN_GRAPH,
     MODULES_JSON,
     POOLING_JSON,
     SENTENCE_BERT_JSON,
@@ -226,19 +227,19 @@ def _downloaded_snapshot(wanted: Wanted, info: Any, facts: ModelFacts) -> Path:
         weights = weights_to_use(wanted, snapshot, digests)
         if weights is None:
             raise no_weights(wanted, sorted(digests), config_of(snapshot))
-        modules = files_of_modules(snapshot)
-        if tokenizers := [name for name in modules if name.endswith(TOKENIZER_JSON) and name not in digests]:
-            raise no_tokenizer(wanted, tokenizers[0])
-        fetch(*_DESCRIPTION, *modules)
+        tokenizer, *modules = files_of_modules(snapshot)
+        if tokenizer not in digests:
+            raise no_tokenizer(wanted, tokenizer)
+        fetch(*(name for name in _DESCRIPTION if name != TOKENIZER_JSON), *modules)
         description = read_model_dir(snapshot, facts)
         dense = [f"{folder}/{SAFETENSORS}" for folder in description.dense]
         if lacking := [name for name in dense if name not in digests]:
             raise HubError(
-                f"{wanted} has no {lacking[0]}, the weights of a layer behind its pooling; take another copy"
+                f"{wanted} has no {lacking[0]}, the weights of a layer behind its pooling; take another copy, or pass "
+                f"pooling={IN_GRAPH!r} if {weights} contains the layer"
             )
-        if weights.endswith(".onnx"):
-            check_pooling(wanted, description, weights, digests, facts)
-        fetch(*dense, weights)
+        check_pooling(wanted, description, weights, digests, facts)
+        fetch(TOKENIZER_JSON, tokenizer, *dense, weights)
         if data := external_data_names(snapshot, weights):
             if weights.endswith(".onnx"):
                 check_graph(wanted, description, weights)
@@ -264,7 +265,7 @@ def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> N
         if path is None:
             path = Path(hf_hub_download(wanted.model, name, revision=commit))
         elif _is_damaged(path, digest, wanted):
-            warnings.warn(f"{wanted}: {path} is damaged, and is fetched again", stacklevel=6)
+            warnings.warn(f"{wanted}: {path} is damaged, and is fetched again", stacklevel=7)
         else:
             return
         if _is_damaged(path, digest, wanted):

@@ -113,6 +113,6 @@ def _nobody_says(path: ModelPath) -> str:
     alike = known_model(path.name)
     hint = f" ({original_name(path.name)}, of the same name, has {alike.pooling!r})" if alike else ""
     return (
-        "nothing says how the states of its tokens become one vector; pass pooling=, one of "
-        f"{POOLING_MODES}, as the model card says{hint}, and prompts= if the model has any"
+        "nothing says how the states of its tokens become one vector; pass pooling= (--pooling), one of "
+        f"{POOLING_MODES}, as the model card says{hint}, and prompts= (--prompt) if the model has any"
     )

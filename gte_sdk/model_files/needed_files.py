@@ -35,6 +35,8 @@ def check_pooling(wanted: Wanted, description: ModelDir, graph: str, names: Coll
 
     A graph with its weights in other files is small, so it is fetched and looked at first (check_graph).
     """
+    if description.pooling == IN_GRAPH and not graph.endswith(".onnx"):
+        raise ModelFormatError(f"{wanted}: {description.why_in_graph}; {graph} was not downloaded")
     known = known_of(description.path)
     is_said = facts.pooling is not None or (known is not None and known.graph_pools)
     is_small = any(name.startswith((f"{graph}_data", f"{graph}.data")) for name in names)

@@ -239,7 +239,7 @@ def read_max_tokens(path: ModelPath, asked: int | None = None) -> int:
     if limit is None:
         raise ModelFormatError(
             f"{path / CONFIG_JSON} has no max_position_embeddings, and {SENTENCE_BERT_JSON} no max_seq_length: nothing "
-            "says how many tokens the model reads; pass max_tokens=, as the model card says"
+            "says how many tokens the model reads; pass max_tokens= (--max-tokens), as the model card says"
         )
     return limit
 

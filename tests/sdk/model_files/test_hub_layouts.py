@@ -20,7 +20,7 @@ from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.model_files import hub, published
 from gte_sdk.model_files.directory import bundled_model_path
 
-from ..tiny_models import DIM, TABLE, table_graph, tiny_vector, write_json, write_tiny_model
+from ..tiny_models import DIM, TABLE, table_graph, tiny_tokenizer, tiny_vector, write_json, write_tiny_model
 from .hub_programs import hub_environment, open_all, open_one
 from .hub_stand_in import COMMIT, serve_hub
 
@@ -299,7 +299,7 @@ def test_what_is_not_known_is_refused_before_the_weights(tmp_path: Path) -> None
         refused, known = open_all([(name, {}), (name, {"pooling": "cls"})], endpoint, tmp_path / "cache")
         assert refused["error"] == "ModelFormatError"
         assert refused["message"].startswith(f"model='{name}' revision=None: nothing says how the states of its tokens")
-        assert "pass pooling=, one of ('mean', 'cls'" in refused["message"]
+        assert "pass pooling= (--pooling), one of ('mean', 'cls'" in refused["message"]
         assert "Or pass pooling='graph', if onnx/model.onnx has the output sentence_embedding" in refused["message"]
         np.testing.assert_allclose(known["vector"], tiny_vector("red green", "cls"), atol=1e-6)
         assert sum(".onnx" in request for request in requests) == 1
@@ -341,7 +341,7 @@ def test_gte_download_says_that_a_model_is_there_once_it_embeds(tmp_path: Path) 
         environment = hub_environment(endpoint, tmp_path / "cache")
         refused = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert "pass pooling=, one of" in refused.stderr
+        assert "pass pooling= (--pooling), one of" in refused.stderr
         fetched = subprocess.run([*command, "--pooling", "mean"], env=environment, capture_output=True, text=True)
         assert fetched.returncode == 0, fetched.stderr
         assert fetched.stdout.strip().endswith(COMMIT)
@@ -351,3 +351,23 @@ def test_gte_download_says_that_a_model_is_there_once_it_embeds(tmp_path: Path) 
         broken = subprocess.run([*command, "--pooling", "mean"], env=environment, capture_output=True, text=True)
     assert (broken.returncode, broken.stdout) == (1, "")
     assert "graph and tokenizer.json belong to different models" in broken.stderr
+
+
+def test_a_static_model_needs_neither_config_nor_graph(tmp_path: Path) -> None:
+    folder = tmp_path / "source" / "0_StaticEmbedding"
+    folder.mkdir(parents=True)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    tensors = {"embedding.weight": {"dtype": "F32", "shape": list(TABLE.shape), "data_offsets": [0, TABLE.nbytes]}}
+    header = json.dumps(tensors).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + TABLE.tobytes())
+    modules = [{"type": "sentence_transformers.models.StaticEmbedding", "path": "0_StaticEmbedding"}]
+    write_json(tmp_path / "source" / "modules.json", modules)
+    (tmp_path / "source" / "onnx").mkdir()
+    (tmp_path / "source" / "onnx" / "model.onnx").write_bytes(b"takes offsets")
+    name = "sentence-transformers/static-retrieval-mrl-en-v1"
+    with serve_hub(name, tmp_path / "source") as (endpoint, requests):
+        online, offline = open_all([(name, {}), (name, {"offline": True})], endpoint, tmp_path / "cache")
+        assert not any("onnx" in request for request in requests)
+    assert online == offline
+    words = TABLE[4:6].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(online["vector"], words / np.linalg.norm(words), atol=1e-6)

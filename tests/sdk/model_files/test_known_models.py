@@ -95,7 +95,7 @@ def test_what_nobody_knows_is_asked_for(tmp_path: Path) -> None:
 def test_a_length_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path)
     write_json(path / "config.json", {"model_type": "bert", "hidden_size": 5})
-    with pytest.raises(ModelFormatError, match="nothing says how many tokens the model reads; pass max_tokens="):
+    with pytest.raises(ModelFormatError, match="nothing says how many tokens the model reads; pass max_tokens= "):
         Embedder(path)
     assert Embedder(path, max_tokens=7).max_tokens == 7
 

@@ -1,0 +1,52 @@
+"""What a model's files do not say is said by flags: --pooling, --prompt and --max-tokens."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from gte_sdk.cli.commands import gte
+
+from ..tiny_models import tiny_vector, write_tiny_model
+
+
+def run(*arguments: str | Path, texts: str = "") -> Result:
+    return CliRunner().invoke(gte, list(map(str, arguments)), input=texts)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A model that does not say how it pools."""
+    path = write_tiny_model(tmp_path / "bare")
+    (path / "1_Pooling" / "config.json").unlink()
+    return path
+
+
+def test_flags_say_what_the_files_do_not(bare: Path) -> None:
+    refused = run("embed", "-", "--model", bare, texts="red\n")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "pass pooling= (--pooling), one of ('mean', 'cls'" in refused.stderr
+    flags = ("--pooling", "cls", "--prompt", "query=query : ", "--prompt", "document=", "--max-tokens", "5")
+    for kind, words, pooling in (("plain", "red", "cls"), ("query", "query : red", "cls")):
+        given = run("embed", "-", "--model", bare, "--kind", kind, *flags, texts="red\n")
+        assert given.exit_code == 0, given.stderr
+        vector = json.loads(given.stdout)["embedding"]
+        np.testing.assert_allclose(vector, tiny_vector(words, pooling), atol=1e-6)
+    cut = run("embed", "-", "--model", bare, *flags, texts="red green blue fast slow\n")
+    assert "the 5 tokens that the model reads were cut" in cut.stderr
+    assert run("doctor", "--model", bare, "--pooling", "mean").exit_code == 0
+
+
+def test_flags_that_are_refused(bare: Path, tmp_path: Path) -> None:
+    unnamed = run("embed", "-", "--model", bare, "--prompt", "query: ", texts="red\n")
+    assert "'query: ' has no kind; give KIND=TEXT" in unnamed.stderr
+    assert "'median' is not one of" in run("embed", "-", "--model", bare, "--pooling", "median").stderr
+    (tmp_path / "a.txt").write_text("red", encoding="utf-8")
+    kept = run(
+        "index", tmp_path / "a.txt", "-o", tmp_path / "i", "--model", bare, "--pooling", "cls", "--prompt", "query=a"
+    )
+    assert "an index does not keep a --prompt" in kept.stderr
+    ray = run("embed", tmp_path / "a.txt", "--on", "ray", "--output", tmp_path / "b", "--pooling", "cls")
+    assert "--pooling, --prompt and --max-tokens go with --on local" in ray.stderr
