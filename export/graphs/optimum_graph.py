@@ -32,7 +32,7 @@ def check_optimum(model_type: str) -> None:
 def write_optimum_graph(encoder: Encoder, path: Path, opset: int) -> None:
     """Writes the encoder as one ONNX file with float32 weights, as trace.write_graph does.
 
-    Raises ModelFormatError if optimum's graph has other inputs than token ids, mask and segments.
+    Raises ModelFormatError if optimum fails, or its graph has other inputs than token ids, mask and segments.
     """
     backbone: Any = copy.deepcopy(encoder.backbone).float().cpu().eval()
     make_configuration = _find_export_configuration(backbone.config.model_type)
@@ -50,6 +50,10 @@ def write_optimum_graph(encoder: Encoder, path: Path, opset: int) -> None:
             export(backbone, configuration, parts[0], opset=opset)
         write_pooling(encoder, parts[1], opset)
         model, pooling = (onnx.load(part) for part in parts)
+    except Exception as error:  # optimum's, PyTorch's and onnx's own exceptions share no narrower base
+        raise ModelFormatError(
+            f"optimum-onnx {version('optimum-onnx')} failed to export {backbone.config.model_type!r}: {error!r}"
+        ) from error
     finally:
         logging.getLogger("optimum").setLevel(level)
         for part in parts:

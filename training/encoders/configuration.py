@@ -36,7 +36,7 @@ repetition_penalty return_dict_in_generate temperature tf_legacy_loss top_k top_
 matryoshka_dimensions sentence_transformers transformers.js_config
 """
 _HARMLESS = frozenset(_HARMLESS_KEYS.split())
-# The only value of a key that a class computes, where the class does not read the key.
+# The only value of a key that is supported. Most classes ignore these keys, and a decoder's states are causal.
 _ONLY_VALUE: Mapping[str, Any] = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
@@ -118,7 +118,7 @@ def read_configuration(directory: Path) -> dict[str, Any]:
     fields = read_json(file)
     has_code = bool(fields.pop("auto_map", None))
     # GTE's own code also publishes under the name of transformers' class.
-    if fields.get("model_type") == "new" or (fields.get("model_type") == "gte" and "layer_norm_type" in fields):
+    if fields.get("model_type") == "new" or (fields.get("model_type") == "gte" and _NEW_ONLY_VALUE.keys() & fields):
         fields = _rewrite_new(file, fields)
     elif fields.get("model_type") == "nomic_bert" and "n_embd" in fields:
         fields = _rewrite_nomic(file, fields)
