@@ -365,7 +365,7 @@ class Embedder:
         vectors_ND = np.empty(shape, numpy_dtype) if out is None else check_out(out, *shape, numpy_dtype)
         windows: Iterable[int] = range(0, len(checked), WINDOW_TEXTS)
         if show_progress_bar:
-            windows = progress_bar(windows, WINDOW_TEXTS)
+            windows = progress_bar(len(checked), WINDOW_TEXTS)
         for start in windows:
             window = checked[start : start + WINDOW_TEXTS]
             rows = convert_rows(self._embed_window(window, prompt, start, max_rows), dtype, limits)

@@ -16,6 +16,7 @@ from gte_sdk.server.http.gate import gate
 from gte_sdk.server.http.refusal import Refusal, error_json
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.openapi import openapi_document
+from gte_sdk.server.requests import unknown_model
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
 
@@ -55,7 +56,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         for model in models:
             if model["id"] == name:
                 return JSONResponse(model)
-        raise Refusal(404, f"the model {name[:80]!r} is not served here", code="model_not_found", param="model")
+        raise unknown_model(name, [model["id"] for model in models])
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "model": settings.model_name, "queued_texts": service.queued_texts})

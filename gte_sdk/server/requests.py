@@ -162,14 +162,20 @@ def _check_fields(content: dict[str, Any], known: Collection[str], inside: str =
             raise invalid(message, inside + name[:80], "unknown_field")
 
 
+def unknown_model(name: str, known: Sequence[str]) -> Refusal:
+    """The answer to a request for a model that has none of these names."""
+    has = f"this server has {', '.join(known)}, and gte serve --alias NAME gives it another name"
+    message = f"the model {name[:80]!r} is not served here; {has}"
+    return Refusal(404, message, code="model_not_found", param="model")
+
+
 def _check_model(content: dict[str, Any], settings: Settings) -> None:
     if "model" not in content:
         raise invalid(f"model is missing; this server has {settings.model_name!r}", "model", "missing")
     name = _text(content["model"], "model")
     known = (settings.model_name, *settings.aliases)
     if name not in known:
-        message = f"the model {name[:80]!r} is not served here; this server has {', '.join(known)}"
-        raise Refusal(404, message, code="model_not_found", param="model")
+        raise unknown_model(name, known)
 
 
 def _choice(content: dict[str, Any], name: str, choices: tuple[str, ...]) -> str | None:

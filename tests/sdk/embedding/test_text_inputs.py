@@ -11,7 +11,7 @@ import pytest
 
 import gte_sdk
 from gte_sdk import Embedder, InputTypeError
-from gte_sdk.embedding import embedder
+from gte_sdk.embedding import WINDOW_TEXTS, embedder
 from gte_sdk.embedding.text_kinds import embed_batch, embed_function
 from gte_sdk.integrations.lazy_model import LazyModel
 
@@ -131,6 +131,11 @@ def test_what_was_cut_is_a_value(tmp_path: Path, truncation: str) -> None:
     embedded = embed_batch(model, ["red", "red green blue fast slow"], "query")
     assert (embedded.left_out, embedded.was_cut) == ([0, 3], True)
     assert not embed_batch(model, ["red"], "query").was_cut
+
+
+def test_a_progress_bar_counts_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Embedder(write_tiny_model(tmp_path)).encode(["red"] * (WINDOW_TEXTS + 3), show_progress_bar=True)
+    assert f" {WINDOW_TEXTS + 3}/{WINDOW_TEXTS + 3} " in capsys.readouterr().err
 
 
 def test_a_progress_bar_without_standard_streams_is_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
