@@ -125,7 +125,8 @@ class Embedder:
         self._truncation = truncation
         facts = ModelFacts(pooling, prompts, None if max_tokens is None else check_count("max_tokens", max_tokens))
         quantize = engine != "onnxruntime" and device != "cuda"
-        self._description = read_model_dir(locate_model(model, variant, revision, offline, facts, quantize), facts)
+        path = locate_model(model, variant, revision, offline, facts, quantize).absolute()  # read again from anywhere
+        self._description = read_model_dir(path, facts)
         self._tokenizer = load_text_tokenizer(self._description)
         self._max_tokens = self._tokenizer.check_limit(max_tokens, self._description.max_tokens)
         opened = open_engine(self._description, device, variant, engine, settings, self._tokenizer.tokenizer)
@@ -390,8 +391,7 @@ class Embedder:
 def _opened_again(arguments: dict[str, Any], fingerprint: str) -> Embedder:
     """What a pickle or copy becomes. Raises ModelMismatchError if the name now leads to another model."""
     embedder = Embedder(**arguments)
-    if embedder.fingerprint != fingerprint:
-        found = embedder.fingerprint
+    if (found := embedder.fingerprint) != fingerprint:
         embedder.close()
         raise ModelMismatchError(
             f"the Embedder was saved with model {fingerprint}, {arguments['model']} is now {found}; bring that model "

@@ -30,7 +30,7 @@ def locate_model(
         return bundled_model_path(name)
     path = Path(model)
     if path.is_dir() or path.is_file():
-        return path.absolute()  # the graph may be read again after the working directory has changed
+        return path
     if isinstance(model, str) and is_hub_name(name):
         return fetch_model(name, variant, revision, offline, facts, quantize)
     raise ModelFormatError(
