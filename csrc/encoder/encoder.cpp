@@ -5,12 +5,17 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "machine/cpu.hpp"
+#include "machine/crew.hpp"
 #include "machine/thread_pool.hpp"
 
 namespace gte {
 namespace {
+
+// Of threads that share one batch. More would wait for what one of them does alone.
+constexpr size_t most_crew = 16;
 
 template <typename Buffer>
 void grow(Buffer& buffer, size_t count) {
@@ -23,11 +28,12 @@ struct Batches {
     const Encoder& encoder;
     const EncoderKernels& kernels;
     Stop& stop;
-    const int32_t* token_ids = nullptr;
-    const int64_t* starts = nullptr;
-    std::vector<size_t> first_texts{0};  // of each batch, and the number of texts
-    Output output = Output::text_vectors;
-    float* out = nullptr;
+    Crew& crew;  // of each batch: all threads where there is one batch, else the thread that works on it
+    const int32_t* token_ids;
+    const int64_t* starts;
+    std::vector<size_t> first_texts;  // of each batch, and the number of texts
+    Output output;
+    float* out;
     std::atomic<size_t> next{0};
     std::atomic<bool> out_of_memory{false};
     std::mutex maxima_mutex{};
@@ -49,7 +55,7 @@ void work_on_batches(void* context, size_t slot) {
     Batches& batches = *static_cast<Batches*>(context);
     const size_t batch_count = batches.first_texts.size() - 1;
     try {
-        Workspace space;
+        Workspace space(batches.crew);
         if (batches.output == Output::channel_maxima) {
             space.maxima.resize(batches.encoder.channel_count);
         }
@@ -76,6 +82,16 @@ void work_on_batches(void* context, size_t slot) {
     }
 }
 
+void work_on_one_batch(void* context, size_t slot) {
+    Batches& batches = *static_cast<Batches*>(context);
+    if (slot > 0) {
+        batches.kernels.help_with_batch(batches.crew, slot);
+        return;
+    }
+    work_on_batches(context, slot);
+    batches.crew.dismiss();
+}
+
 }  // namespace
 
 void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longest_text) {
@@ -94,63 +110,67 @@ void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longe
     grow(context, row_count * width);
     grow(wide, wide_rows * wide_width);
     grow(row_scales, row_count);
-    grow(attention, (2 * head + attention_rows) * key_stride);
+    attention_stride = std::max(attention_stride, (2 * head + attention_rows) * key_stride);
+    grow(attention, crew.size() * attention_stride);
     grow(codes, std::max((row_count + spare_rows) * width, (wide_rows + spare_rows) * wide_width));
 }
 
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, Stop& stop, float* out) {
-    Batches batches{encoder, kernels, stop};
-    batches.token_ids = token_ids;
-    batches.starts = starts;
-    batches.output = output;
-    batches.out = out;
+    std::vector<size_t> first_texts{0};
     for (size_t text = 1; text < text_count; ++text) {
-        const int64_t token_count = starts[text + 1] - starts[batches.first_texts.back()];
+        const int64_t token_count = starts[text + 1] - starts[first_texts.back()];
         if (static_cast<size_t>(token_count) > batch_tokens) {
-            batches.first_texts.push_back(text);
+            first_texts.push_back(text);
         }
     }
-    batches.first_texts.push_back(text_count);
-    run_on_pool(std::min(threads, batches.first_texts.size() - 1), work_on_batches, &batches);
+    first_texts.push_back(text_count);
+    const bool one_batch = first_texts.size() == 2 && !encoder.is_table();
+    Crew crew(one_batch ? std::min(threads, most_crew) : 1);
+    Batches batches{encoder, kernels, stop, crew, token_ids, starts, std::move(first_texts), output, out};
+    if (one_batch) {
+        run_on_pool(crew.size(), work_on_one_batch, &batches);
+    } else {
+        run_on_pool(std::min(threads, batches.first_texts.size() - 1), work_on_batches, &batches);
+    }
     if (batches.out_of_memory) {
         throw std::bad_alloc();
     }
 }
 
 #if defined(GTE_X86)
-extern const EncodeBatch encoder_avx512vnni, encoder_avxvnni, encoder_avx2;
+extern const EncoderKernels encoder_avx512vnni, encoder_avxvnni, encoder_avx2;
 #if defined(GTE_AMX)
-extern const EncodeBatch encoder_amx;
+extern const EncoderKernels encoder_amx;
 #endif
 #elif defined(GTE_ARM)
-extern const EncodeBatch encoder_neon;
+extern const EncoderKernels encoder_neon;
 #endif
-extern const EncodeBatch encoder_scalar;
+extern const EncoderKernels encoder_scalar;
 
 const std::vector<EncoderKernels>& available_encoders() {
     static const std::vector<EncoderKernels> kernels = [] {
         std::vector<EncoderKernels> found;
         [[maybe_unused]] const CpuFeatures& cpu = cpu_features();
-        found.push_back({"scalar", encoder_scalar});
+        found.push_back(encoder_scalar);
 #if defined(GTE_X86)
         if (cpu.avx2) {
-            found.push_back({"avx2", encoder_avx2});
+            found.push_back(encoder_avx2);
         }
         if (cpu.avxvnni) {
-            found.push_back({"avxvnni", encoder_avxvnni});
+            found.push_back(encoder_avxvnni);
         }
         if (cpu.avx512bytes) {
-            found.push_back({"avx512vnni", encoder_avx512vnni});
+            found.push_back(encoder_avx512vnni);
         }
 #if defined(GTE_AMX)
         if (ask_for_amx()) {
-            found.push_back({"amx", encoder_amx});
+            found.push_back(encoder_amx);
         }
 #endif
 #elif defined(GTE_ARM)
         if (cpu.neon_dot) {
-            found.push_back({"neon", encoder_neon});
+            found.push_back(encoder_neon);
         }
 #endif
         return found;

@@ -25,15 +25,20 @@ enum class Output { text_vectors, token_states, channel_maxima };
 using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids,
                              const int64_t* starts, size_t text_count, Output output, float* out);
 
+// What a helper of the batch's crew runs meanwhile.
+using HelpWithBatch = void (*)(Crew& crew, size_t member);
+
 struct EncoderKernels {
     const char* name;
     EncodeBatch encode_batch;
+    HelpWithBatch help_with_batch;
 };
 
 // The encoders that this CPU and build have, the slowest first.
 const std::vector<EncoderKernels>& available_encoders();
 
-// Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads. The caller has
+// Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads; a single batch is
+// the work of all threads together. The caller has
 // checked that each text has 1 to most_tokens tokens (any number in a table) and that each token id is below the
 // vocabulary's size. Channel maxima raise what out (channel_count) has. Looks at `stop` between batches. Throws
 // std::bad_alloc.

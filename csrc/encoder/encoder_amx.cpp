@@ -72,19 +72,29 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 namespace gte {
 namespace {
 
-void encode_batch_in_tiles(const Encoder& encoder, Workspace& space, const int32_t* token_ids, const int64_t* starts,
-                           size_t text_count, Output output, float* out) {
+void load_tile_shapes() {
     const TileShapes shapes;
     finish_stores();
     _tile_loadconfig(&shapes);
+}
+
+void encode_batch_in_tiles(const Encoder& encoder, Workspace& space, const int32_t* token_ids, const int64_t* starts,
+                           size_t text_count, Output output, float* out) {
+    load_tile_shapes();
     encode_batch(encoder, space, token_ids, starts, text_count, output, out);
+    _tile_release();
+}
+
+void help_in_tiles(Crew& crew, size_t member) {
+    load_tile_shapes();
+    help_with_batch(crew, member);
     _tile_release();
 }
 
 }  // namespace
 
-extern const EncodeBatch encoder_amx;
-const EncodeBatch encoder_amx = encode_batch_in_tiles;
+extern const EncoderKernels encoder_amx;
+const EncoderKernels encoder_amx = {"amx", encode_batch_in_tiles, help_in_tiles};
 }  // namespace gte
 GTE_REGION_END
 #endif

@@ -63,8 +63,8 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch encoder_avx512vnni;
-const EncodeBatch encoder_avx512vnni = encode_batch;
+extern const EncoderKernels encoder_avx512vnni;
+const EncoderKernels encoder_avx512vnni = {"avx512vnni", encode_batch, help_with_batch};
 }  // namespace gte
 GTE_REGION_END
 #endif

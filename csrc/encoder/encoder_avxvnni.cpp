@@ -54,8 +54,8 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch encoder_avxvnni;
-const EncodeBatch encoder_avxvnni = encode_batch;
+extern const EncoderKernels encoder_avxvnni;
+const EncoderKernels encoder_avxvnni = {"avxvnni", encode_batch, help_with_batch};
 }  // namespace gte
 GTE_REGION_END
 #endif

@@ -105,6 +105,6 @@ void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t
 #include "encoder/forward_pass.hpp"
 
 namespace gte {
-extern const EncodeBatch encoder_scalar;
-const EncodeBatch encoder_scalar = encode_batch;
+extern const EncoderKernels encoder_scalar;
+const EncoderKernels encoder_scalar = {"scalar", encode_batch, help_with_batch};
 }  // namespace gte

@@ -31,21 +31,19 @@ void run_layer(const Encoder& encoder, const Layer& layer, Workspace& space, con
     float* rows = space.hidden.data();
     float* query_key_value = space.query_key_value.data();
     float* context = space.context.data();
-    apply(layer.query_key_value, space, input_of(encoder, layer.attention_norm, rows, row_count, context), row_count,
-          query_key_value);
+    apply_to_hidden(encoder, layer.attention_norm, layer.query_key_value, space, rows, row_count, query_key_value);
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);
-        attend(encoder, layer, query_key_value + first * 3 * hidden,
-               static_cast<size_t>(starts[text + 1] - starts[text]), space.attention.data(), context + first * hidden);
+        attend(encoder, layer, space, query_key_value + first * 3 * hidden,
+               static_cast<size_t>(starts[text + 1] - starts[text]), context + first * hidden);
     }
     float* change = query_key_value;  // which nobody reads any more
-    apply(layer.attention_output, space, context, row_count, change);
+    apply(layer.attention_output, space, context, hidden, row_count, change, [](size_t) {});
     add_change(encoder, layer.attention_norm, change, row_count, rows);
     for (size_t first = 0; first < row_count; first += feed_forward_rows) {
         const size_t count = row_count - first < feed_forward_rows ? row_count - first : feed_forward_rows;
         float* part = rows + first * hidden;
-        feed_forward(encoder, layer, space, input_of(encoder, layer.feed_forward_norm, part, count, context), count,
-                     change);
+        feed_forward(encoder, layer, space, part, count, change);
         add_change(encoder, layer.feed_forward_norm, change, count, part);
     }
 }
@@ -67,7 +65,7 @@ void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token
     }
     float* rows = space.hidden.data();
     if (!encoder.final_norm.is_identity()) {
-        normalize(rows, rows, row_count, hidden, encoder.final_norm, encoder.epsilon);
+        normalize_rows(rows, row_count, hidden, encoder.final_norm, encoder.epsilon);
     }
     if (output == Output::token_states) {
         std::memcpy(out, rows, row_count * hidden * sizeof(float));
@@ -80,6 +78,8 @@ void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token
         pool(encoder, rows + first * hidden, static_cast<size_t>(starts[text + 1] - starts[text]), out + text * hidden);
     }
 }
+
+void help_with_batch(Crew& crew, size_t member) { crew.help(member); }
 
 }  // namespace
 }  // namespace gte

@@ -62,6 +62,64 @@ def test_texts_of_random_lengths(
     assert np.isfinite(out).all()
 
 
+MAY_BE_MISSING = ["positions", "embedding_norm", "projection", "bias", "attention_norm"]
+MAY_BE_GIVEN = ["token_type_row", "relative_bias", "final_norm", "rotary"]
+WIDTHS = st.sampled_from([64, 64, 64, 64, 64, 64, 128, 128, 65, 16, 0])
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(
+    hidden=WIDTHS, width=WIDTHS, wide=WIDTHS, heads=st.sampled_from([0, 1, 2, 2, 3, 4]),
+    most_tokens=st.integers(0, 20) | st.just(2**60), window=st.integers(0, 30) | st.just(2**64 - 1),
+    norm_first=st.booleans(), gated=st.booleans(), int8=st.booleans(),
+    missing=st.sets(st.sampled_from(MAY_BE_MISSING), max_size=2),
+    given=st.sets(st.sampled_from(MAY_BE_GIVEN), max_size=2),
+    off=st.sampled_from([0, 0, 0, 0, 0, 1]), frequency=st.sampled_from([1.0, 1e30, np.nan]), layers=st.integers(0, 2),
+    threads=st.integers(0, 4), maxima=st.booleans(),
+)  # fmt: skip
+def test_encoders_of_random_shapes(
+    hidden: int, width: int, wide: int, heads: int, most_tokens: int, window: int, norm_first: bool, gated: bool,
+    int8: bool, missing: set[str], given: set[str], off: int, frequency: float, layers: int, threads: int, maxima: bool,
+) -> None:  # fmt: skip
+    def ones(*shape: int) -> Any:
+        return np.ones((*shape[:-1], shape[-1] + off), np.float32) / 9
+
+    def product(inputs: int, outputs: int) -> Any:
+        if int8:
+            return np.ones((inputs, outputs), np.int8), ones(outputs), ones(outputs), ones(inputs), False
+        return ones(outputs, inputs), None if "bias" in missing else ones(outputs)
+
+    some = min(most_tokens, 20)
+    try:
+        made = _kernels.Encoder(
+            np.ones((VOCABULARY, width), np.float32), None, hidden, heads, most_tokens, 1e-5, "cls", norm_first, "silu",
+            gated,
+            None if "positions" in missing else ones(some, width),
+            ones(width) if "token_type_row" in given else None,
+            None if "embedding_norm" in missing else (ones(width), ones(width)),
+            None if "projection" in missing else (ones(hidden, width), None),
+            ones(heads, max(0, 2 * some - 1)) if "relative_bias" in given else None,
+            (ones(hidden), ones(hidden)) if "final_norm" in given else None,
+        )  # fmt: skip
+        for _ in range(layers):
+            made.add_layer(
+                product(hidden, 3 * hidden), product(hidden, hidden), product(hidden, wide * (1 + gated)),
+                product(wide, hidden), None if "attention_norm" in missing else (ones(hidden), ones(hidden)),
+                (ones(hidden), ones(hidden)), window,
+                np.full(hidden // max(heads, 1) // 2 + off, frequency, np.float32) if "rotary" in given else None,
+            )  # fmt: skip
+        ids, starts = np.ones(some + 3, np.int32), np.array([0, 1, 3, some + 3])
+        out = np.full((3, hidden), np.nan, np.float32)
+        if maxima:
+            assert np.isfinite(
+                [np.max(part) for layer in made.channel_maxima(ids, starts, threads) for part in layer]
+            ).all()
+        made.encode(ids, starts, out, 9, threads)
+    except REFUSALS:
+        return
+    assert np.isfinite(out).all()
+
+
 @settings(max_examples=CASES, deadline=None)
 @given(shape=st.tuples(SIZES, SIZES, SIZES), mask_shape=st.none() | st.tuples(SIZES, SIZES))
 def test_pooling_of_random_shapes(shape: tuple[int, int, int], mask_shape: tuple[int, int] | None) -> None:

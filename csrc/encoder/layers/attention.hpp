@@ -116,22 +116,28 @@ void attend_rows(const Encoder& encoder, const Head& head, size_t window, size_t
     }
 }
 
+void attend_head(const Encoder& encoder, const Layer& layer, size_t index, const float* rows, size_t count,
+                 float* scratch, float* context) {
+    const size_t width = encoder.hidden / encoder.heads;
+    float* values = scratch + rounded_up(count) * width;
+    const Head head{index, width, count, rows + index * width, scratch, values, values + count * width};
+    pack_keys_and_values(head, encoder.hidden);
+    for (size_t first = 0; first < count; first += attention_rows) {
+        const size_t row_count = count - first < attention_rows ? count - first : attention_rows;
+        attend_rows(encoder, head, layer.window, first, row_count, context);
+    }
+}
+
 // context (count, hidden) of one text from its rows of queries, keys and values (count, 3 hidden), which rotary
 // positions change.
-void attend(const Encoder& encoder, const Layer& layer, float* rows, size_t count, float* scratch, float* context) {
-    const size_t hidden = encoder.hidden, width = hidden / encoder.heads;
+void attend(const Encoder& encoder, const Layer& layer, Workspace& space, float* rows, size_t count, float* context) {
     if (layer.rotary != nullptr) {
-        turn_queries_and_keys(encoder, *layer.rotary, count, scratch, rows);
+        turn_queries_and_keys(encoder, *layer.rotary, count, space.attention.data(), rows);
     }
-    for (size_t index = 0; index < encoder.heads; ++index) {
-        float* values = scratch + rounded_up(count) * width;
-        const Head head{index, width, count, rows + index * width, scratch, values, values + count * width};
-        pack_keys_and_values(head, hidden);
-        for (size_t first = 0; first < count; first += attention_rows) {
-            const size_t row_count = count - first < attention_rows ? count - first : attention_rows;
-            attend_rows(encoder, head, layer.window, first, row_count, context);
-        }
-    }
+    share(space.crew, encoder.heads, [&](size_t index, size_t member) {
+        attend_head(encoder, layer, index, rows, count, space.attention.data() + member * space.attention_stride,
+                    context);
+    });
 }
 
 }  // namespace

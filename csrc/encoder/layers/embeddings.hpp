@@ -55,10 +55,10 @@ void embed(const Encoder& encoder, Workspace& space, const int32_t* token_ids, c
         look_up(encoder, TokenFloats{encoder}, token_ids, starts, text_count, rows);
     }
     if (!encoder.embedding_norm.is_identity()) {
-        normalize(rows, rows, row_count, width, encoder.embedding_norm, encoder.epsilon);
+        normalize_rows(rows, row_count, width, encoder.embedding_norm, encoder.epsilon);
     }
     if (projected) {
-        multiply_floats(encoder.projection, rows, row_count, space.hidden.data());
+        multiply_floats(encoder.projection, rows, width, row_count, 0, encoder.hidden, space.hidden.data());
     }
 }
 

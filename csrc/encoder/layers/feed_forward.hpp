@@ -11,43 +11,41 @@
 namespace gte {
 namespace {
 
-// rows (row_count, width) in place; gated, from (row_count, 2 width).
+// A row in place; gated, the first half of it.
 template <typename Activate>
-void activate_rows(float* rows, size_t row_count, size_t width, bool gated) {
+GTE_INLINE void activate(float* row, size_t width, bool gated) {
     if (!gated) {
-        for (size_t i = 0; i < row_count * width; i += lanes) {
-            store(rows + i, Activate::of(load(rows + i)));
+        for (size_t i = 0; i < width; i += lanes) {
+            store(row + i, Activate::of(load(row + i)));
         }
         return;
     }
-    for (size_t row = 0; row < row_count; ++row) {
-        const float* in = rows + row * 2 * width;
-        for (size_t i = 0; i < width; i += lanes) {
-            store(rows + row * width + i, mul(Activate::of(load(in + i)), load(in + width + i)));
-        }
+    for (size_t i = 0; i < width; i += lanes) {
+        store(row + i, mul(Activate::of(load(row + i)), load(row + width + i)));
     }
 }
 
-void activate(const Encoder& encoder, float* rows, size_t row_count, size_t width) {
+void activate(const Encoder& encoder, float* row, size_t width) {
     switch (encoder.activation) {
         case Activation::gelu:
-            return activate_rows<Gelu>(rows, row_count, width, encoder.gated);
+            return activate<Gelu>(row, width, encoder.gated);
         case Activation::gelu_tanh:
-            return activate_rows<GeluTanh>(rows, row_count, width, encoder.gated);
+            return activate<GeluTanh>(row, width, encoder.gated);
         case Activation::relu:
-            return activate_rows<Relu>(rows, row_count, width, encoder.gated);
+            return activate<Relu>(row, width, encoder.gated);
         case Activation::silu:
-            return activate_rows<Silu>(rows, row_count, width, encoder.gated);
+            return activate<Silu>(row, width, encoder.gated);
     }
 }
 
-// What the layer's second part adds to its rows.
-void feed_forward(const Encoder& encoder, const Layer& layer, Workspace& space, const float* in, size_t row_count,
+// What the second part of a layer adds to its rows.
+void feed_forward(const Encoder& encoder, const Layer& layer, Workspace& space, const float* hidden, size_t row_count,
                   float* change) {
+    const size_t width = layer.feed_forward_out.input_count, stride = layer.feed_forward_in.output_count;
     float* wide = space.wide.data();
-    apply(layer.feed_forward_in, space, in, row_count, wide);
-    activate(encoder, wide, row_count, layer.feed_forward_out.input_count);
-    apply(layer.feed_forward_out, space, wide, row_count, change);
+    apply_to_hidden(encoder, layer.feed_forward_norm, layer.feed_forward_in, space, hidden, row_count, wide);
+    apply(layer.feed_forward_out, space, wide, stride, row_count, change,
+          [&](size_t row) { activate(encoder, wide + row * stride, width); });
 }
 
 }  // namespace

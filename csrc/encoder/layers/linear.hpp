@@ -2,6 +2,7 @@
 #pragma once
 
 #include "encoder/layers/functions.hpp"
+#include "encoder/layers/norm.hpp"
 #include "encoder/layers/product.hpp"
 #include "encoder/layers/weights.hpp"
 #include "encoder/layers/workspace.hpp"
@@ -12,26 +13,21 @@ namespace {
 // What is added to the codes before they are stored, because VNNI multiplies unsigned codes.
 int zero_of(const Linear& linear) { return (linear.shifted ? 0 : 128) - activation_bias; }
 
-// values (row_count, linear.input_count) to codes, with one scale for each row, so that no other row affects it.
-void quantize_rows(const float* values, size_t row_count, const Linear& linear, uint8_t* codes, float* row_scales) {
+// A row of values (linear.input_count) to codes. Its scale is its own, so that no other row affects it.
+void quantize_row(const float* values, const Linear& linear, uint8_t* codes, float* row_scale) {
     const size_t width = linear.input_count;
     const float* smoothing = linear.smoothing.data();
     const float largest_code = linear.shifted ? 255.0f : 127.0f;
     const int zero = zero_of(linear);
     const Floats shift = set(linear.shifted ? static_cast<float>(gelu_shift) : 0.0f);
-    for (size_t row = 0; row < row_count; ++row) {
-        const float* in = values + row * width;
-        Floats magnitude = zero_floats();
-        for (size_t i = 0; i < width; i += lanes) {
-            magnitude = max(magnitude, absolute(mul(add(load(in + i), shift), load(smoothing + i))));
-        }
-        const float scale = std::fmax(largest_lane(magnitude) / largest_code, 1e-12f);
-        const Floats per_scale = set(1.0f / scale);
-        row_scales[row] = scale;
-        for (size_t i = 0; i < width; i += lanes) {
-            store_uint8(codes + row * width + i, mul(mul(add(load(in + i), shift), load(smoothing + i)), per_scale),
-                        zero);
-        }
+    Floats magnitude = zero_floats();
+    for (size_t i = 0; i < width; i += lanes) {
+        magnitude = max(magnitude, absolute(mul(add(load(values + i), shift), load(smoothing + i))));
+    }
+    *row_scale = std::fmax(largest_lane(magnitude) / largest_code, 1e-12f);
+    const Floats per_scale = set(1.0f / *row_scale);
+    for (size_t i = 0; i < width; i += lanes) {
+        store_uint8(codes + i, mul(mul(add(load(values + i), shift), load(smoothing + i)), per_scale), zero);
     }
 }
 
@@ -54,12 +50,13 @@ GTE_INLINE void code_tile(const Linear& linear, const uint8_t* codes, const floa
     }
 }
 
-// out (row_count, output_count) from codes (row_count, input_count). The outer loop runs over columns, so that their
-// weights stay in the first-level cache while all rows pass.
-void multiply_codes(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, float* out) {
+// Columns [first, last) of out (row_count, output_count) from codes (row_count, input_count). The outer loop runs over
+// columns, so that their weights stay in the first-level cache while all rows pass.
+void multiply_codes(const Linear& linear, const uint8_t* codes, const float* row_scales, size_t row_count, size_t first,
+                    size_t last, float* out) {
     const size_t inputs = linear.input_count, outputs = linear.output_count;
     const int zero = zero_of(linear);
-    for (size_t column = 0; column < outputs; column += tile_columns * lanes) {
+    for (size_t column = first; column < last; column += tile_columns * lanes) {
         // Subtracts what the offset of the codes adds to every sum.
         alignas(64) int32_t start[tile_columns * lanes];
         for (size_t i = 0; i < tile_columns * lanes; ++i) {
@@ -78,33 +75,67 @@ void multiply_codes(const Linear& linear, const uint8_t* codes, const float* row
     }
 }
 
-// out (row_count, output_count) from values (row_count, input_count).
-void multiply_floats(const Linear& linear, const float* values, size_t row_count, float* out) {
-    const size_t inputs = linear.input_count, outputs = linear.output_count;
-    multiply({values, inputs, row_count, linear.panels.data(), lanes * inputs, outputs / lanes, inputs,
-              linear.bias.data(), out, outputs});
+// Columns [first, last) of out (row_count, output_count) from rows of values.
+void multiply_floats(const Linear& linear, const float* values, size_t row_stride, size_t row_count, size_t first,
+                     size_t last, float* out) {
+    const size_t inputs = linear.input_count;
+    multiply({values, row_stride, row_count, linear.panels.data() + first * inputs, lanes * inputs,
+              (last - first) / lanes, inputs, linear.bias.data() + first, out + first, linear.output_count});
 }
 
 // maxima[i] = the largest magnitude of column i, and of what was there.
-void raise_maxima(const float* values, size_t row_count, size_t width, float* maxima) {
+void raise_maxima(const float* values, size_t row_stride, size_t row_count, size_t width, float* maxima) {
     for (size_t row = 0; row < row_count; ++row) {
         for (size_t i = 0; i < width; i += lanes) {
-            store(maxima + i, max(load(maxima + i), absolute(load(values + row * width + i))));
+            store(maxima + i, max(load(maxima + i), absolute(load(values + row * row_stride + i))));
         }
     }
 }
 
-// One of the linear layers of a layer. `values` and `out` do not overlap.
-void apply(const Linear& linear, Workspace& space, const float* values, size_t row_count, float* out) {
+// One of the linear layers of a layer, from rows of values to out (row_count, output_count), which do not overlap.
+// finish(row) is called for each row before it is read: the row is in the first-level cache then.
+template <typename Finish>
+void apply(const Linear& linear, Workspace& space, const float* values, size_t row_stride, size_t row_count, float* out,
+           const Finish& finish) {
+    const size_t units = linear.output_count / width_unit;
     if (linear.is_int8()) {
-        quantize_rows(values, row_count, linear, space.codes.data(), space.row_scales.data());
-        multiply_codes(linear, space.codes.data(), space.row_scales.data(), row_count, out);
+        share_parts(space.crew, row_count, [&](size_t first, size_t last) {
+            for (size_t row = first; row < last; ++row) {
+                finish(row);
+                quantize_row(values + row * row_stride, linear, space.codes.data() + row * linear.input_count,
+                             space.row_scales.data() + row);
+            }
+        });
+        share_parts(space.crew, units, [&](size_t first, size_t last) {
+            multiply_codes(linear, space.codes.data(), space.row_scales.data(), row_count, first * width_unit,
+                           last * width_unit, out);
+        });
         return;
     }
+    share_parts(space.crew, row_count, [&](size_t first, size_t last) {
+        for (size_t row = first; row < last; ++row) {
+            finish(row);
+        }
+    });
     if (!space.maxima.empty()) {
-        raise_maxima(values, row_count, linear.input_count, space.maxima.data() + linear.first_channel);
+        raise_maxima(values, row_stride, row_count, linear.input_count, space.maxima.data() + linear.first_channel);
     }
-    multiply_floats(linear, values, row_count, out);
+    share_parts(space.crew, units, [&](size_t first, size_t last) {
+        multiply_floats(linear, values, row_stride, row_count, first * width_unit, last * width_unit, out);
+    });
+}
+
+// The first linear layer of a part of a layer, which reads the hidden states, or their norm where it comes first.
+void apply_to_hidden(const Encoder& encoder, const Norm& norm, const Linear& linear, Workspace& space,
+                     const float* hidden, size_t row_count, float* out) {
+    const size_t width = encoder.hidden;
+    if (!encoder.norm_first || norm.is_identity()) {
+        apply(linear, space, hidden, width, row_count, out, [](size_t) {});
+        return;
+    }
+    float* normalized = space.context.data();
+    apply(linear, space, normalized, width, row_count, out,
+          [&](size_t row) { normalize(hidden + row * width, normalized + row * width, width, norm, encoder.epsilon); });
 }
 
 }  // namespace

@@ -7,25 +7,29 @@
 namespace gte {
 namespace {
 
-// The rows of `out` are the normalized rows of `in`, which may be the same array.
-void normalize(const float* in, float* out, size_t row_count, size_t width, const Norm& norm, float epsilon) {
+// `out`, which may be `in`.
+void normalize(const float* in, float* out, size_t width, const Norm& norm, float epsilon) {
     const float width_as_float = static_cast<float>(width);
-    for (size_t row = 0; row < row_count; ++row, in += width, out += width) {
-        Floats total = zero_floats();
-        for (size_t i = 0; i < width; i += lanes) {
-            total = add(total, load(in + i));
-        }
-        const Floats mean = set(sum_of_lanes(total) / width_as_float);
-        Floats squares = zero_floats();
-        for (size_t i = 0; i < width; i += lanes) {
-            const Floats distance = sub(load(in + i), mean);
-            squares = fma(distance, distance, squares);
-        }
-        const Floats scale = set(1.0f / std::sqrt(sum_of_lanes(squares) / width_as_float + epsilon));
-        for (size_t i = 0; i < width; i += lanes) {
-            const Floats unit = mul(sub(load(in + i), mean), scale);
-            store(out + i, fma(unit, load(norm.weight.data() + i), load(norm.bias.data() + i)));
-        }
+    Floats total = zero_floats();
+    for (size_t i = 0; i < width; i += lanes) {
+        total = add(total, load(in + i));
+    }
+    const Floats mean = set(sum_of_lanes(total) / width_as_float);
+    Floats squares = zero_floats();
+    for (size_t i = 0; i < width; i += lanes) {
+        const Floats distance = sub(load(in + i), mean);
+        squares = fma(distance, distance, squares);
+    }
+    const Floats scale = set(1.0f / std::sqrt(sum_of_lanes(squares) / width_as_float + epsilon));
+    for (size_t i = 0; i < width; i += lanes) {
+        const Floats unit = mul(sub(load(in + i), mean), scale);
+        store(out + i, fma(unit, load(norm.weight.data() + i), load(norm.bias.data() + i)));
+    }
+}
+
+void normalize_rows(float* rows, size_t row_count, size_t width, const Norm& norm, float epsilon) {
+    for (size_t row = 0; row < row_count; ++row) {
+        normalize(rows + row * width, rows + row * width, width, norm, epsilon);
     }
 }
 
@@ -37,18 +41,9 @@ void add_change(const Encoder& encoder, const Norm& norm, const float* change, s
             store(hidden + i, add(load(hidden + i), load(change + i)));
         }
         if (!encoder.norm_first) {
-            normalize(hidden, hidden, 1, width, norm, encoder.epsilon);
+            normalize(hidden, hidden, width, norm, encoder.epsilon);
         }
     }
-}
-
-// What a part of a layer reads: the hidden states, or their norm where it comes first, in `buffer`.
-const float* input_of(const Encoder& encoder, const Norm& norm, const float* hidden, size_t row_count, float* buffer) {
-    if (!encoder.norm_first || norm.is_identity()) {
-        return hidden;
-    }
-    normalize(hidden, buffer, row_count, encoder.hidden, norm, encoder.epsilon);
-    return buffer;
 }
 
 }  // namespace

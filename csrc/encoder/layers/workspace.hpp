@@ -1,4 +1,4 @@
-// Buffers for the tokens of one batch; they only grow.
+// What a batch goes through the encoder with: the threads that share its work, and buffers, which only grow.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,7 @@
 
 #include "encoder/layers/weights.hpp"
 #include "machine/aligned.hpp"
+#include "machine/crew.hpp"
 
 namespace gte {
 
@@ -18,14 +19,18 @@ constexpr size_t attention_rows = 24;
 constexpr size_t spare_rows = 15;
 
 struct Workspace {
+    Crew& crew;
+    explicit Workspace(Crew& given_crew) : crew(given_crew) {}
+
     Aligned<float> hidden;           // (rows, hidden), what goes from layer to layer
     Aligned<float> query_key_value;  // (rows, 3 hidden); also what a part of a layer adds to hidden
     Aligned<float> context;          // (rows, hidden)
     Aligned<float> wide;             // (feed_forward_rows, outputs of feed_forward_in)
-    Aligned<float> attention;        // keys, values and scores of one head
+    Aligned<float> attention;        // for each member of the crew: keys, values and scores of one head
+    size_t attention_stride = 0;     // from one member's to the next
     Aligned<uint8_t> codes;          // what an int8 layer reads
     std::vector<float> row_scales;   // of the codes
-    std::vector<float> maxima;       // (channel_count) of the encoder, or empty: nobody asked
+    std::vector<float> maxima;       // (channel_count) of the encoder; empty where nobody asks
 
     void make_room(const Encoder& encoder, size_t row_count, size_t longest_text);
 };
