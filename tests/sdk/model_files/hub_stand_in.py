@@ -71,7 +71,8 @@ def open_hub(name: str, commits: dict[str, Path], references: dict[str, str]) ->
     hub = Hub(name, commits, references)
     with ExitStack() as stack:
         hub.endpoint = stack.enter_context(serve(handler_of(hub, answer_api)))
-        hub.cdn = stack.enter_context(serve(handler_of(hub, answer_cdn)))
+        # Another name for the host: huggingface_hub 1 follows a redirect to the same name, whatever the port.
+        hub.cdn = stack.enter_context(serve(handler_of(hub, answer_cdn))).replace("127.0.0.1", "localhost")
         stack.callback(hub.released.set)
         yield hub
 
@@ -83,7 +84,7 @@ def open_proxy(hosts: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(f"{self.command} {self.path}")
+            asked.append(f"{self.command} {self.path.replace('=True', '=true')}")
             target = urlsplit(self.path)
             connection = http.client.HTTPConnection(hosts.get(target.netloc, target.netloc), timeout=30)
             headers = {key: value for key, value in self.headers.items() if key.lower() != "host"}
@@ -120,7 +121,8 @@ def handler_of(hub: Hub, answer: Any) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             part = self.headers.get("Range")
-            request = f"{self.command} {unquote(self.path)}" + (f" {part}" if part else "")
+            path = unquote(self.path).replace("=True", "=true")  # huggingface_hub 0 writes them in capitals
+            request = f"{self.command} {path}" + (f" {part}" if part else "")
             hub.requests.append(request)
             fault = hub.next_fault(request)
             if fault.isdigit():
