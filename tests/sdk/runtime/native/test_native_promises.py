@@ -1,4 +1,4 @@
-"""The runtime's promises on every architecture that the native engine runs, in fp32: bits, memory, threads, fork."""
+"""The runtime's promises on every architecture that the native engine runs: bits, memory, threads, fork."""
 
 import json
 import random
@@ -11,6 +11,9 @@ import pytest
 
 from gte_sdk import Embedder, ModelFormatError, _kernels
 from gte_sdk.model_files.directory import read_model_dir
+from gte_sdk.runtime.int8.calibrate import measure_maxima
+from gte_sdk.runtime.int8.quantize import quantize_encoder
+from gte_sdk.runtime.native.description import EncoderWeights
 from gte_sdk.runtime.native.engine import load_encoder, run_native
 from gte_sdk.runtime.native.weights import read_weights
 
@@ -22,12 +25,19 @@ TEXTS = random_texts([2, 3, 5, 16, 17, 64, 65, 130, 300, 512, *range(4, 44, 2)])
 
 
 @pytest.fixture(params=CONFIGURATIONS)
-def model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # of int8 weights
     return write_look_alike(tmp_path / "model", request.param)
 
 
-def test_a_text_has_the_same_bits_in_any_batch_order_and_thread_count(model: Path) -> None:
-    embedders = [Embedder(model, threads=threads, max_batch_tokens=700) for threads in (1, 2, 3)]
+@pytest.fixture(params=["fp32", "int8"])
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_text_has_the_same_bits_in_any_batch_order_and_thread_count(model: Path, variant: str) -> None:
+    embedders = [Embedder(model, variant=variant, threads=threads, max_batch_tokens=700) for threads in (1, 2, 3)]
+    assert embedders[0].variant == variant
     alone = np.array([embedders[0].embed(text) for text in TEXTS])
     choose = random.Random(2)
     for index in range(30):
@@ -36,17 +46,24 @@ def test_a_text_has_the_same_bits_in_any_batch_order_and_thread_count(model: Pat
         np.testing.assert_array_equal(vectors, alone[rows])
 
 
-def test_every_instruction_set_gives_the_same_bits(model: Path) -> None:
+def test_every_instruction_set_gives_the_same_bits(model: Path, variant: str) -> None:
     ids = Embedder(model).tokenize(TEXTS[:8] + TEXTS[12:18]).ids
-    weights = [read_weights(read_model_dir(model), "model.safetensors", "fp32") for _ in range(8)]
-    fastest = run_native(load_encoder(weights.pop(), threads=2), ids)
+
+    def floats() -> EncoderWeights:
+        return read_weights(read_model_dir(model), "model.safetensors", "fp32")
+
+    def weights() -> EncoderWeights:
+        return floats() if variant == "fp32" else quantize_encoder(floats(), maxima)
+
+    maxima = measure_maxima(load_encoder(floats(), threads=1), ids, lambda share: None)
+    fastest = run_native(load_encoder(weights(), threads=2), ids)
     for instruction_set in _kernels.encoder_instruction_sets():
-        forced = load_encoder(weights.pop(), 1, instruction_set)
+        forced = load_encoder(weights(), 1, instruction_set)
         np.testing.assert_array_equal(run_native(forced, ids), fastest, err_msg=instruction_set)
 
 
-def test_threads_share_one_embedder(model: Path) -> None:
-    embedder = Embedder(model, threads=2)
+def test_threads_share_one_embedder(model: Path, variant: str) -> None:
+    embedder = Embedder(model, variant=variant, threads=2)
     expected = embedder.embed(TEXTS)
     together = threading.Barrier(8)
     different: list[int] = []
