@@ -25,6 +25,7 @@ from gte_sdk.model_files.published import (
     ModelFacts,
     ModelPath,
     hub_name_of,
+    is_inside,
     merged_prompts,
     modules_only_in_graph,
     read_int8_limits,
@@ -208,10 +209,9 @@ def external_data_names(path: ModelPath, name: str) -> list[str]:
 def name_beside(path: ModelPath, name: str, location: str) -> str:
     """The path in the directory of a file that the file `name` names. Raises ModelFormatError if it is not inside."""
     inside = PurePosixPath(name).parent / location
-    if not location or inside.is_absolute() or ".." in inside.parts or "\\" in location:
-        raise ModelFormatError(
-            f"{path / name} has weights in {location!r:.200}, which is not inside the model directory"
-        )
+    if not location or not is_inside(inside):
+        where = f"{location!r:.200}, which is not inside the model directory"
+        raise ModelFormatError(f"{path / name} has weights in {where}")
     return inside.as_posix()
 
 

@@ -44,6 +44,8 @@ _WIDTH_NAMES = ("hidden_size", "dim", "n_embd", "d_model", "hidden_dim")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
 # RoBERTa and its relatives number positions from the one behind that of padding, which is 1 if config.json is silent.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# The bytes of a file's name that file systems allow.
+LONGEST_NAME = 255
 # Beyond what any model has; transformers writes 1e30 for a tokenizer without a limit.
 LARGEST = 2**31 - 1
 # How huggingface_hub's cache names the folder of a repository; "--" cannot stand in a Hub name.
@@ -154,9 +156,18 @@ def read_modules(path: ModelPath) -> list[tuple[str, str]]:
         named = [(str(each["type"]).rsplit(".", 1)[-1], PurePosixPath(str(each.get("path", "")))) for each in modules]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFormatError(f"{file} is not a list of modules: {error!r}") from error
-    if outside := [folder for _, folder in named if folder.is_absolute() or ".." in folder.parts]:
-        raise ModelFormatError(f"{file} has a module in {str(outside[0])!r}, which is not inside the model directory")
+    if outside := [folder for _, folder in named if not is_inside(folder)]:
+        raise ModelFormatError(
+            f"{file} has a module in {str(outside[0])!r:.200}, which is not inside the model directory"
+        )
     return [(kind, "" if folder == PurePosixPath(".") else str(folder)) for kind, folder in named]
+
+
+def is_inside(name: PurePosixPath) -> bool:
+    """Whether a relative path stays where it starts, on every system, and is one that a file can have."""
+    return not name.is_absolute() and not any(
+        part == ".." or "\\" in part or len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in name.parts
+    )
 
 
 def read_prompts(path: ModelPath) -> dict[str, str]:
@@ -172,7 +183,7 @@ def read_prompts(path: ModelPath) -> dict[str, str]:
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ModelFormatError(f"{file} has prompts that are not texts: {prompts!r}")
     default = fields.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise ModelFormatError(f"{file} has default_prompt_name={default!r} and no prompt of that name: {prompts!r}")
     known = known_of(path)
     if known and not any(prompts.values()):

@@ -83,7 +83,9 @@ def test_the_native_engine_reads_a_config_with_its_recorded_hash_only(tmp_path: 
 # --- weights outside of the graph
 
 
-@pytest.mark.parametrize("location", ["/etc/passwd", "../../in.bin", "../tokenizer.json", "a/../../in.bin"])
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../../in.bin", "../tokenizer.json", "a/../../in.bin", "a\\in.bin", "x" * 300]
+)
 def test_weights_lie_inside_of_the_directory(tmp_path: Path, location: str) -> None:
     (tmp_path / "in.bin").write_bytes(TABLE.tobytes())
     with pytest.raises(ModelFormatError, match="is not inside the model directory"):
@@ -105,8 +107,10 @@ def test_a_bundle_reads_nothing_of_the_current_folder(
     names = [each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()]
     with (tmp_path / "app.gte").open("wb") as file:
         write_bundle(file, {name: path / name for name in names})
-    with pytest.raises(ModelFormatError, match=r"has weights outside of it, in '.*in\.bin'"):
+    with pytest.raises(ModelFormatError, match=r"app\.gte/onnx/in\.bin is missing"):
         Embedder(tmp_path / "app.gte")
+    with pytest.raises(ModelFormatError, match=r"has weights outside of it, in '.*in\.bin'"):
+        Embedder(tmp_path / "app.gte", engine="onnxruntime")
 
 
 # --- bundles

@@ -58,9 +58,10 @@ def test_pooling_under_another_number(tmp_path: Path) -> None:
     np.testing.assert_allclose(Embedder(tmp_path).embed("red green"), tiny_vector("red green", "cls"), atol=1e-6)
 
 
-def test_a_module_outside_of_the_directory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["../1_Pooling", "/1_Pooling", "..\\1_Pooling", "x" * 300])
+def test_a_module_outside_of_the_directory(tmp_path: Path, folder: str) -> None:
     write_tiny_model(tmp_path)
-    write_modules(tmp_path, ("Transformer", ""), ("Pooling", "../1_Pooling"))
+    write_modules(tmp_path, ("Transformer", ""), ("Pooling", folder))
     with pytest.raises(ModelFormatError, match="which is not inside the model directory"):
         Embedder(tmp_path)
 
@@ -138,9 +139,11 @@ def test_a_default_prompt_goes_before_texts_of_no_kind(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.embed_documents("red"), tiny_vector("document : red"), atol=1e-6)
     np.testing.assert_allclose(model.encode("red", prompt=""), plain, atol=1e-6)
     np.testing.assert_allclose(Embedder(tmp_path, prompts={"plain": ""}).embed("red"), plain, atol=1e-6)
-    write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "task"})
-    with pytest.raises(ModelFormatError, match="has default_prompt_name='task' and no prompt of that name"):
-        Embedder(tmp_path)
+    names: list[object] = ["task", {}, ["task"], 1]
+    for name in names:
+        write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": name})
+        with pytest.raises(ModelFormatError, match=r"has default_prompt_name=.* and no prompt of that name"):
+            Embedder(tmp_path)
 
 
 def test_lower_case_before_a_tokenizer_that_keeps_case(tmp_path: Path) -> None:
