@@ -255,7 +255,6 @@ def _downloaded_snapshot(wanted: Wanted, info: Any, facts: ModelFacts) -> Path:
 
 def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> None:
     """Puts one file into the cache, or the fact that the repository has no such file."""
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     path, known_missing = _cached(wanted.model, name, commit)
@@ -263,13 +262,13 @@ def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> N
         return
     try:
         if path is None:
-            path = Path(hf_hub_download(wanted.model, name, revision=commit))
+            path = _download(wanted.model, name, commit)
         elif _is_damaged(path, digest, wanted):
             warnings.warn(f"{wanted}: {path} is damaged, and is fetched again", stacklevel=7)
         else:
             return
         if _is_damaged(path, digest, wanted):
-            path = Path(hf_hub_download(wanted.model, name, revision=commit, force_download=True))
+            path = _download(wanted.model, name, commit, again=True)
     except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, but it means the network
         raise
     except EntryNotFoundError:
@@ -279,6 +278,23 @@ def _fetch_file(wanted: Wanted, name: str, commit: str, digest: str | None) -> N
             f"{wanted}: {name} arrives with another content than the Hub lists; check proxy and mirror, or try again "
             "later"
         )
+
+
+def _download(model: str, name: str, commit: str, again: bool = False) -> Path:
+    """Fetches one file. A connection that was cut goes on where it ended; huggingface_hub does that itself from 1.0 on.
+
+    again: fetches all of it although it is in the cache.
+    """
+    from huggingface_hub import hf_hub_download
+
+    attempts = 5  # as in huggingface_hub 1.x
+    while True:
+        attempts -= 1
+        try:
+            return Path(hf_hub_download(model, name, revision=commit, force_download=again))
+        except Exception as error:  # those of HTTP libraries share no base
+            if type(error).__name__ != "ChunkedEncodingError" or not attempts:
+                raise
 
 
 def _is_damaged(path: Path, digest: str | None, wanted: Wanted) -> bool:

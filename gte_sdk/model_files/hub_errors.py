@@ -153,7 +153,7 @@ def explain_failure(error: BaseException, repository: str) -> str:
         what = f"could not be fetched from {constants.ENDPOINT}: status {status}; try again later, or check HF_ENDPOINT"
     elif isinstance(error, OSError) and (error.errno in _DISK_ERRORS or error.filename is not None):
         what = f"could not be stored in {constants.HF_HUB_CACHE}: {_first_line(error)}; free space or set HF_HUB_CACHE"
-    elif "Timeout" in type(error).__name__:
+    elif "Timeout" in type(error).__name__ or "Read timed out" in str(error):
         what = (
             f"could not be fetched from {constants.ENDPOINT}: no answer in time ({type(error).__name__}); check "
             "network and HTTPS_PROXY, or raise HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT"

@@ -140,16 +140,20 @@ def test_a_hub_that_does_not_answer_ends_in_time(tmp_path: Path) -> None:
     source = write_tiny_model(tmp_path / "source")
     cache = tmp_path / "cache"
     short = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-    late = "no answer in time (ReadTimeout); check network and HTTPS_PROXY, or raise HF_HUB_ETAG_TIMEOUT"
+    advice = "check network and HTTPS_PROXY, or raise HF_HUB_ETAG_TIMEOUT"
     with open_hub(NAME, {COMMIT: source}, {"main": COMMIT}) as served:
         served.faults.append(Fault("GET /api/models", "wait"))
         (silent,) = open_all([(NAME, {})], served.endpoint, cache, **short)
-        assert f"could not be fetched from {served.endpoint}: {late}" in silent["message"]
+        assert (
+            f"could not be fetched from {served.endpoint}: no answer in time (ReadTimeout); {advice}"
+            in silent["message"]
+        )
         # The content stops half-way, and so does every attempt to go on.
         digest = sha256_of_file(source / "onnx" / "model.onnx")
         served.faults.append(Fault(f"GET /{digest}", "hang", times=99))
         (stalled,) = open_all([(NAME, {})], served.endpoint, cache, **short)
-        assert late in stalled["message"]
+        assert "no answer in time (" in stalled["message"]
+        assert advice in stalled["message"]
         served.faults.clear()
         (whole,) = open_all([(NAME, {})], served.endpoint, cache)
         np.testing.assert_allclose(whole["vector"], tiny_vector("red green"), atol=1e-6)
