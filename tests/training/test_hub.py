@@ -58,7 +58,10 @@ def answers(program: str, argument: str, endpoint: str, home: Path) -> list[Any]
 def test_a_file_of_a_data_set_is_a_source(tmp_path: Path) -> None:
     (tmp_path / "served" / "deep").mkdir(parents=True)
     for number, name in enumerate(("train", "deep/train", "deep/more", "test")):
-        write_pairs(tmp_path / "served" / f"{name}.parquet", [Pair("question", f"document {number}")] * (number + 1))
+        write_pairs(
+            tmp_path / "served" / f"{name}.parquet",
+            [Pair(f"question {row}", f"document {number}") for row in range(number + 1)],
+        )
     hub = "hub:somebody/pairs"
     asked = [
         [f"{hub}/train.parquet", f"{hub}@{COMMIT}/deep/more.parquet", f"{hub}/test.parquet"],
