@@ -51,8 +51,8 @@ def step_memory(batch: int) -> dict[str, Any]:
     """One optimizer step of the smoke encoder over `batch` pairs; peak resident memory of the process, in MB."""
     import torch
 
+    from gte_sdk.runtime.tokens import tokenize
     from training.data.sources import open_sources
-    from training.encoders.embed import tokenize_in_parts
     from training.loss.grad_cache import backward_through_chunks
     from training.recipes.recipe import load_recipe
     from training.runs.objective import stage_loss
@@ -63,7 +63,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     directory = prepare_tokenizer(recipe.encoder, open_sources(stage.sources), Path.home() / ".cache/gte-sdk/benchmark")
     tokenizer, encoder = load_start(recipe.encoder, directory, 0)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
-    ids = tokenize_in_parts(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens)
+    ids = tokenize(tokenizer, texts(2 * batch, 8, seed=0), stage.max_tokens).ids
     hardware = recipe.hardware
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()

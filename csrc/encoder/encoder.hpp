@@ -38,10 +38,9 @@ struct EncoderKernels {
 const std::vector<EncoderKernels>& available_encoders();
 
 // Cuts the texts into batches of about batch_tokens tokens and shares them among `threads` threads; a single batch is
-// the work of all threads together. The caller has
-// checked that each text has 1 to most_tokens tokens (any number in a table) and that each token id is below the
-// vocabulary's size. Channel maxima raise what out (channel_count) has. Looks at `stop` between batches. Throws
-// std::bad_alloc.
+// the work of all threads together. The caller has checked that each text has 1 to most_tokens tokens (any number in a
+// table) and that each token id is below the vocabulary's size. Channel maxima raise what out (channel_count) has.
+// Looks at `stop` between batches. Throws std::bad_alloc.
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,
             size_t text_count, size_t batch_tokens, size_t threads, Output output, Stop& stop, float* out);
 

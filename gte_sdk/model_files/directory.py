@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath, open_bundle
 from gte_sdk.model_files.graph_file import external_locations
-from gte_sdk.model_files.modules import SAFETENSORS, read_dense, read_pooled, static_folder
+from gte_sdk.model_files.modules import SAFETENSORS, modules_only_in_graph, read_dense, read_pooled, static_folder
 from gte_sdk.model_files.published import (
     LARGEST,
     MODULES_JSON,
@@ -27,7 +27,6 @@ from gte_sdk.model_files.published import (
     hub_name_of,
     is_inside,
     merged_prompts,
-    modules_only_in_graph,
     read_int8_limits,
     read_json,
     read_max_tokens,
@@ -65,7 +64,7 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
 
 NO_FACTS = ModelFacts()
 # The weights of a model without a graph, which the native engine reads; the second names the files of a divided one.
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json")
 
 _BUNDLED = Path(__file__).parent.parent / "models"
 

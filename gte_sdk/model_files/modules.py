@@ -23,7 +23,8 @@ from gte_sdk.model_files.published import (
 
 SAFETENSORS = "model.safetensors"
 _TANH = {"torch.nn.modules.activation.Tanh": True, "torch.nn.modules.linear.Identity": False}
-# A Dropout does nothing outside of training.
+_TABLE = "StaticEmbedding"
+# What every engine does, or nobody has to: a Dropout does nothing outside of training.
 _NOTHING = ("Transformer", "Pooling", "Normalize", "Dropout")
 
 
@@ -72,6 +73,11 @@ def read_pooled(path: ModelPath, asked: str | None) -> Pooled:
     return Pooled(IN_GRAPH, why_in_graph=_nobody_says(path)) if pooling is None else Pooled(pooling, tuple(dense))
 
 
+def modules_only_in_graph(path: ModelPath) -> list[str]:
+    """The modules of an exported model that only its graph computes, such as its dense layers."""
+    return [kind for kind, _ in read_modules(path) if kind not in (*_NOTHING, _TABLE)]
+
+
 def static_folder(path: ModelPath) -> str | None:
     """The folder of a static model's table of token vectors and its tokenizer, or None for any other model.
 
@@ -79,9 +85,9 @@ def static_folder(path: ModelPath) -> str | None:
     ModelFormatError for further modules behind the table.
     """
     modules = read_modules(path)
-    if modules and modules[0][0] == "StaticEmbedding":
+    if modules and modules[0][0] == _TABLE:
         if others := [kind for kind, _ in modules[1:] if kind not in _NOTHING]:
-            raise ModelFormatError(f"{path / MODULES_JSON} has {others[0]} behind a StaticEmbedding; it cannot be run")
+            raise ModelFormatError(f"{path / MODULES_JSON} has {others[0]} behind a {_TABLE}; it cannot be run")
         return modules[0][1]
     is_model2vec = (path / CONFIG_JSON).is_file() and read_json(path / CONFIG_JSON).get("model_type") == "model2vec"
     return "" if is_model2vec and not modules else None

@@ -140,12 +140,6 @@ def read_module_types(path: ModelPath) -> list[str]:
     return [kind for kind, _ in read_modules(path)]
 
 
-def modules_only_in_graph(path: ModelPath) -> list[str]:
-    """Modules that the runtime does not know, such as Dense: only the graph has them, so the graph has to pool too."""
-    known = {"Transformer", "StaticEmbedding", "Pooling", "Normalize"}
-    return [kind for kind in read_module_types(path) if kind not in known]
-
-
 def read_modules(path: ModelPath) -> list[tuple[str, str]]:
     """The last word of each module's type in modules.json, and its folder, "" for the root; empty without that file."""
     file = path / MODULES_JSON

@@ -8,6 +8,7 @@ An engine is used only if it gives the golden vectors of the export (golden.py).
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -37,6 +38,17 @@ _SLOW = {
 }
 
 
+class _Wanted(NamedTuple):
+    """The arguments of `open_engine`."""
+
+    description: ModelDir
+    device: str
+    variant: str
+    engine: str
+    settings: EngineSettings
+    tokenizer: Tokenizer
+
+
 def open_engine(
     description: ModelDir,
     device: str,
@@ -55,33 +67,27 @@ def open_engine(
             )
         table = open_token_table(description, device, variant, settings)
         return refuse_not_finite(table, description.path / table.graph_name)
-    chosen, order = _choose_graphs(description, device, variant, engine)
+    wanted = _Wanted(description, device, variant, engine, settings, tokenizer)
+    chosen, order = _choose_graphs(wanted)
     try:
-        return _open_faithful(description, chosen, variant, order, engine, settings, tokenizer)
+        return _open_faithful(wanted._replace(device=chosen), order)
     except DeviceError as error:
         if device != "auto" or chosen == "cpu":
             raise
         warnings.warn(f"the CPU is used: {error}", stacklevel=3)
-        _, order = _choose_graphs(description, "cpu", variant, engine)
-        return _open_faithful(description, "cpu", variant, order, engine, settings, tokenizer)
+        wanted = wanted._replace(device="cpu")
+        _, order = _choose_graphs(wanted)
+        return _open_faithful(wanted, order)
 
 
-def _open_faithful(
-    description: ModelDir,
-    device: str,
-    requested: str,
-    order: Sequence[str],
-    engine: str,
-    settings: EngineSettings,
-    tokenizer: Tokenizer,
-) -> Engine:
+def _open_faithful(wanted: _Wanted, order: Sequence[str]) -> Engine:
     """The first variant in `order` that reproduces its golden vectors on this machine, on the requested engine."""
+    description = wanted.description
     expected = read_golden(description)
-    ids = tokenize(tokenizer, expected.texts, description.max_tokens).ids if expected else []
+    ids = tokenize(wanted.tokenizer, expected.texts, description.max_tokens).ids if expected else []
     deviations: list[str] = []
     refusals: list[str] = []
-    openings = _openings(description, device, requested, order, engine, settings, tokenizer, refusals)
-    for opened in openings:
+    for opened in _openings(wanted, order, refusals):
         variant = opened.variant
         has_file = opened.graph_name in variant_files(description, variant)  # else it was quantized just now
         if expected is not None and variant in expected.vectors and has_file:
@@ -109,23 +115,15 @@ def _open_faithful(
             f"{description.path}: {'; '.join(deviations)}: this machine does not reproduce the vectors of the export, "
             "and no other variant that may be used does; leave engine='auto', or export variant='fp32' too"
         )
-    raise _nothing_runs(description, device, order[0], engine, refusals)
+    raise _nothing_runs(wanted, order[0], refusals)
 
 
-def _openings(
-    description: ModelDir,
-    device: str,
-    requested: str,
-    order: Sequence[str],
-    engine: str,
-    settings: EngineSettings,
-    tokenizer: Tokenizer,
-    refusals: list[str],
-) -> Iterator[Engine]:
+def _openings(wanted: _Wanted, order: Sequence[str], refusals: list[str]) -> Iterator[Engine]:
     """Opens one file after the other, as long as the caller asks for the next. refusals: gets the native engine's.
 
     Nothing replaces a requested variant that no engine runs at all.
     """
+    description, device, requested, engine, settings, tokenizer = wanted
     opened: Engine | None = None
     for variant in order:
         if opened is None and requested not in ("auto", variant):
@@ -135,7 +133,10 @@ def _openings(
             native = _first_covered(names, partial(_open_native, description, settings, variant), refusals)
             if native is None and variant == requested == "int8":
                 try:
-                    native = _quantize(description, settings, tokenizer, refusals)
+                    float_names = variant_files(description, "fp32")
+                    native = _first_covered(
+                        float_names, partial(open_quantized, description, settings, tokenizer), refusals
+                    )
                 except LossError as error:
                     warnings.warn(f"{error}; variant='fp32' is used", stacklevel=5)
                     requested = "auto"
@@ -147,14 +148,6 @@ def _openings(
         if engine != "native" and graph is not None:
             opened = open_onnxruntime(description, graph, device, variant, settings, pad_token_id(tokenizer))
             yield _checked_width(description, opened._replace(why_not_native="; ".join(refusals) or None))
-
-
-def _quantize(
-    description: ModelDir, settings: EngineSettings, tokenizer: Tokenizer, refusals: list[str]
-) -> Engine | None:
-    """int8 that is made of float32 weights as they open. Raises LossError."""
-    names = variant_files(description, "fp32")
-    return _first_covered(names, partial(open_quantized, description, settings, tokenizer), refusals)
 
 
 def _open_native(description: ModelDir, settings: EngineSettings, variant: str, name: str) -> Engine:
@@ -173,14 +166,15 @@ def _first_covered(names: Sequence[str], open_file: Callable[[str], Engine], ref
     return None
 
 
-def _nothing_runs(description: ModelDir, device: str, variant: str, engine: str, refusals: Sequence[str]) -> GteError:
+def _nothing_runs(wanted: _Wanted, variant: str, refusals: Sequence[str]) -> GteError:
+    description, device = wanted.description, wanted.device
     graphs = available_variants(description)
     reasons = "; ".join(refusals) or "it runs fp32 and int8 on a CPU"
     if variant not in graphs:
         held = f"variant={variant!r}; {description.path} holds {sorted(graphs)}"
         return InputError(f"{held}, and the native engine does not quantize it: {reasons}")
     refused = description.path / graphs[variant]
-    if engine == "native":
+    if wanted.engine == "native":
         return InputError(f"engine='native' cannot run {refused} on device={device!r}: {reasons}; leave engine='auto'")
     return ModelFormatError(
         f"{refused} is not a graph that onnxruntime runs on device={device!r}, and the native engine does not run it: "
@@ -197,8 +191,9 @@ def _checked_width(description: ModelDir, opened: Engine) -> Engine:
     return opened
 
 
-def _choose_graphs(description: ModelDir, device: str, variant: str, engine: str) -> tuple[str, list[str]]:
+def _choose_graphs(wanted: _Wanted) -> tuple[str, list[str]]:
     """The device, and the variants of the directory: first the one to run, then those that may replace it."""
+    description, device, variant, engine, _, _ = wanted
     graphs = available_variants(description)
     if not graphs:
         raise ModelFormatError(

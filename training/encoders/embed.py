@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from gte_sdk.runtime.tokens import batches_by_tokens, pad_batch, pad_token_id, tokenize
 
-TEXTS_AT_ONCE = 2048
-
 
 def embed_texts(
     encoder: nn.Module,
@@ -24,16 +22,10 @@ def embed_texts(
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
     """(n, d) float32 unit rows of `prompt + text`, in the order of the texts, without dropout or gradients."""
-    ids = tokenize_in_parts(tokenizer, texts, max_tokens, prompt)
+    ids = tokenize(tokenizer, texts, max_tokens, prompt).ids
     vectors_ND = embed_token_ids(encoder, ids, pad_token_id(tokenizer), token_budget=token_budget, device=device)
     array: NDArray[np.float32] = vectors_ND.float().cpu().numpy()
     return array
-
-
-def tokenize_in_parts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, prompt: str = "") -> list[list[int]]:
-    """Token ids of many texts, TEXTS_AT_ONCE at a time: the tokenizer's own objects take a hundred times as much."""
-    parts = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
-    return [ids for part in parts for ids in tokenize(tokenizer, part, max_tokens, prompt).ids]
 
 
 def embed_token_ids(

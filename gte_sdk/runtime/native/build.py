@@ -41,7 +41,7 @@ def build_encoder(weights: EncoderWeights) -> Any:
 
 def _check_widths(weights: EncoderWeights) -> None:
     embedding_width = weights.token_embeddings_VE.shape[1]
-    if weights.embedding_norm is None and weights.positions_PE is None:
+    if weights.is_table:
         if weights.hidden % _TABLE_WIDTH:
             raise NotCoveredError(f"its table has {weights.hidden} columns, which is no multiple of {_TABLE_WIDTH}")
     elif weights.hidden % _WIDTH or weights.hidden % (weights.heads * _HEAD_WIDTH):

@@ -92,3 +92,8 @@ class EncoderWeights(NamedTuple):
     relative_bias_HD: NDArray[np.float32] | None = None
     """Added to the scaled scores of a head: the entry [key - query + most_tokens - 1]."""
     final_norm: Norm | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table of tokens, without layers, positions or a limit of tokens."""
+        return self.most_tokens == 0

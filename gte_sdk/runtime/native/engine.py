@@ -82,7 +82,7 @@ def native_engine(
             return run_native(model, ids)
 
     def token_states(ids: Sequence[Sequence[int]]) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(ids), settings.threads):  # a text is one thread's work
+        for start in range(0, len(ids), settings.threads):  # which is work for all of them
             rows = ids[start : start + settings.threads]
             with loaded.use() as model:
                 states_TD = run_native(model, rows, token_states=True)
@@ -119,7 +119,7 @@ def load_encoder(weights: EncoderWeights, threads: int, instruction_set: str = "
     """The model of a description, whose layers are read. Raises NotCoveredError, or ValueError for wrong shapes."""
     encoder = build_encoder(weights)
     chosen = instruction_set or _kernels.encoder_instruction_sets()[-1]
-    return NativeModel(encoder, weights.hidden, threads, chosen, is_table=weights.most_tokens == 0)
+    return NativeModel(encoder, weights.hidden, threads, chosen, is_table=weights.is_table)
 
 
 def run_native(model: NativeModel, ids: Sequence[Sequence[int]], token_states: bool = False) -> NDArray[np.float32]:

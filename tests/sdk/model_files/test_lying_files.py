@@ -186,14 +186,17 @@ WAYS: dict[str, Callable[[Embedder], Any]] = {
 }
 
 
+# The native engine's model here is a token table, which has no states to average.
+ENGINE_WAYS = [
+    (engine, way) for engine in ("native", "onnxruntime") for way in WAYS if (engine, way) != ("native", "late")
+]
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("engine", "way"), ENGINE_WAYS)
 def test_a_vector_is_finite_or_refused(tmp_path: Path, number: float, engine: str, way: str) -> None:
     path = write_tiny_model(tmp_path, table=TABLE)
     if engine == "native":
-        if way == "late":
-            pytest.skip("a token table has no states")
         path = shutil.copytree(bundled_model_path("gte-nano"), tmp_path / "nano")
         (path / "gte.json").unlink()
         graph = onnx.load(str(path / "onnx/model_quantized.onnx"))
