@@ -2,10 +2,10 @@
 
     python benchmarks/embedding.py MODEL CHECKPOINT [--rivals gte-int8,fastembed-int8] [--python ENVIRONMENT/bin/python]
 
-MODEL is a directory that export/to_onnx.py wrote from CHECKPOINT with both precisions. Every rival of
-embedding_rivals.py runs in a process of its own, pinned to --cores, on queries one by one, mixed documents, long
-documents and code. What one run measures is kept in --folder, so that rivals which need other packages are added by
-another --python, and long runs are made in pieces; the table at the end is of all that the folder holds.
+MODEL is a directory that export/to_onnx.py wrote from CHECKPOINT with both precisions. The rivals of
+embedding_rivals.py take --turns turns, each in a process of its own, pinned to --cores, on queries one by one, mixed
+documents, long documents and code. What one run measures is kept in --folder, so that rivals which need other packages
+are added by another --python; the table at the end is of all that the folder holds, by the medians over the turns.
 
 Memory is the resident size of the rival's process. A rival that is slow embeds fewer documents, and the table says how
 many. The share of the peak is what the model's products on real tokens take at the rate of matmul_peak.cpp on the same
@@ -100,6 +100,24 @@ def run_rival(rival: str, arguments: argparse.Namespace, cores: set[int]) -> dic
     )
     result: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return result
+
+
+def merged(turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """One result of all turns: every run of the documents, the greatest peak, the medians of the rest."""
+
+    def median(key: str) -> float:
+        return float(statistics.median(turn[key] for turn in turns))
+
+    return {
+        **turns[-1],
+        **{key: median(key) for key in ("open_seconds", "query_p50_ms", "query_p99_ms", "idle_cpu_percent")},
+        **{key: [run for turn in turns for run in turn[key]] for key in ("wall_seconds", "cpu_seconds")},
+        "peak_megabytes": max(turn["peak_megabytes"] for turn in turns),
+        "others": {
+            name: [statistics.median(turn["others"][name][number] for turn in turns) for number in range(2)]
+            for name in turns[0]["others"]
+        },
+    }
 
 
 def measure_here(arguments: argparse.Namespace) -> None:
@@ -212,7 +230,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--documents", type=int, default=10_000)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=1, help="passes over the documents in one turn")
     parser.add_argument("--rivals", default=",".join(RIVALS), help="none: only the table of what the folder holds")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the rivals' packages")
     parser.add_argument("--cores", default="0,1")
@@ -223,10 +242,16 @@ def main() -> None:
         measure_here(arguments)
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for rival in arguments.rivals.split(",") if arguments.rivals != "none" else []:
-        result = run_rival(rival, arguments, {int(core) for core in arguments.cores.split(",")})
-        (arguments.folder / f"{rival}.json").write_text(json.dumps(result))
-        print(f"{rival}: {result['documents']} documents in {result['wall_seconds']} s", file=sys.stderr, flush=True)
+    cores = {int(core) for core in arguments.cores.split(",")}
+    rivals = arguments.rivals.split(",") if arguments.rivals != "none" else []
+    results: dict[str, list[dict[str, Any]]] = {rival: [] for rival in rivals}
+    for _ in range(arguments.turns):
+        for rival in rivals:
+            result = run_rival(rival, arguments, cores)
+            results[rival].append(result)
+            done = f"{result['documents']} documents in {result['wall_seconds']} s"
+            print(f"{rival}: {done}", file=sys.stderr, flush=True)
+            (arguments.folder / f"{rival}.json").write_text(json.dumps(merged(results[rival])))
     print_table(arguments.folder, Costs(arguments.model, arguments.folder))
 
 

@@ -86,6 +86,7 @@ def open_onnxruntime(model: Path, graph: str) -> Embed:
     tokenizer.enable_truncation(json.loads((model / "tokenizer_config.json").read_text())["model_max_length"])
     tokenizer.enable_padding()
     session = onnxruntime.InferenceSession(str(model / graph), providers=["CPUExecutionProvider"])
+    names = {port.name for port in session.get_inputs()}
 
     def embed_batch(texts: Sequence[str]) -> Any:
         encodings = tokenizer.encode_batch(list(texts))
@@ -94,14 +95,13 @@ def open_onnxruntime(model: Path, graph: str) -> Embed:
             "attention_mask": np.array([encoding.attention_mask for encoding in encodings]),
             "token_type_ids": np.array([encoding.type_ids for encoding in encodings]),
         }
-        return session.run(["sentence_embedding"], inputs)[0]
+        return session.run(["sentence_embedding"], {name: inputs[name] for name in names})[0]
 
     return in_batches(embed_batch)
 
 
-def open_openvino(model: Path) -> Embed:
-    """OpenVINO's static int8, calibrated by NNCF on 300 docstrings; batches of 32, sorted by length."""
-    import nncf
+def open_openvino(model: Path, int8: bool) -> Embed:
+    """OpenVINO in float32 or in its static int8, calibrated by NNCF on 300 docstrings; batches of 32, by length."""
     import numpy as np
     import openvino
 
@@ -111,26 +111,36 @@ def open_openvino(model: Path) -> Embed:
 
     tokenizer, most = tokens.load_tokenizer(model / "tokenizer.json"), read_model_dir(model).max_tokens
 
-    def feed(ids: Sequence[Sequence[int]]) -> dict[str, Any]:
-        return dict(tokens.pad_batch(ids)._asdict())
-
     core = openvino.Core()
-    quantized = nncf.quantize(
-        core.read_model(model / FP32),
-        nncf.Dataset([feed([row]) for row in tokens.tokenize(tokenizer, mixed_documents(300, seed=9), most).ids]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=300,
-    )
+    graph = core.read_model(model / FP32)
+    names = {name for port in graph.inputs for name in port.names}
+
+    def feed(ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+        return {name: array for name, array in tokens.pad_batch(ids)._asdict().items() if name in names}
+
+    if int8:
+        import nncf
+
+        graph = nncf.quantize(
+            graph,
+            nncf.Dataset([feed([row]) for row in tokens.tokenize(tokenizer, mixed_documents(300, seed=9), most).ids]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=300,
+        )
     options = {"INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(quantized, "CPU", options)
+    if not int8:  # else it computes in bfloat16 on CPUs with AMX
+        options["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = core.compile_model(graph, "CPU", options)
 
     def embed(texts: Sequence[str]) -> Any:
         ids = tokens.tokenize(tokenizer, texts, most).ids
-        vectors = np.empty((len(ids), 384), dtype=np.float32)
-        for rows in tokens.batches_by_tokens([len(row) for row in ids], 1 << 20, BATCH_TEXTS):
-            vectors[rows] = compiled(feed([ids[row] for row in rows]))["sentence_embedding"]
-        return vectors
+        rows_of_batches = tokens.batches_by_tokens([len(row) for row in ids], 1 << 20, BATCH_TEXTS)
+        vectors = [(rows, compiled(feed([ids[row] for row in rows]))["sentence_embedding"]) for rows in rows_of_batches]
+        in_order = np.empty((len(ids), vectors[0][1].shape[1]), dtype=np.float32)
+        for rows, part in vectors:
+            in_order[rows] = part
+        return in_order
 
     return embed
 
@@ -149,8 +159,10 @@ def threads() -> int:
 
 RIVALS: dict[str, Rival] = {
     "gte-int8": Rival(lambda model, _: open_gte(model, "int8", "native")),
-    "openvino-int8": Rival(lambda model, _: open_openvino(model)),
-    "gte-fp32": Rival(lambda model, _: open_gte(model, "fp32", "onnxruntime")),
+    "openvino-int8": Rival(lambda model, _: open_openvino(model, int8=True)),
+    "gte-fp32": Rival(lambda model, _: open_gte(model, "fp32", "native")),
+    "openvino-fp32": Rival(lambda model, _: open_openvino(model, int8=False)),
+    "gte-fp32-onnxruntime": Rival(lambda model, _: open_gte(model, "fp32", "onnxruntime")),
     "sentence-transformers": Rival(lambda _, checkpoint: open_sentence_transformers(checkpoint, "torch")),
     "sentence-transformers-onnx": Rival(lambda model, _: open_sentence_transformers(model, "onnx")),
     "sentence-transformers-openvino": Rival(lambda _, checkpoint: open_sentence_transformers(checkpoint, "openvino")),
