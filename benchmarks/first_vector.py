@@ -23,7 +23,9 @@ PROGRAMS = {
     "import gte_sdk": "import gte_sdk",
     "gte_sdk.embed(['hi'])": "import gte_sdk; gte_sdk.embed(['hi'])",
 }
-DEFAULT_RIVALS = "gte-int8,gte-int8-onnxruntime,gte-fp32,fastembed-int8,fastembed-fp32,sentence-transformers"
+DEFAULT_RIVALS = (
+    "gte-int8,gte-int8-onnxruntime,gte-fp32,gte-fp32-onnxruntime,fastembed-int8,fastembed-fp32,sentence-transformers"
+)
 
 
 def main() -> None:
