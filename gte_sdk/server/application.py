@@ -47,6 +47,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
     service = Service(embedder, settings, metrics)
     models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
+    swagger: Mapping[str, SwaggerFile | None] = swagger_files() or {"/docs": None}
     document = openapi_document(settings, embedder.dims, embedder.vocabulary_size)
 
     async def list_models(request: Request) -> Response:
@@ -78,7 +79,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         Route("/metrics", metrics_text),
         Route("/openapi.json", openapi),
         *(Route(path, _page_file(name, media_type)) for path, (name, media_type) in _PAGE_FILES.items()),
-        *(Route(path, _swagger_file(file)) for path, file in (swagger_files() or {"/docs": None}).items()),
+        *(Route(path, _swagger_file(file)) for path, file in swagger.items()),
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
     app = Starlette(routes=routes, exception_handlers=handlers)

@@ -91,7 +91,7 @@ def test_semantic_search_ranks_as_a_sort_does() -> None:
 def test_dot_scores_are_those_of_unit_vectors() -> None:
     corpus = np.array([[3, 4], [0, 2]], np.float32)
     units = util.normalize_embeddings(corpus)
-    np.testing.assert_allclose(units, [[0.6, 0.8], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(units, [[0.6, 0.8], [0.0, 1.0]], atol=1e-6)
     (found,) = util.semantic_search(units[1], units, score_function=util.dot_score)
     assert [hit["corpus_id"] for hit in found] == [1, 0]
     with pytest.raises(InputError, match=r"row 0 of corpus_embeddings has length 5.000; normalize_embeddings makes"):
