@@ -84,7 +84,7 @@ clean: ## remove environments and build outputs
 	touch $@
 
 .venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(shell find csrc -type f)
-	.venv/bin/python -m pip install -q -e '.[cli,hub,serve,train,export]' --group dev
+	.venv/bin/python -m pip install -q -e '.[cli,hub,serve,swagger,train,export]' --group dev
 	touch $@ .venv/.user
 
 dist/.built: .venv/.development $(SOURCES)

@@ -25,7 +25,7 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/model_files/hub.py": {"huggingface_hub"},
     "gte_sdk/model_files/hub_errors.py": {"huggingface_hub"},
     "gte_sdk/embedding/progress.py": {"tqdm"},
-    "gte_sdk/embedding/sentence_transformers_names.py": {"torch"},
+    "gte_sdk/embedding/other_names/tensors.py": {"torch"},
     "gte_sdk/cli": {"click", "tqdm"},
     "gte_sdk/integrations/chroma.py": {"chromadb"},
     "gte_sdk/integrations/haystack.py": {"haystack"},

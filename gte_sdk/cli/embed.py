@@ -15,7 +15,8 @@ from gte_sdk.cli.model_options import model_facts, model_options, open_model
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.terminal import kept_before, plural, say_kept, terminal_bar
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, embed_batch
+from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, conversion, embed_batch
+from gte_sdk.embedding.vector_types import VECTOR_DTYPES, row_type
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.tables.journal import VectorJournal
@@ -72,6 +73,14 @@ class Counts(NamedTuple):
     "--vector-column", default="embedding", show_default=True, metavar="NAME",
     help="The name of the vectors in JSONL and Parquet.",
 )  # fmt: skip
+@click.option(
+    "--dtype", type=click.Choice(list(VECTOR_DTYPES)), default="float32", show_default=True,
+    help="The type of the vectors; binary packs a bit for each dimension into bytes.",
+)  # fmt: skip
+@click.option(
+    "--dim", type=click.IntRange(min=1), metavar="N",
+    help="Shorten the vectors to N dimensions, for models trained for it.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run from what it kept beside FILE, if anything.")
 @model_options
@@ -95,6 +104,8 @@ def embed(
     output_format: VectorFormat | None,
     kind: TextKind,
     vector_column: str,
+    dtype: str,
+    dim: int | None,
     overwrite: bool,
     resume: bool,
     model: str,
@@ -122,6 +133,7 @@ def embed(
       gte embed questions.jsonl --column question --kind query -o vectors.jsonl
       gte embed export.csv.gz --delimiter ";" --encoding cp1252 --on-null skip -o vectors.parquet
       echo "a line of text" | gte embed - > vectors.jsonl
+      gte embed reviews.parquet --column review --dtype int8 --dim 256 --output vectors.npy
       gte embed reviews.parquet --column review --on ray --output vectors
     """
     delimiter = "\t" if delimiter == "\\t" else delimiter
@@ -135,6 +147,8 @@ def embed(
             raise click.UsageError("--delimiter, --encoding and --on-null go with --on local")
         if model_facts() != ModelFacts():
             raise click.UsageError("--pooling, --prompt and --max-tokens go with --on local")
+        if (dtype, dim) != ("float32", None):
+            raise click.UsageError("--dtype and --dim go with --on local")
         ray_options = RayOptions(model, "cuda" if device == "cuda" else "cpu", threads or 1, workers)
         embed_on_ray(
             Path(source), column, Path(output), kind, vector_column, ray_options,
@@ -163,8 +177,12 @@ def embed(
     with _open_source(source) as source_file:
         name = "standard input" if source == STANDARD_STREAM else source
         table = open_text_table(source_file, name, source_format, options)
-        embedder = open_model(model, device, threads)
-        metadata = {"gte_sdk.model": model, "gte_sdk.fingerprint": embedder.fingerprint, "gte_sdk.kind": kind}
+        embedder = open_model(model, device, threads, dim=dim)
+        convert = conversion(embedder, dtype)
+        metadata = {
+            "gte_sdk.model": model, "gte_sdk.fingerprint": embedder.fingerprint, "gte_sdk.kind": kind,
+            "gte_sdk.dtype": dtype,
+        }  # fmt: skip
         identity = {
             "fingerprint": embedder.fingerprint, "kind": kind, "variant": embedder.variant, "device": embedder.device,
             "prompt": embedder.prompt_for(kind), "max_tokens": str(embedder.max_tokens),
@@ -172,10 +190,12 @@ def embed(
         with (
             _open_journal(output, to_stream, embedder.dim, identity, resume, overwrite, quiet) as journal,
             _open_target(output, overwrite) as target_file,
-            open_writer(target_file, target_format, embedder.dim, vector_column, metadata) as write,
+            open_writer(target_file, target_format, row_type(dtype, embedder.dim), vector_column, metadata) as write,
             terminal_bar("embedding", table.row_count, "texts", quiet) as bar,
         ):
-            counts = _embed_table(table, embedder, kind, journal, write, bar)
+            counts = _embed_table(
+                table, embedder, kind, journal, lambda batch, vectors: write(batch, convert(vectors)), bar
+            )
     if not quiet:
         _summarize(counts, embedder, time.perf_counter() - started)
 

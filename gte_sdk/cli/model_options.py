@@ -1,13 +1,18 @@
 """The options of every command that runs a model, and the model that they describe."""
 
+import contextlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import numpy as np
+from click.shell_completion import CompletionItem
 
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
 from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.model_files.published import IN_GRAPH, POOLING_MODES, ModelFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -18,7 +23,7 @@ def model_options(command: Command) -> Command:
     """Adds --model, --device and --threads, and those of `fact_options`."""
     options = (
         click.option(
-            "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL",
+            "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL", shell_complete=complete_model,
             help="A bundled model, a model directory, a bundle (app.gte), or a Hub name such as thenlper/gte-small.",
         ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
@@ -67,13 +72,31 @@ def open_model(
     truncation: str = "warn",
     revision: str | None = None,
     variant: str = "auto",
+    dim: int | None = None,
 ) -> Embedder:
     """The model that the running command's options describe. Raises what Embedder raises."""
     facts = model_facts()
     return Embedder(
         model, device=device, threads=threads, offline=offline, truncation=truncation, revision=revision,
-        variant=variant, max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
+        variant=variant, dim=dim, max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
     )  # fmt: skip
+
+
+def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers for --model: bundled models, and directories and bundles beside what is typed so far.
+
+    If there is none of these, the shell goes on with paths.
+    """
+    folder, start = os.path.split(incomplete)
+    names = [name for name in bundled_models() if name.startswith(incomplete)]
+    with contextlib.suppress(OSError):
+        found = sorted(path for path in Path(folder or ".").iterdir() if path.name.startswith(start))
+        names += [os.path.join(folder, path.name) for path in found if _is_model(path)]  # noqa: PTH118 as it was typed
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".gte" or (path / "config.json").is_file()
 
 
 def check_embeds(embedder: Embedder) -> None:

@@ -19,14 +19,13 @@ from gte_sdk.checks import (
     check_collection,
     check_count,
     check_iterable,
-    check_list,
     check_out,
     check_seconds,
     check_texts,
-    check_token_ids,
 )
-from gte_sdk.embedding import asynchronous, chunks, report
-from gte_sdk.embedding import sentence_transformers_names as names
+from gte_sdk.embedding import asynchronous, chunks, report, token_ids
+from gte_sdk.embedding.other_names import fastembed as fastembed_names
+from gte_sdk.embedding.other_names import sentence_transformers as names
 from gte_sdk.embedding.progress import progress_bar
 from gte_sdk.embedding.truncation import TRUNCATION_MODES, report_truncation
 from gte_sdk.embedding.vector_types import VECTOR_DTYPES, check_dtype, convert_rows, row_width
@@ -301,32 +300,14 @@ class Embedder:
             yield from self._embed_window(window, prompt, start)
             start += len(window)
 
-    def tokenize(self, texts: Sequence[str], *, prompt: str = "") -> TokenizedTexts:
-        """Returns the token ids of each text, including special tokens, and how many tokens were left out.
-
-        Args:
-            texts: A list of texts.
-            prompt: Put before each text.
-        """
-        return self._tokenize(check_list(texts), prompt)
-
-    def embed_tokens(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Embeds n texts, given as the token ids from `tokenize`. Returns the rows that `embed` returns: (n, dim).
-
-        Args:
-            ids: The token ids of each text, including special tokens.
-
-        Raises:
-            InputError: A text that has no tokens, more than max_tokens, or an unknown id, with its number.
-        """
-        return self._engine.run(check_token_ids(ids, self._max_tokens, self.vocabulary_size), None)
-
     @property
     def vocabulary_size(self) -> int:
         """The number of tokens that the tokenizer knows. Ids run from 0 to one less."""
         size: int = self._tokenizer.tokenizer.get_vocab_size()
         return size
 
+    tokenize = token_ids.tokenize
+    embed_tokens = token_ids.embed_tokens
     embed_chunks = chunks.embed_chunks
 
     # What programs written for sentence-transformers or fastembed call.
@@ -337,9 +318,12 @@ class Embedder:
     similarity_pairwise = names.similarity_pairwise
     get_embedding_dimension = get_sentence_embedding_dimension = names.get_embedding_dimension
     start_multi_process_pool = names.start_multi_process_pool
+    truncate_embeddings = truncate_sentence_embeddings = names.truncate_embeddings
+    similarity_fn_name = names.similarity_fn_name
     max_seq_length = names.max_seq_length
-    query_embed = names.query_embed
-    passage_embed = names.passage_embed
+    get_max_seq_length = names.get_max_seq_length
+    query_embed = fastembed_names.query_embed
+    passage_embed = fastembed_names.passage_embed
 
     aembed = asynchronous.aembed
     aembed_query = asynchronous.aembed_query

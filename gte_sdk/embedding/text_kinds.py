@@ -1,12 +1,13 @@
 """The kinds of text, for which a model may have different prompts, and functions that embed one kind."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.embedding.vector_types import check_dtype, convert_rows
 from gte_sdk.errors import InputError
 
 TextKind = Literal["plain", "query", "document"]
@@ -45,3 +46,10 @@ def embed_batch(embedder: Embedder, texts: Sequence[str], kind: TextKind) -> Emb
     """
     tokenized = embedder.tokenize(texts, prompt=embedder.prompt_for(kind))
     return Embedded(embedder.embed_tokens(tokenized.ids), tokenized.left_out)
+
+
+def conversion(embedder: Embedder, dtype: str) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    """What makes this model's vectors rows of a type. Raises InputError for one that they cannot have."""
+    limits = embedder._description.int8_limits
+    check_dtype(dtype, embedder.dim, limits)
+    return lambda vectors_ND: convert_rows(vectors_ND, dtype, limits)

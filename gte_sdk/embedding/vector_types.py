@@ -6,7 +6,7 @@ with a range for each dimension. For gte-mini: cosine .9998 to the float vectors
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,19 @@ def check_dtype(dtype: str, dim: int, int8_limits: Mapping[int, float]) -> str:
             "python -m export.ranges DIRECTORY, or take 'float16' or 'binary'"
         )
     return dtype
+
+
+class RowType(NamedTuple):
+    """What a row of vectors is in a file."""
+
+    dtype: np.dtype[Any]
+    width: int
+    """The numbers of a row."""
+
+
+def row_type(dtype: str, dim: int) -> RowType:
+    """The row of a vector of `dim` dimensions in a type of VECTOR_DTYPES; little-endian."""
+    return RowType(np.dtype(VECTOR_DTYPES[dtype]).newbyteorder("<"), row_width(dtype, dim))
 
 
 def row_width(dtype: str, dim: int) -> int:

@@ -19,6 +19,7 @@ from gte_sdk.server.openapi import openapi_document
 from gte_sdk.server.requests import unknown_model
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
+from gte_sdk.server.swagger import MISSING, SWAGGER_HEADERS, SwaggerFile, swagger_files
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -46,6 +47,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
     service = Service(embedder, settings, metrics)
     models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
+    swagger: Mapping[str, SwaggerFile | None] = swagger_files() or {"/docs": None}
     document = openapi_document(settings, embedder.dims, embedder.vocabulary_size)
 
     async def list_models(request: Request) -> Response:
@@ -77,6 +79,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         Route("/metrics", metrics_text),
         Route("/openapi.json", openapi),
         *(Route(path, _page_file(name, media_type)) for path, (name, media_type) in _PAGE_FILES.items()),
+        *(Route(path, _swagger_file(file)) for path, file in swagger.items()),
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -90,6 +93,16 @@ def _page_file(name: str, media_type: str) -> Any:
         return Response(content, media_type=media_type, headers=_PAGE_HEADERS)
 
     return page_file
+
+
+def _swagger_file(file: SwaggerFile | None) -> Any:
+    async def swagger_file(request: Request) -> Response:
+        if file is None:
+            raise Refusal(404, MISSING, code="not_found")
+        content = file.content if isinstance(file.content, str) else file.content.read_bytes()
+        return Response(content, media_type=file.media_type, headers=SWAGGER_HEADERS)
+
+    return swagger_file
 
 
 def _model_card(name: str, embedder: Embedder, created: int) -> dict[str, Any]:

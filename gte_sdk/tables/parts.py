@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from gte_sdk.atomic_file import leftovers, replace_whole
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind, embed_batch
+from gte_sdk.embedding.vector_types import row_type
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.directory import sha256_of_file
 from gte_sdk.tables.parquet_texts import import_parquet, read_parquet_texts
@@ -153,7 +154,7 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
     with (
         source.open("rb") as source_file,
         replace_whole(folder / part.name, keep_leftovers=True) as file,
-        open_writer(file, "parquet", work.dim, work.vector_column, metadata) as write,
+        open_writer(file, "parquet", row_type("float32", work.dim), work.vector_column, metadata) as write,
     ):
         for batch in read_parquet_texts(source_file, str(source), TableOptions(work.column), rows).batches:
             embedded = embed_batch(embedder, batch.texts, work.kind)

@@ -18,13 +18,14 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gte_sdk.embedding.vector_types import RowType
 from gte_sdk.errors import InputError
 from gte_sdk.tables.parquet_texts import import_parquet
 from gte_sdk.tables.text_batches import TextBatch, rows_of
 
 VectorFormat = Literal["npy", "jsonl", "parquet"]
 VECTOR_FORMATS: tuple[VectorFormat, ...] = ("npy", "jsonl", "parquet")
-Write = Callable[[TextBatch, NDArray[np.float32]], None]
+Write = Callable[[TextBatch, NDArray[Any]], None]
 
 # Parquet readers work a row group at a time; 8,192 rows of 384 dimensions are 12 MiB.
 ROW_GROUP_ROWS = 8192
@@ -43,16 +44,16 @@ def vector_format_of(path: Path) -> VectorFormat:
 
 @contextlib.contextmanager
 def open_writer(
-    file: IO[bytes], vector_format: VectorFormat, dim: int, vector_column: str, metadata: Mapping[str, str]
+    file: IO[bytes], vector_format: VectorFormat, row: RowType, vector_column: str, metadata: Mapping[str, str]
 ) -> Iterator[Write]:
-    """Yields the function that writes a batch with its (n, dim) vectors to `file`.
+    """Yields the function that writes a batch with its (n, width) vectors to `file`.
 
-    npy: one float32 array (rows, dim); needs a seekable file.
+    npy: one array (rows, width); needs a seekable file.
     jsonl: each row with its vector as `vector_column`. Nine digits restore the same float32.
-    parquet: the columns of the input, and `vector_column` as fixed_size_list<float>[dim]; the schema has `metadata`.
+    parquet: the columns of the input, and `vector_column` as fixed_size_list[width]; the schema has `metadata`.
     """
     if vector_format == "npy":
-        with _npy_writer(file, dim) as write:
+        with _npy_writer(file, row) as write:
             yield write
     elif vector_format == "jsonl":
         yield lambda batch, vectors_ND: _write_jsonl(file, vector_column, batch, vectors_ND)
@@ -62,16 +63,16 @@ def open_writer(
 
 
 @contextlib.contextmanager
-def _npy_writer(file: IO[bytes], dim: int) -> Iterator[Write]:
+def _npy_writer(file: IO[bytes], row: RowType) -> Iterator[Write]:
     row_count = 0
 
     def header(rows: int) -> None:
-        description = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
+        description = {"descr": row.dtype.str, "fortran_order": False, "shape": (rows, row.width)}
         np.lib.format.write_array_header_1_0(file, description)
 
-    def write(batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
+    def write(batch: TextBatch, vectors_ND: NDArray[Any]) -> None:
         nonlocal row_count
-        file.write(np.ascontiguousarray(vectors_ND, dtype="<f4").data)
+        file.write(np.ascontiguousarray(vectors_ND, dtype=row.dtype).data)
         row_count += len(vectors_ND)
 
     start = file.tell()
@@ -85,7 +86,7 @@ def _npy_writer(file: IO[bytes], dim: int) -> Iterator[Write]:
     file.seek(0, os.SEEK_END)
 
 
-def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
+def _write_jsonl(file: IO[bytes], vector_column: str, batch: TextBatch, vectors_ND: NDArray[Any]) -> None:
     rows = batch.rows
     if rows is None:
         try:
@@ -129,7 +130,7 @@ def _parquet_writer(file: IO[bytes], vector_column: str, metadata: Mapping[str, 
     pending: list[Any] = []
     input_schema: Any = None
 
-    def write(batch: TextBatch, vectors_ND: NDArray[np.float32]) -> None:
+    def write(batch: TextBatch, vectors_ND: NDArray[Any]) -> None:
         nonlocal input_schema
         columns = batch.record_batch
         if columns is None:
@@ -167,10 +168,10 @@ def _parquet_writer(file: IO[bytes], vector_column: str, metadata: Mapping[str, 
     writer.close()
 
 
-def arrow_vectors(vectors_ND: NDArray[np.float32]) -> Any:
-    """Returns n vectors as a pyarrow array fixed_size_list<float>[dim]."""
+def arrow_vectors(vectors_ND: NDArray[Any]) -> Any:
+    """Returns n vectors as a pyarrow array fixed_size_list[width] of their type."""
     pyarrow, _ = import_parquet()
-    numbers = pyarrow.array(np.ascontiguousarray(vectors_ND, dtype=np.float32).reshape(-1))
+    numbers = pyarrow.array(np.ascontiguousarray(vectors_ND).reshape(-1))
     return pyarrow.FixedSizeListArray.from_arrays(numbers, vectors_ND.shape[1])
 
 

@@ -1,7 +1,9 @@
 """The page at /: its files, and in a headless Chromium where one is installed, what a visitor does with it."""
 
 import base64
+import importlib.util
 import os
+import re
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,43 @@ def test_the_page_has_no_outside_assets(url: str) -> None:
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert "://" not in answer.text.replace("http://www.w3.org/2000/svg", "")  # the name of SVG, not an address
         assert "innerHTML" not in answer.text
+
+
+def test_swagger_ui_says_what_it_needs(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with served(embedder, Settings("gte-nano")) as url:
+        answer = httpx.get(f"{url}/docs")
+    assert answer.status_code == 404
+    assert "pip install 'gte-sdk[swagger]'" in answer.json()["error"]["message"]
+
+
+def test_swagger_ui_has_no_outside_assets(embedder: Embedder) -> None:
+    pytest.importorskip("swagger_ui")
+    with served(embedder, Settings("gte-nano", api_key="sesame")) as url:
+        page = httpx.get(f"{url}/docs")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert [address for address in loaded if address != "data:,"] == [
+            "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"
+        ]  # fmt: skip
+        for address in loaded[1:]:
+            assert httpx.get(f"{url}/{address}").status_code == 200
+        assert httpx.get(f"{url}/docs/swagger-editor.js").status_code == 401
+
+
+@needs_chromium
+def test_swagger_ui_shows_the_routes(embedder: Embedder, tmp_path: Path) -> None:
+    pytest.importorskip("swagger_ui")
+    with served(embedder, Settings("gte-nano")) as url, chromium_page(tmp_path / "profile") as page:
+        page.call("Page.navigate", url=f"{url}/docs")
+        page.wait("document.querySelectorAll('.opblock-summary-path').length > 5")
+        assert "/v1/embeddings" in page.run("document.body.innerText")
+        asked = [
+            event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert [address for address in asked if not address.startswith((url, "data:"))] == []
+        errors = [event for event in page.events if event["method"] == "Runtime.exceptionThrown"]
+        assert errors == []
 
 
 @needs_chromium

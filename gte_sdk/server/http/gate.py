@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What a browser loads before its user has typed a key, and what a load balancer asks.
-OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/health", "/openapi.json"})
+OPEN_PATHS = frozenset(
+    {
+        "/", "/page.js", "/page.css", "/health", "/openapi.json",
+        "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js",
+    }
+)  # fmt: skip
 # Where a route finds the Hold of its request in the ASGI scope.
 HOLD = "gte_sdk.hold"
 

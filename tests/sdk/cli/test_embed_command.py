@@ -98,6 +98,38 @@ def test_kind_puts_the_prompt_of_the_model_before_each_text(model: Path) -> None
     assert not np.array_equal(expected["plain"], expected["query"])
 
 
+@pytest.mark.parametrize("target", [".npy", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "binary"])
+def test_vectors_have_the_type_and_dimensions_asked_for(tmp_path: Path, dtype: str, target: str) -> None:
+    output = tmp_path / f"output{target}"
+    source = write_input(tmp_path, ".jsonl", ["red", "green blue"])
+    options = ["--dtype", dtype, "--dim", "64", "--output", str(output)]
+    result = CliRunner().invoke(gte, ["embed", "--model", "gte-mini", str(source), *options])
+    assert result.exit_code == 0, result.output
+    assert "gte: 2 texts, 64 dimensions" in result.stderr
+    expected = Embedder("gte-mini", dim=64).embed(["red", "green blue"], dtype=dtype)
+    if target == ".npy":
+        found = np.load(output)
+    elif target == ".jsonl":
+        rows = [json.loads(line)["embedding"] for line in output.read_text(encoding="utf-8").splitlines()]
+        found = np.array(rows).astype(expected.dtype)
+    else:
+        table = parquet.read_table(output)
+        assert table.schema.metadata[b"gte_sdk.dtype"].decode() == dtype
+        found = table["embedding"].combine_chunks().flatten().to_numpy().reshape(2, -1)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_types_and_dimensions_that_a_model_does_not_have(model: Path) -> None:
+    refused = embed(model, "-", "--dtype", "int8", standard_input=b"red\n")
+    assert refused.exit_code == 1
+    assert "dtype='int8': this model's directory has no range for vectors of 5 dimensions" in refused.stderr
+    refused = embed(model, "-", "--dim", "3", standard_input=b"red\n")
+    assert refused.exit_code == 1
+    assert "it was not trained to be cut" in refused.stderr
+
+
 def test_many_rows_stay_in_order(model: Path, tmp_path: Path) -> None:
     words = ["red", "green", "blue", "fast", "slow"]
     texts = [" ".join(words[(number + k) % 5] for k in range(number % 7)) for number in range(3000)]

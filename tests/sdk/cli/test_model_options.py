@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from gte_sdk.cli.commands import gte
@@ -50,3 +51,22 @@ def test_flags_that_are_refused(bare: Path, tmp_path: Path) -> None:
     assert "an index does not keep a --prompt" in kept.stderr
     ray = run("embed", tmp_path / "a.txt", "--on", "ray", "--output", tmp_path / "b", "--pooling", "cls")
     assert "--pooling, --prompt and --max-tokens go with --on local" in ray.stderr
+
+
+def test_a_shell_offers_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tiny_model(tmp_path / "models" / "gte-own")
+    (tmp_path / "models" / "app.gte").touch()
+    (tmp_path / "models" / "notes").mkdir()
+
+    def offered(typed: str) -> list[tuple[str, str]]:
+        found = ShellComplete(gte, {}, "gte", "_GTE_COMPLETE").get_completions(["embed", "--model"], typed)
+        return [(item.value, item.type) for item in found]
+
+    assert offered("gte-m") == [("gte-mini", "plain")]
+    assert offered("") == [("gte-mini", "plain"), ("gte-nano", "plain")]
+    own = str(Path("models", "gte-own"))
+    assert offered(own[:-2]) == [(own, "plain")]
+    assert offered(str(Path("models", "x"))[:-1]) == [(str(Path("models", "app.gte")), "plain"), (own, "plain")]
+    assert offered("mod") == [("mod", "file")]
+    assert offered(str(Path("nothing", "here"))) == [(str(Path("nothing", "here")), "file")]

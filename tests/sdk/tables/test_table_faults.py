@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from gte_sdk.embedding.vector_types import row_type
 from gte_sdk.errors import InputError
 from gte_sdk.tables.text_batches import OnNull, TableOptions, TextTable
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES
@@ -156,7 +157,7 @@ def test_rows_are_nested_as_deeply_as_every_output_takes(
                 read(row, file_format)
             continue
         (batch,) = opened(row, file_format).batches
-        with open_writer(io.BytesIO(), output_format, 2, "embedding", {}) as write:
+        with open_writer(io.BytesIO(), output_format, row_type("float32", 2), "embedding", {}) as write:
             write(batch, np.zeros((1, 2), np.float32))
 
 

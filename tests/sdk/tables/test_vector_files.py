@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from gte_sdk.atomic_file import replace_whole
+from gte_sdk.embedding.vector_types import row_type
 from gte_sdk.errors import InputError
 from gte_sdk.tables.text_batches import TextBatch
 from gte_sdk.tables.text_rows import Row
@@ -35,7 +36,7 @@ def batch(first_row: int, rows: list[Row]) -> TextBatch:
 
 def written(vector_format: VectorFormat, batches: list[tuple[TextBatch, NDArray[np.float32]]]) -> io.BytesIO:
     file = io.BytesIO()
-    with open_writer(file, vector_format, DIM, "embedding", {"gte_sdk.model": "tiny"}) as write:
+    with open_writer(file, vector_format, row_type("float32", DIM), "embedding", {"gte_sdk.model": "tiny"}) as write:
         for rows, vectors_ND in batches:
             write(rows, vectors_ND)
     file.seek(0)
@@ -161,7 +162,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, vector_forma
         rows: list[Row] = [{"text": f"{number:x}" * 50} for number in range(ROW_GROUP_ROWS)]
         with (
             replace_whole(target) as file,
-            open_writer(file, vector_format, DIM, "embedding", {}) as write,
+            open_writer(file, vector_format, row_type("float32", DIM), "embedding", {}) as write,
         ):
             for number in range(4):
                 write(batch(1, rows), vectors(len(rows), number))

@@ -1,5 +1,6 @@
 """What programs written for sentence-transformers or fastembed call: values, and reasons for what cannot be had."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,32 @@ def test_tensors_say_what_they_need(tiny: Embedder, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="tensors need PyTorch, which is not installed"):
         tiny.encode("red", convert_to_tensor=True)
+
+
+def test_vectors_are_shorter_inside_a_block(tmp_path: Path) -> None:
+    model = Embedder(write_tiny_model(tmp_path, matryoshka_dims=[DIM, 3]))
+    whole, short = model.encode(TEXTS), model.encode(TEXTS, truncate_dim=3)
+    assert asyncio.run(model.aembed("red")).shape == (DIM,)
+    with model.truncate_embeddings(3):
+        np.testing.assert_array_equal(model.encode(TEXTS), short)
+        assert model.dim == 3
+        assert asyncio.run(model.aembed("red")).shape == (3,)
+        with model.truncate_sentence_embeddings(99):
+            np.testing.assert_array_equal(model.encode(TEXTS), short)
+    np.testing.assert_array_equal(model.encode(TEXTS), whole)
+    with model.truncate_embeddings(None):
+        np.testing.assert_array_equal(model.encode(TEXTS), whole)
+    with pytest.raises(InputError, match="dim=4; this model's vectors have 5 dimensions"), model.truncate_embeddings(4):
+        pass
+    with model.truncate_embeddings(3):
+        model.close()
+    with pytest.raises(InputError, match="is closed"):
+        model.encode("red")
+
+
+def test_the_measure_of_similarity_is_the_cosine(tiny: Embedder) -> None:
+    assert tiny.similarity_fn_name == "cosine"
+    tiny.similarity_fn_name = "dot"
+    with pytest.raises(InputError, match="similarity_fn_name='manhattan'; give 'cosine' or 'dot'"):
+        tiny.similarity_fn_name = "manhattan"
+    assert tiny.get_max_seq_length() == 32

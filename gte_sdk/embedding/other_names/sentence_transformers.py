@@ -1,4 +1,4 @@
-"""The methods that programs written for sentence-transformers or fastembed call on an Embedder, with their arguments.
+"""The methods that programs written for sentence-transformers call on an Embedder, with their arguments.
 
 They are plain functions of an Embedder, which takes them over as its methods. What it cannot do as the other library
 does raises InputError with the reason; nothing is ignored. numpy arrays are the results, and PyTorch is needed only by
@@ -6,16 +6,18 @@ who asks for tensors or gives them.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.checks import check_count, check_iterable, check_texts
+from gte_sdk.embedding.other_names.tensors import as_tensor, cosines, paired_cosines
 from gte_sdk.embedding.vector_types import check_dtype, convert_rows
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.published import PLAIN
-from gte_sdk.runtime.engine import cut_engine, cut_rows
+from gte_sdk.runtime.engine import Engine, cut_engine, cut_rows
 
 if TYPE_CHECKING:
     from gte_sdk.embedding.embedder import Embedder
@@ -27,7 +29,7 @@ _DTYPES = {
 }  # fmt: skip
 # The states of a text of 512 tokens and width 768 take 1.5 MB.
 _STATES_AT_ONCE = 16
-_ONE_PROCESS = "one Embedder uses all cores in one process; leave it out, and open the Embedder with threads= for fewer"
+ONE_PROCESS = "one Embedder uses all cores in one process; leave it out, and open the Embedder with threads= for fewer"
 
 
 def encode(
@@ -93,7 +95,7 @@ def encode(
         check_count("batch_size", batch_size)
     if output_value == "token_embeddings":
         states = list(_token_states(embedder, texts, prompt))
-        rows: Any = [_as_tensor(each) for each in states] if convert_to_tensor else states
+        rows: Any = [as_tensor(each) for each in states] if convert_to_tensor else states
         return rows[0] if isinstance(texts, str) else rows
     if output_value != "sentence_embedding":
         raise InputError(f"output_value={output_value!r}; give 'sentence_embedding' or 'token_embeddings'")
@@ -102,9 +104,9 @@ def encode(
     if precision == "binary":
         vectors = (vectors ^ np.uint8(128)).view(np.int8)
     if convert_to_tensor:
-        return _as_tensor(vectors)
+        return as_tensor(vectors)
     if not convert_to_numpy:
-        return _as_tensor(vectors) if isinstance(texts, str) else list(_as_tensor(vectors))
+        return as_tensor(vectors) if isinstance(texts, str) else list(as_tensor(vectors))
     return vectors
 
 
@@ -183,14 +185,7 @@ def similarity(embedder: "Embedder", embeddings1: Any, embeddings2: Any) -> Any:
     Raises:
         InputError: Vectors of different numbers of dimensions.
     """
-    first_ND, second_MD = _unit_rows("embeddings1", embeddings1), _unit_rows("embeddings2", embeddings2)
-    if first_ND.shape[1] != second_MD.shape[1]:
-        raise InputError(
-            f"embeddings1 have {first_ND.shape[1]} dimensions, embeddings2 {second_MD.shape[1]}; embed both with one "
-            "model"
-        )
-    cosines_NM = first_ND @ second_MD.T
-    return _as_tensor(cosines_NM) if _holds_tensors(embeddings1) or _holds_tensors(embeddings2) else cosines_NM
+    return cosines(embeddings1, embeddings2)
 
 
 def similarity_pairwise(embedder: "Embedder", embeddings1: Any, embeddings2: Any) -> Any:
@@ -206,11 +201,7 @@ def similarity_pairwise(embedder: "Embedder", embeddings1: Any, embeddings2: Any
     Raises:
         InputError: Two different shapes.
     """
-    first_ND, second_ND = _unit_rows("embeddings1", embeddings1), _unit_rows("embeddings2", embeddings2)
-    if first_ND.shape != second_ND.shape:
-        raise InputError(f"embeddings1 have shape {first_ND.shape}, embeddings2 {second_ND.shape}; give pairs")
-    cosines_N: NDArray[np.float32] = np.einsum("nd,nd->n", first_ND, second_ND)
-    return _as_tensor(cosines_N) if _holds_tensors(embeddings1) or _holds_tensors(embeddings2) else cosines_N
+    return paired_cosines(embeddings1, embeddings2)
 
 
 def get_embedding_dimension(embedder: "Embedder") -> int:
@@ -230,50 +221,69 @@ def _set_max_seq_length(embedder: "Embedder", value: int) -> None:
 max_seq_length = property(_max_seq_length, _set_max_seq_length)
 
 
+def get_max_seq_length(embedder: "Embedder") -> int:
+    """The most tokens of a text that are read: `max_tokens`."""
+    return embedder.max_tokens
+
+
+def _similarity_fn_name(embedder: "Embedder") -> str:
+    """The measure of `similarity`: "cosine". As all vectors have unit length, "dot" is the same, and can be set."""
+    return "cosine"
+
+
+def _set_similarity_fn_name(embedder: "Embedder", value: Any) -> None:
+    check_similarity(value)
+
+
+similarity_fn_name = property(_similarity_fn_name, _set_similarity_fn_name)
+
+
+def check_similarity(name: Any) -> None:
+    """Raises InputError for a measure that is not the cosine. Takes a str or sentence-transformers' enum."""
+    if (given := getattr(name, "value", name)) not in (None, "cosine", "dot"):
+        raise InputError(f"similarity_fn_name={given!r}; give 'cosine' or 'dot', which rank unit vectors alike")
+
+
 def start_multi_process_pool(embedder: "Embedder", target_devices: Any = None) -> NoReturn:
     """Raises InputError: there are no processes to share the work.
 
     Args:
         target_devices: Not used.
     """
-    raise InputError(f"start_multi_process_pool(): {_ONE_PROCESS}")
+    raise InputError(f"start_multi_process_pool(): {ONE_PROCESS}")
 
 
-def query_embed(embedder: "Embedder", query: str | Iterable[str]) -> Iterator[NDArray[np.float32]]:
-    """Yields the vectors of queries, as fastembed's method does.
-
-    Args:
-        query: A list of queries, or one str, which yields one vector.
-    """
-    return _stream(embedder, query, embedder.prompt_for("query"))
-
-
-def passage_embed(
-    embedder: "Embedder", texts: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
-) -> Iterator[NDArray[np.float32]]:
-    """Yields the vectors of documents, as fastembed's method does. Reads at most 2,048 texts ahead.
+@contextmanager
+def truncate_embeddings(embedder: "Embedder", truncate_dim: int | None) -> Iterator[None]:
+    """Shortens the vectors inside a with-block, for all threads, and `dim` with them.
 
     Args:
-        texts: Any number of documents, or one str, which yields one vector.
-        batch_size: Without effect: batches are made by tokens.
-        parallel: None or 0. Other numbers raise InputError, as there are no processes to share the work.
+        truncate_dim: One of `dims`, or None, which changes nothing.
+
+    Raises:
+        InputError: A number of dimensions that the model was not trained for.
     """
-    if parallel:
-        raise InputError(f"parallel={parallel}: {_ONE_PROCESS}")
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
-    return _stream(embedder, texts, embedder.prompt_for("document"))
+    whole = cut = embedder._engine
+    if truncate_dim is not None and check_count("truncate_dim", truncate_dim) < whole.dim:
+        cut = cut_engine(whole, embedder._description.matryoshka_dims, truncate_dim)
+    _set_engine(embedder, cut)
+    try:
+        yield
+    finally:
+        if embedder._engine is cut:  # not closed meanwhile
+            _set_engine(embedder, whole)
 
 
-def _stream(embedder: "Embedder", texts: str | Iterable[str], prompt: str) -> Iterator[NDArray[np.float32]]:
-    return embedder.embed_iter([texts] if isinstance(texts, str) else texts, prompt=prompt)
+def _set_engine(embedder: "Embedder", engine: Engine) -> None:
+    embedder._engine = engine
+    embedder._micro_batchers.clear()  # they know the number of dimensions
 
 
 def _check_place(embedder: "Embedder", device: Any, pool: Any) -> None:
     if pool is not None:
-        raise InputError(f"pool={pool!r:.40}: {_ONE_PROCESS}")
+        raise InputError(f"pool={pool!r:.40}: {ONE_PROCESS}")
     if isinstance(device, list | tuple):
-        raise InputError(f"device={device!r:.80}: {_ONE_PROCESS}")
+        raise InputError(f"device={device!r:.80}: {ONE_PROCESS}")
     if device is not None and str(device) not in (embedder.device, f"{embedder.device}:0"):
         raise InputError(
             f"device={str(device)!r}; this Embedder runs on {embedder.device}: open one with device= there"
@@ -300,32 +310,3 @@ def _token_states(embedder: "Embedder", texts: Any, prompt: str) -> Iterator[NDA
     checked = check_texts([texts] if isinstance(texts, str) else list(check_iterable(texts)), 0)
     for start in range(0, len(checked), _STATES_AT_ONCE):
         yield from token_states(embedder._token_ids(checked[start : start + _STATES_AT_ONCE], prompt, start))
-
-
-def _unit_rows(name: str, embeddings: Any) -> NDArray[np.float32]:
-    rows_ND = np.atleast_2d(_as_array(embeddings).astype(np.float32))
-    if rows_ND.ndim != 2:
-        raise InputError(f"{name} has shape {rows_ND.shape}; give a matrix with one vector in each row")
-    return cut_rows(rows_ND, rows_ND.shape[1])
-
-
-def _holds_tensors(values: Any) -> bool:
-    """Whether these are a tensor, or a list that begins with one."""
-    first = values[0] if isinstance(values, list | tuple) and values else values
-    return type(first).__module__.partition(".")[0] == "torch"
-
-
-def _as_array(values: Any) -> NDArray[Any]:
-    """A tensor of any device, or a list of arrays or tensors, as one array."""
-    if isinstance(values, list | tuple):
-        return np.array([_as_array(value) for value in values])
-    return np.asarray(values.detach().cpu().numpy() if _holds_tensors(values) else values)
-
-
-def _as_tensor(array: NDArray[Any]) -> Any:
-    """The array as a tensor on the CPU, with the same memory. Raises InputError if PyTorch is not installed."""
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError("tensors need PyTorch, which is not installed; leave convert_to_tensor out") from error
-    return torch.from_numpy(array)

@@ -1,0 +1,1 @@
+"""The names of other libraries for what an Embedder does."""
