@@ -44,6 +44,8 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/cli/embed_ray.py": {"ray"},
     "gte_sdk/server": {"starlette", "uvicorn", "httptools"},
     "gte_sdk/tables": {"pyarrow"},
+    "gte_sdk/passages/reading/ignore_files.py": {"pathspec"},
+    "gte_sdk/passages/reading/pdf.py": {"pypdf"},
 }
 # Modules that nobody imports who does not want what they need.
 LOADED_ON_REQUEST = ("gte_sdk/cli/", "gte_sdk/server/", "gte_sdk/integrations/")

@@ -33,7 +33,7 @@ def main() -> None:
         log = NoteLog(options.folder, embedder)
         report(f"{len(log)} notes, ready", log)
         for path in options.documents:
-            text = read_text(path, notice=lambda line: print(line, file=sys.stderr))
+            text = read_text(path, leave_out=lambda file: print(f"{path}: {file.detail}; skipped", file=sys.stderr))
             if text is not None:
                 passages = split_passages(str(path), text, kind_of(path) or "text")
                 log.add([f"{path}:{part.line}: {text_to_embed(part)}" for part in passages])

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from gte_sdk.atomic_file import beside, move_whole
+from gte_sdk.cli.folder_options import count_left_out, print_status, say_left_out, wanted_options
 from gte_sdk.cli.model_options import model_facts, model_options, open_model
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable_path
 from gte_sdk.embedding.embedder import Embedder
@@ -31,15 +32,13 @@ _WATCH_SHARE = 0.05
     "--output", "-o", "output", required=True, metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="The passage index. It is created if it does not exist, else updated.",
 )  # fmt: skip
-@click.option(
-    "--glob", "globs", multiple=True, metavar="PATTERN", help="Read only files whose name or path in a folder matches."
-)
-@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Skip files and folders that match.")
+@wanted_options
 @click.option("--watch", is_flag=True, help="Keep running and keep the index up to date, until Ctrl-C.")
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, metavar="SECONDS",
     help="With --watch: how long to wait between two checks of the files.",
 )  # fmt: skip
+@click.option("--status", is_flag=True, help="Say what is in the index and what an update would do; change nothing.")
 @click.option("--rebuild", is_flag=True, help="Build a new index. The old one answers until it is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on standard output after each update.")
 @model_options
@@ -51,8 +50,12 @@ def index(
     output: Path,
     globs: tuple[str, ...],
     excludes: tuple[str, ...],
+    types: tuple[str, ...],
+    no_ignore: bool,
+    skipped: bool,
     watch: bool,
     interval: float,
+    status: bool,
     rebuild: bool,
     as_json: bool,
     model: str,
@@ -60,11 +63,11 @@ def index(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Build or update an index of the text files at and below each FOLDER, for `gte search`.
+    """Build or update an index of the files at and below each FOLDER, for `gte search`.
 
     The first run embeds every passage. Later runs embed only what was added or changed, and remove what was deleted.
-    Without a FOLDER, the index keeps its folders, patterns and model. Each batch is saved as soon as it is done: after
-    Ctrl-C or a kill, the same command continues from there.
+    Without a FOLDER, a new index is of the current folder; an old one keeps its folders, patterns and model. Each batch
+    is saved as soon as it is done: after Ctrl-C or a kill, the same command continues from there.
 
     \b
     Examples:
@@ -75,15 +78,19 @@ def index(
     """
     if output.exists() and not is_passage_store(output):
         raise InputError(f"{output} exists and is not a passage index; name another file")
+    if status:
+        print_status(output, as_json, skipped)
+        return
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
     model_is_given = context.get_parameter_source("model") is not ParameterSource.DEFAULT
     previous = _settings_of(output, must_be_whole=not (rebuild and paths))
     if not paths and previous is None:
-        raise click.UsageError(f"{output} does not exist yet; name a FOLDER to index")
+        paths = (Path(),)
     if previous is not None and not paths:
         paths = tuple(Path(path) for path in previous.paths)
-        globs, excludes = globs or previous.globs, excludes or previous.excludes
+        globs, excludes, types = globs or previous.globs, excludes or previous.excludes, types or previous.types
+        no_ignore = no_ignore or not previous.ignore_files
     if previous is not None and not model_is_given:
         model = previous.model
     named_by = output if previous is not None and not model_is_given else None
@@ -97,6 +104,8 @@ def index(
         paths=tuple(str(path.resolve()) for path in paths),
         globs=globs,
         excludes=excludes,
+        types=types,
+        ignore_files=not no_ignore,
     )
     notices = Notices(quiet)
     target = beside(Path(os.path.realpath(output)), ".rebuild") if rebuild else output
@@ -107,14 +116,16 @@ def index(
             with PassageStore(target, settings) as store:
                 store.check_fingerprint(embedder.fingerprint)
                 if store.settings[3:] != settings[3:]:
-                    store.set_sources(settings.paths, globs, excludes)
-                _update(store, embedder, as_json, quiet, notices)
+                    store.set_sources(settings)
+                _update(store, embedder, as_json, quiet, skipped, notices)
             notices.close()
             if rebuild:
                 move_whole(target, output)
         if watch:
             with PassageStore(output) as store:
-                keep_current(lambda: _update(store, embedder, as_json, quiet, notices, watching=True), interval)
+                keep_current(
+                    lambda: _update(store, embedder, as_json, quiet, skipped, notices, watching=True), interval
+                )
     except KeyboardInterrupt:
         if not quiet:
             click.echo(
@@ -176,8 +187,9 @@ def _drop_unless_same(path: Path, settings: Settings) -> None:
 
 
 def _update(
-    store: PassageStore, embedder: Embedder, as_json: bool, quiet: bool, notices: Notices, watching: bool = False
-) -> None:
+    store: PassageStore, embedder: Embedder, as_json: bool, quiet: bool, skipped: bool, notices: Notices,
+    watching: bool = False,
+) -> None:  # fmt: skip
     started = time.perf_counter()
     with files_bar(quiet) as progress:
         changes = update_index(store, embedder, notices, progress)
@@ -186,7 +198,13 @@ def _update(
     seconds = time.perf_counter() - started
     file_count, passage_count = store.counts()
     if as_json:
-        summary = {**changes._asdict(), "files": file_count, "passages": passage_count, "seconds": round(seconds, 3)}
+        summary = {
+            **changes._asdict(),
+            "left_out": count_left_out(changes.left_out),
+            "files": file_count,
+            "passages": passage_count,
+            "seconds": round(seconds, 3),
+        }
         click.echo(json.dumps(summary))
     if not quiet:
         click.echo(
@@ -196,6 +214,7 @@ def _update(
             f"gte: {printable_path(store.path)} has {plural(passage_count, 'passage')} of {plural(file_count, 'file')}",
             err=True,
         )
+        say_left_out(changes.left_out, skipped)
         say_cut(changes.was_cut, embedder)
 
 

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gte_sdk.cli.answers import print_json, print_passage
+from gte_sdk.cli.folder_options import described, list_left_out, say_left_out, wanted_options
 from gte_sdk.cli.index import keep_current, open_embedder, say_cut
 from gte_sdk.cli.model_options import model_options, open_model
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, printable_path
@@ -29,14 +30,11 @@ Find = Callable[[str], list[Found]]
 
 @click.command()
 @click.argument("question")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-k", "count", type=click.IntRange(min=1), default=5, show_default=True, help="How many passages to show."
 )
-@click.option(
-    "--glob", "globs", multiple=True, metavar="PATTERN", help="Read only files whose name or path in a folder matches."
-)
-@click.option("--exclude", "excludes", multiple=True, metavar="PATTERN", help="Skip files and folders that match.")
+@wanted_options
 @click.option(
     "--lines", type=click.IntRange(min=0), default=4, show_default=True, metavar="N",
     help="How many lines of each passage to show.",
@@ -56,6 +54,9 @@ def search(
     count: int,
     globs: tuple[str, ...],
     excludes: tuple[str, ...],
+    types: tuple[str, ...],
+    no_ignore: bool,
+    skipped: bool,
     lines: int,
     watch: bool,
     as_json: bool,
@@ -66,13 +67,15 @@ def search(
 ) -> None:
     """Find the passages of files that answer QUESTION, by meaning.
 
-    Text, Markdown, reStructuredText and code files at and below each PATH are split into passages of about a paragraph.
-    The passages nearest to the question are shown, best first, as path:line, cosine score and text. The QUESTION "-"
-    reads questions from standard input, one on each line. The files are read once.
+    The files with text at and below each PATH (by default the current folder) are split into passages of about a
+    paragraph: text of any kind, code, HTML, notebooks, PDF, DOCX, PPTX, ODT and EPUB. The passages nearest to the
+    question are shown, best first, as path:line, cosine score and text. The QUESTION "-" reads questions from standard
+    input, one on each line. The files are read once.
 
     A PATH can be an index made by `gte index`. It answers at once, because only the question is embedded.
 
-    Hidden, build and package folders (.git, node_modules, virtual environments) are skipped unless you name them.
+    What .gitignore and .ignore name, and hidden, build and package folders are left out unless you name them. PDF needs
+    pip install 'gte-sdk[documents]'.
 
     \b
     Examples:
@@ -95,16 +98,19 @@ def search(
             else:
                 print_passage(passage, lines)
 
+    paths = paths or (Path(),)
     if not any(is_passage_store(path) for path in paths):
         if watch:
             raise click.UsageError("--watch needs an index; make one with: gte index")
         embedder = open_model(model, device, threads)
-        settings = Settings(model, embedder.fingerprint, embedder.dim, tuple(map(str, paths)), globs, excludes)
+        settings = Settings(
+            model, embedder.fingerprint, embedder.dim, tuple(map(str, paths)), globs, excludes, types, not no_ignore
+        )
         with PassageStore(None, settings) as store:
-            _read_files(store, embedder, quiet)
+            _read_files(store, embedder, quiet, skipped)
             _answer_all(question, _search_in_store(embedder, store, count, False, quiet), answer)
         return
-    if len(paths) > 1 or globs or excludes:
+    if len(paths) > 1 or globs or excludes or types or no_ignore or skipped:
         raise click.UsageError("an index is searched alone, and with the --glob and --exclude that it was made with")
     with PassageStore(paths[0]) as store:
         if context.get_parameter_source("model") is ParameterSource.DEFAULT:
@@ -169,7 +175,7 @@ def _shown_path(name: str) -> str:
     return click.format_filename(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _read_files(store: PassageStore, embedder: Embedder, quiet: bool) -> None:
+def _read_files(store: PassageStore, embedder: Embedder, quiet: bool, skipped: bool) -> None:
     """Indexes the files in memory, by the same update as `gte index`."""
     notices = Notices(quiet)
     started = time.perf_counter()
@@ -179,14 +185,16 @@ def _read_files(store: PassageStore, embedder: Embedder, quiet: bool) -> None:
     file_count, passage_count = store.counts()
     file_count -= changes.without_text
     if not passage_count:
+        list_left_out(changes.left_out if skipped else ())
         paths = store.settings.paths
         where = ", ".join([*map(printable_path, paths[:3]), *(["..."] if len(paths) > 3 else [])])
-        skipped = f"; {notices.count} skipped" if notices.count else ""
+        left_out = f"; {described(changes.left_out)}" if changes.left_out else ""
         found = f"{plural(file_count, 'file')} without any text" if file_count else "no text files"
-        raise click.ClickException(f"{found} in {where}{skipped}")
+        raise click.ClickException(f"{found} in {where}{left_out}")
     if not quiet:
         click.echo(f"gte: {plural(passage_count, 'passage')} of {plural(file_count, 'file')}", err=True)
         click.echo(f"gte: embedded in {time.perf_counter() - started:.1f} s", err=True)
+        say_left_out(changes.left_out, skipped)
         say_cut(changes.was_cut, embedder)
 
 

@@ -38,6 +38,9 @@ class Settings(NamedTuple):
     """The folders and files to read; absolute in an index on the disk."""
     globs: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    ignore_files: bool = True
+    """As in `text_files.Wanted`, like the three before."""
 
 
 class FileState(NamedTuple):
@@ -138,9 +141,11 @@ class PassageStore:
 
     # --- what an update reads and writes
 
-    def set_sources(self, paths: Sequence[str], globs: Sequence[str], excludes: Sequence[str]) -> None:
-        self.settings = self.settings._replace(paths=tuple(paths), globs=tuple(globs), excludes=tuple(excludes))
-        self.set_meta({"paths": json.dumps(paths), "globs": json.dumps(globs), "excludes": json.dumps(excludes)})
+    def set_sources(self, settings: Settings) -> None:
+        """Takes over which files to read, and keeps the model."""
+        sources = dict(list(settings._asdict().items())[3:])
+        self.settings = self.settings._replace(**sources)
+        self.set_meta({name: json.dumps(value) for name, value in sources.items()})
 
     def meta(self, key: str) -> str | None:
         with reporting(self.path):
@@ -272,13 +277,19 @@ class PassageStore:
             values = {name: json.loads(self.meta(name) or "null") for name in Settings._fields}
         except (ValueError, RecursionError) as error:
             raise self._damaged(f"its settings are not readable: {error}") from error
-        lists = [values[name] for name in ("paths", "globs", "excludes")]
+        for name, default in Settings._field_defaults.items():  # an index may be older than a setting
+            values[name] = default if values[name] is None else values[name]
+        lists = [values[name] for name in ("paths", "globs", "excludes", "types")]
         are_texts = all(isinstance(text, str) for text in (values["model"], values["fingerprint"]))
-        are_lists = all(isinstance(value, list) and all(isinstance(text, str) for text in value) for value in lists)
-        dim = values["dim"]
-        if not are_texts or not are_lists or type(dim) is not int or not 1 <= dim <= MAX_DIM:
+        are_lists = all(
+            isinstance(value, list | tuple) and all(isinstance(text, str) for text in value) for value in lists
+        )
+        dim, ignore_files = values["dim"], values["ignore_files"]
+        are_numbers = type(dim) is int and 1 <= dim <= MAX_DIM and isinstance(ignore_files, bool)
+        if not are_texts or not are_lists or not are_numbers:
             raise self._damaged("its settings are of other types than an index has")
-        return Settings(values["model"], values["fingerprint"], dim, *map(tuple, lists))
+        paths, globs, excludes, types = map(tuple, lists)
+        return Settings(values["model"], values["fingerprint"], dim, paths, globs, excludes, types, ignore_files)
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:

@@ -6,6 +6,7 @@ application's own thread (examples/desktop) run the same update.
 """
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,18 +16,24 @@ from typing import NamedTuple
 from gte_sdk import __version__
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
-from gte_sdk.errors import InputError
-from gte_sdk.passages.splitting import split_passages, text_to_embed
+from gte_sdk.errors import IndexFormatError, InputError
+from gte_sdk.passages.reading.decoding import NoTextError, decode
+from gte_sdk.passages.reading.parser import Parser
+from gte_sdk.passages.reading.sections import Reading, Section, passages_of
+from gte_sdk.passages.splitting import text_to_embed
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore
-from gte_sdk.passages.text_files import Notice, decode_text, find_text_files, kind_of, read_content
+from gte_sdk.passages.text_files import LeaveOut, LeftOut, Wanted, find_text_files, format_of, kind_of, read_content
 from gte_sdk.passages.update_lock import lock_path_of
 
+Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
 """Is called with the number of files that are done, and of all files to read."""
 
 BATCH_PASSAGES = 128
 # Texts that are sorted by length together, so that a batch holds little padding.
 _GROUP_PASSAGES = 1024
+NOT_WHOLLY = ("read in part", "ignore file not obeyed")
+"""Reasons of `LeftOut` for files of which something is used all the same."""
 # A file system may keep times no finer than this: a file that changed since may change again under the same times.
 _FRESH_NANOSECONDS = 3_000_000_000
 
@@ -39,14 +46,29 @@ class Changes(NamedTuple):
     removed: int
     unchanged: int
     without_text: int
-    """Files among them that are binary or in another encoding than UTF-8."""
+    """Files among them that have no text that can be read."""
     embedded: int
     """Passages that the model read. The vectors of the others were there already."""
     was_cut: bool
     """Whether one of them is longer than the model reads."""
+    left_out: tuple[LeftOut, ...]
+    """All that was not read, in this update or an earlier one."""
 
     def any(self) -> bool:
         return bool(self.added or self.changed or self.removed)
+
+
+class Status(NamedTuple):
+    """How an index compares with its folders; nothing is read or embedded for it."""
+
+    added: int
+    changed: int
+    """Files with another size or time than when they were read; their content may be the same."""
+    removed: int
+    unchanged: int
+    is_complete: bool
+    """Whether the last update came to its end."""
+    left_out: tuple[LeftOut, ...]
 
 
 class _Found(NamedTuple):
@@ -61,7 +83,7 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
     Args:
         store: The open index.
         embedder: Its model.
-        notice: Called with a line for each file that is skipped, in every update.
+        notice: Called with a line for each file that could not be read, in every update.
         progress: Called before and after each batch, which takes a fraction of a second, with the files that are done
             and all files to read. An exception that it raises ends the update. All batches so far are saved, and the
             next update continues from there.
@@ -75,41 +97,78 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
         return _update(store, embedder, notice, progress)
 
 
+def index_status(store: PassageStore) -> Status:
+    """Compares an index with its folders by the sizes and times of the files.
+
+    Raises:
+        InputError: A whole folder of the index is gone.
+    """
+    left_out: list[LeftOut] = []
+    known = store.files()
+    present, to_read = _scan(store, left_out.append, known)
+    added = sum(found.name not in known for found in to_read)
+    as_before = present - {found.name for found in to_read}
+    left_out += [file for name, file in _left_out_before(store).items() if name in as_before]
+    return Status(
+        added, len(to_read) - added, len(known.keys() - present), len(present) - len(to_read),
+        store.meta("complete") == "true", tuple(left_out),
+    )  # fmt: skip
+
+
 def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: Progress) -> Changes:
-    for name in store.settings.paths:
-        if not Path(name).exists():
-            raise InputError(f"{name}, which {store.path} is an index of, is not there; name the folders to index")
+    left_out: list[LeftOut] = []
+
+    def leave_out(file: LeftOut) -> None:
+        left_out.append(file)
+        if file.detail:
+            notice(f"{file.path}: {file.detail}{'' if file.reason in NOT_WHOLLY else '; skipped'}")
+
     known = store.files()
     split_again = store.meta("split_by") != __version__
-    present, to_read = _scan(store, notice, {} if split_again else known)
-    files = _ReadFiles(known, split_again, notice)
+    present, to_read = _scan(store, leave_out, {} if split_again else known)
+    left_out_before = _left_out_before(store)
+    not_read_again = {name: left_out_before[name] for name in left_out_before.keys() & present}
+    for found in to_read:
+        not_read_again.pop(found.name, None)
+    for remembered in not_read_again.values():
+        leave_out(remembered)
+
+    def remember(newly: dict[str, LeftOut]) -> None:
+        text = json.dumps({name: file[1:] for name, file in {**not_read_again, **newly}.items()})
+        if store.meta("left_out") != text:
+            store.set_meta({"left_out": text})
+
     added = changed = embedded = 0
     was_cut = False
     done = 0
     progress(0, len(to_read))
-    for group in _groups(files.read(to_read, present)):
-        if store.meta("complete") != "false":
-            store.set_meta({"complete": "false"})
-        texts = {text_hash: text_to_embed(part) for file in group for part, text_hash in file.passages}
-        for text_hash in store.embedded_texts(texts):
-            del texts[text_hash]
-        by_length = sorted(texts, key=lambda text_hash: -len(texts[text_hash]))
-        for start in range(0, len(by_length), BATCH_PASSAGES):
-            batch = by_length[start : start + BATCH_PASSAGES]
-            rows = embed_batch(embedder, [texts[text_hash] for text_hash in batch], "document")
-            store.add_vectors(batch, rows.vectors)
-            embedded += len(batch)
-            was_cut |= rows.was_cut
-            share = (start + len(batch)) / len(by_length)
-            progress(done + int((files.read_count - done) * share), len(to_read))
-        store.put_files(group)
-        for file in group:
-            before = known.get(file.path)
-            added += before is None
-            changed += before is not None and before.sha256 != file.state.sha256
-        done = files.read_count
-        progress(done, len(to_read))
+    with Parser() as parser:
+        files = _ReadFiles({} if split_again else known, left_out_before, leave_out, parser)
+        for group in _groups(files.read(to_read, present)):
+            if store.meta("complete") != "false":
+                store.set_meta({"complete": "false"})
+            texts = {text_hash: text_to_embed(part) for file in group for part, text_hash in file.passages}
+            for text_hash in store.embedded_texts(texts):
+                del texts[text_hash]
+            by_length = sorted(texts, key=lambda text_hash: -len(texts[text_hash]))
+            for start in range(0, len(by_length), BATCH_PASSAGES):
+                batch = by_length[start : start + BATCH_PASSAGES]
+                rows = embed_batch(embedder, [texts[text_hash] for text_hash in batch], "document")
+                store.add_vectors(batch, rows.vectors)
+                embedded += len(batch)
+                was_cut |= rows.was_cut
+                share = (start + len(batch)) / len(by_length)
+                progress(done + int((files.read_count - done) * share), len(to_read))
+            remember(files.left_out)  # first: what is stored is not read again
+            store.put_files(group)
+            for file in group:
+                before = known.get(file.path)
+                added += before is None
+                changed += before is not None and before.sha256 != file.state.sha256
+            done = files.read_count
+            progress(done, len(to_read))
     progress(len(to_read), len(to_read))
+    remember(files.left_out)
     if files.new_stamps:
         store.set_stamps(files.new_stamps)
     gone = known.keys() - present
@@ -119,17 +178,23 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
     if store.meta("complete") != "true" or split_again:
         store.remove_unused_vectors()
         store.set_meta({"complete": "true", "split_by": __version__})
-    return Changes(added, changed, len(gone), len(present) - added - changed, files.without_text, embedded, was_cut)
+    without_text = sum(file.reason not in NOT_WHOLLY for file in {**not_read_again, **files.left_out}.values())
+    unchanged = len(present) - added - changed
+    return Changes(added, changed, len(gone), unchanged, without_text, embedded, was_cut, tuple(left_out))
 
 
-def _scan(store: PassageStore, notice: Notice, known: dict[str, FileState]) -> tuple[set[str], list[_Found]]:
+def _scan(store: PassageStore, leave_out: LeaveOut, known: dict[str, FileState]) -> tuple[set[str], list[_Found]]:
     """Returns the files that exist, and those of them that have to be read."""
-    _, _, _, paths, globs, excludes = store.settings
+    for name in store.settings.paths:
+        if not Path(name).exists():
+            raise InputError(f"{name}, which {store.path} is an index of, is not there; name the folders to index")
+    wanted = Wanted(*store.settings[4:])
     own = {f"{store.path.resolve()}{ending}" for ending in ("", "-journal", "-wal", "-shm", ".rebuild")}
     own.add(str(lock_path_of(store.path)))
     present: set[str] = set()
     to_read = []
-    for path in find_text_files(map(Path, paths), globs=globs, excludes=excludes, notice=notice):
+    not_own = lambda file: None if str(file.path) in own else leave_out(file)  # noqa: E731
+    for path in find_text_files(map(Path, store.settings.paths), wanted, leave_out=not_own):
         name = str(path)
         if name in own:
             continue
@@ -146,39 +211,70 @@ def _scan(store: PassageStore, notice: Notice, known: dict[str, FileState]) -> t
     return present, to_read
 
 
+def _left_out_before(store: PassageStore) -> dict[str, LeftOut]:
+    """Returns why earlier updates left out files that they read, or a part of them."""
+    try:
+        remembered = json.loads(store.meta("left_out") or "{}")
+        return {name: LeftOut(Path(name), *map(str, why)) for name, why in remembered.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise IndexFormatError(
+            f"{store.path} is damaged: what it left out is not readable", remedy="rebuild"
+        ) from error
+
+
 class _ReadFiles:
     """Reads files into passages, and collects new stamps for files whose content is unchanged."""
 
-    def __init__(self, known: dict[str, FileState], split_again: bool, notice: Notice) -> None:
+    def __init__(
+        self, known: dict[str, FileState], left_out_before: dict[str, LeftOut], leave_out: LeaveOut, parser: Parser
+    ) -> None:
         self.read_count = 0
         self.new_stamps: dict[str, str] = {}
-        self.without_text = 0
+        self.left_out: dict[str, LeftOut] = {}
         self._known = known
-        self._split_again = split_again
-        self._notice = notice
+        self._left_out_before = left_out_before
+        self._leave_out = leave_out
+        self._parser = parser
 
     def read(self, to_read: list[_Found], present: set[str]) -> Iterator[FilePassages]:
         """Yields changed files. Removes unreadable ones from `present`, so that the next update tries them again."""
         for path, name, stamp in to_read:
             self.read_count += 1
-            content = read_content(path, self._notice)
+            content = read_content(path, self._leave_out)
             if content is None:
                 present.discard(name)
                 continue
-            text = decode_text(path, content, self._notice)
-            if text is None:
-                self.without_text += 1
-                stamp = ""  # so that the next update reads it again, and says again that it is left out
             state = FileState(stamp, hashlib.sha256(content).digest())
             before = self._known.get(name)
-            if before and before.sha256 == state.sha256 and not self._split_again:
+            if before and before.sha256 == state.sha256:
                 if before.stamp != stamp:
                     self.new_stamps[name] = stamp
+                if name in self._left_out_before:
+                    self._leave(name, self._left_out_before[name])
                 continue
-            passages = split_passages(_shown(name), text or "", kind_of(path) or "text")
+            reading = read_sections(path, content, self._parser)
+            if reading.reason:
+                self._leave(name, LeftOut(path, reading.reason, reading.detail))
+            passages = passages_of(_shown(name), reading.sections)
             yield FilePassages(
                 name, state, [(part, hashlib.sha256(text_to_embed(part).encode()).digest()) for part in passages]
             )
+
+    def _leave(self, name: str, file: LeftOut) -> None:
+        self.left_out[name] = file
+        self._leave_out(file)
+
+
+def read_sections(path: Path, content: bytes, parser: Parser) -> Reading:
+    """Returns the text of a file. What cannot be read gives no sections and the reason."""
+    format = format_of(path, content)
+    if format != "text":
+        return parser.read(format, content)
+    try:
+        text = decode(content)
+    except NoTextError as error:
+        return Reading([], *error.args)
+    return Reading([Section(text, kind_of(path) or ("code" if text.startswith("#!") else "text"))])
 
 
 def _shown(name: str) -> str:

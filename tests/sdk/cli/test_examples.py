@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from gte_sdk.passages.splitting import count_rough_tokens, split_passages
-from gte_sdk.passages.text_files import find_text_files, kind_of, read_text
+from gte_sdk.passages.text_files import LeftOut, find_text_files, kind_of, read_text
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "standard_library_docs.py"
 
@@ -15,12 +15,12 @@ def test_the_standard_library_documents_itself(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
     passages = {}
-    notices: list[str] = []
-    for path in find_text_files([tmp_path / "docs"], notice=notices.append):
-        text = read_text(path, notices.append)
+    left_out: list[LeftOut] = []
+    for path in find_text_files([tmp_path / "docs"], leave_out=left_out.append):
+        text = read_text(path, left_out.append)
         assert text is not None
         passages[path.stem] = list(split_passages(path.name, text, kind_of(path) or "text"))
-    assert notices == []
+    assert left_out == []
     (dedent,) = [passage for passage in passages["textwrap"] if passage.text.startswith("## textwrap.dedent(text)")]
     assert dedent.context == "textwrap"
     assert "Remove any common leading whitespace from every line in `text`." in dedent.text
