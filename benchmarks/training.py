@@ -70,7 +70,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     loss = backward_through_chunks(
         encoder.train(),
         ids,
-        stage_loss(stage, (batch, batch, 0), (), block_rows=16),
+        stage_loss(stage, [(batch, batch, 0)], (), block_rows=16),
         chunk_tokens=hardware.chunk_tokens,
         kept_tokens=hardware.kept_tokens,
     )
