@@ -4,6 +4,7 @@ import copy
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -60,9 +61,9 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     assert float((actual - expected).norm() / expected.norm()) < tolerance
 
 
-def in_16_bits(encoder: Encoder, precision: str, attention: str = "sdpa") -> Encoder:
+def prepared(encoder: Encoder, **hardware_keys: object) -> Encoder:
     """The encoder as training prepares it."""
-    hardware = Hardware(precision=precision, attention=attention)  # type: ignore[arg-type]
+    hardware = Hardware(**hardware_keys)  # type: ignore[arg-type]
     recipe = Recipe("gpu", EncoderRecipe(), {}, hardware=hardware)
     prepare_model(encoder, recipe, open_accelerator(recipe, Path()))
     return encoder
@@ -83,17 +84,28 @@ def test_16_bits_are_near_float32(encoder: Encoder, device: torch.device, precis
     if precision == "fp16" and device.type == "cpu":
         pytest.skip("fp16 training is for GPUs, as hardware.py says")
     expected = gradient_of(copy.deepcopy(encoder).to(device).eval(), device, kept_tokens=0)
-    actual = gradient_of(in_16_bits(encoder, precision).eval(), device, kept_tokens=0)
+    actual = gradient_of(prepared(encoder, precision=precision).eval(), device, kept_tokens=0)
     assert_near(actual, expected, 0.05)
     assert not torch.equal(actual, expected)
+
+
+def test_a_compiled_encoder_draws_the_same_dropout_in_both_passes(encoder: Encoder, device: torch.device) -> None:
+    if not any(map(which, ("c++", "g++", "clang++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
+    plain = gradient_of(copy.deepcopy(encoder).to(device).eval(), device, kept_tokens=0)
+    prepared(encoder, compile=True)
+    assert_near(gradient_of(encoder.eval(), device, kept_tokens=0), plain, 1e-4)
+    expected = gradient_of(encoder.train(), device, kept_tokens=10_000)
+    assert_near(gradient_of(encoder, device, kept_tokens=0), expected, 1e-5)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_flash_attention_is_near_sdpa(encoder: Encoder, device: torch.device, precision: str) -> None:
     if device.type == "cpu" or find_spec("flash_attn") is None:
         pytest.skip("flash attention needs a GPU and the package flash-attn")
-    sdpa = gradient_of(in_16_bits(copy.deepcopy(encoder), precision).eval(), device, kept_tokens=0)
-    flash = gradient_of(in_16_bits(encoder, precision, "flash_attention_2").eval(), device, kept_tokens=0)
+    sdpa = gradient_of(prepared(copy.deepcopy(encoder), precision=precision).eval(), device, kept_tokens=0)
+    packed = prepared(encoder, precision=precision, attention="flash_attention_2").eval()
+    flash = gradient_of(packed, device, kept_tokens=0)
     assert_near(flash, sdpa, 0.05)
 
 

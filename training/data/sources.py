@@ -118,8 +118,18 @@ def survey_sources(
         surveys.extend(Survey(path.stem, str(path), {}, _count_rows(path), True) for path in kept)
     for name, of_one in shards.items():
         columns = {role: (of,) if isinstance(of, str) else of for role, of in of_one.columns.items()}
-        surveys.append(Survey(name, ", ".join(of_one.files), columns, of_one.rows or None, False))
+        rows = _count_shards(of_one.files, data)
+        surveys.append(Survey(name, ", ".join(of_one.files), columns, rows or of_one.rows or None, rows is not None))
     return surveys
+
+
+def _count_shards(patterns: Sequence[str], data: Path | None) -> int | None:
+    """The rows of shards that are uncompressed files of this disk; None for others."""
+    try:
+        paths = [path for pattern in patterns for path in match_files(pattern, data) if "://" not in pattern]
+    except PairsError:
+        return None
+    return sum(map(_count_rows, paths)) or None
 
 
 def _count_rows(path: Path) -> int:

@@ -115,16 +115,18 @@ def _print_stage(name: str, stage: Stage, surveys: Sequence[Survey], shape: Shap
     for source in surveys:
         columns = ", ".join(f"{role} = {' + '.join(of_role)}" for role, of_role in source.columns.items())
         print(f"  {_rows(source)}  {source.name}: {source.where}{f' ({columns})' if columns else ''}")
-    if not stage.steps and any(source.rows is None for source in surveys):
-        print("  steps: not known before the sources are read")
-        return
-    steps = step_count(stage, [source.rows or 0 for source in surveys])
-    print(f"  steps: {steps:,}, {steps * stage.batch_size:,} pairs")
+    known = [source.rows for source in surveys if source.rows is not None]
+    steps = step_count(stage, known)
+    complete = stage.steps or len(known) == len(surveys)
+    print(
+        f"  rows: {sum(known):,} in {len(known)} of {len(surveys)} sources\n"
+        f"  steps: {'' if complete else 'at least '}{steps:,}, {steps * stage.batch_size:,} pairs"
+    )
     if shape and hardware.peak_tflops and shape.matrix_numbers:
         hours = steps * step_flops(shape, stage, hardware) / (hardware.peak_tflops * 1e12 * ASSUMED_MFU) / 3600
         print(
-            f"  hours of one device, or of all together: at most {hours:,.1f} (estimate: full-length texts at "
-            f"{ASSUMED_MFU:.0%} of {hardware.peak_tflops:g} TFLOP/s)"
+            f"  hours of one device, or of all together, for these steps: {hours:,.1f} (estimate: every text of full "
+            f"length, at {ASSUMED_MFU:.0%} of {hardware.peak_tflops:g} TFLOP/s)"
         )
     else:
         print("  hours: not known (hardware.peak_tflops is not set, or the encoder's shape is not known)")
