@@ -1,7 +1,7 @@
 # Everything that a developer, a newcomer or CI runs. Each target does its own set-up from a fresh clone.
 # `make` alone lists the targets: the line after ## says what each one is for.
 .DELETE_ON_ERROR:
-.PHONY: help demo check test test-wheel test-checkout fuzz test-integrations test-optimum desktop-example interop site format clean
+.PHONY: help demo check test test-wheel test-checkout fuzz test-integrations test-gpu test-optimum desktop-example interop site format clean
 
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
@@ -37,7 +37,8 @@ test-wheel: .venv-wheel/.installed ## the installed wheel, without PyTorch: test
 
 test-checkout: .venv/.development dist/.built ## the other tests: training, export, the server, documentation, architecture
 	.venv/bin/python -m pytest --junit-xml build/test-checkout.xml tests \
-	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations --ignore tests/optimum
+	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations --ignore tests/optimum \
+	  --ignore tests/gpu
 
 fuzz: .venv-wheel/.installed .venv/.development ## 2,000 damaged files of each format, and requests; make test runs 40
 	mkdir -p build/away
@@ -48,6 +49,12 @@ fuzz: .venv-wheel/.installed .venv/.development ## 2,000 damaged files of each f
 test-integrations: .venv-integrations/.installed ## the adapters against the frameworks themselves, 1.5 GB of packages
 	mkdir -p build/away
 	cd build/away && ../../.venv-integrations/bin/pytest -c ../../pyproject.toml --rootdir ../.. ../../tests/integrations
+
+# On a machine without a GPU, each test runs on the CPU only, and what is left out stands at the end.
+test-gpu: .venv/.development ## every path on CUDA: training, ONNX Runtime, throughput; says what it skipped
+	.venv/bin/python -m pytest --junit-xml build/test-gpu.xml tests/gpu
+	.venv/bin/python benchmarks/training.py profile
+	@.venv/bin/python tests/skipped.py build/test-gpu.xml
 
 test-optimum: .venv-optimum/.installed ## exports by optimum-onnx, whose transformers is an older one
 	.venv-optimum/bin/python -m pytest tests/optimum

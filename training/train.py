@@ -2,6 +2,7 @@
 
     python -m training.train RECIPE --output DIR [--data DIR] [--evaluation DIR] [--seed N] [--stop-after STEPS]
     python -m training.train RECIPE --print
+    python -m training.train RECIPE --dry-run [--data DIR]
 
 If a run is killed, the same command continues from the last checkpoint, with the losses it would have had. For several
 GPUs or processes, use `accelerate launch -m training.train ...`: each process takes its share of every batch, and all
@@ -49,6 +50,7 @@ from training.runs.optimizer import (
     set_learning_rate,
     take_step,
 )
+from training.runs.plan import print_plan, shape_of, step_count, utilization
 from training.runs.run_log import LogLine, append_log, claim_output, plot_losses, read_log, record_run, write_json
 from training.runs.stages import Run, check_stages, find_evaluation_sets, measure, mine_sources, save
 from training.runs.start import freeze_layers, load_start, prepare_tokenizer
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = choose_recipe(options)
     if options.print:
         print(dump_recipe(recipe), end="")
+        return
+    if options.dry_run:
+        print_plan(recipe, options.data)
         return
     with explain_full_disk(options.output):
         train(recipe, options.output, options.data, options.evaluation, options.stop_after)
@@ -102,7 +107,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
 
     # The encoder before the first step, its teachers, and then the weights that an earlier session left.
     tokenizer, encoder = load_start(recipe.encoder, directory, recipe.seed, recipe.hardware.attention)
-    check_stages(stages, sources, encoder)
+    check_stages(stages, sources, encoder, data)
     encoder.matryoshka_dims = next(reversed(stages.values())).matryoshka
     teachers = {
         name: open_teachers(stage, encoder, tokenizer, accelerator.device, recipe.hardware.chunk_tokens)
@@ -125,13 +130,13 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             in_stages[state["stage"]] = state["in_stage"]
     del state  # a stage that follows has an optimizer of its own
     last_step = first_step + (stop_after or 2**62)
-    run = Run(recipe, output, accelerator, encoder, model, tokenizer, directory, last_step)
+    run = Run(recipe, output, accelerator, encoder, model, tokenizer, directory, data, last_step)
 
     step_before = 0
     for name, stage in stages.items():
-        step_count = stage.steps or math.ceil(stage.epochs * sum(map(len, sources[name])) / stage.batch_size)
+        stage_steps = step_count(stage, [len(source) for source in sources[name]])
         if name not in metrics:
-            steps = range(first_step - step_before if name in in_stages else 0, step_count)
+            steps = range(first_step - step_before if name in in_stages else 0, stage_steps)
             with freeze_layers(encoder, stage.frozen_layers):
                 done = train_stage(
                     run, name, sources[name], teachers[name], step_before, steps, in_stages.pop(name, None), metrics
@@ -140,8 +145,8 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
                 accelerator.print(f"stopped after {stop_after} steps; the same command continues")
                 return
             metrics[name] = measure(run, name, sets if recipe.evaluation.after_stages else ())
-            save(run, step_before + step_count, name, None, metrics)
-        step_before += step_count
+            save(run, step_before + stage_steps, name, None, metrics)
+        step_before += stage_steps
         if step_before == last_step and name != next(reversed(stages)):
             accelerator.print(f"stopped after {stop_after} steps; the same command continues")
             return
@@ -180,11 +185,13 @@ def train_stage(
         seed=recipe.seed * 1000 + list(recipe.stages).index(name),
         mixed=stage.mixed_sources,
         negatives=stage.negatives,
+        random_negatives=stage.random_negatives,
+        whole_passes=not stage.steps,
         multiple=accelerator.num_processes,
     )
     optimizer = make_optimizer(run.encoder, stage, hardware.optimizer_sharding)
-    step_count = steps.stop
-    average = WeightAverage(step_count if stage.average_last == 0 else int(step_count * (1 - stage.average_last)))
+    stage_steps, shape = steps.stop, shape_of(run.encoder)
+    average = WeightAverage(stage_steps if stage.average_last == 0 else int(stage_steps * (1 - stage.average_last)))
     if state:
         mixture.restore(state["mixture"])
         optimizer.load_state_dict(state["optimizer"])
@@ -195,7 +202,7 @@ def train_stage(
     run.model.train()
     quiet = not accelerator.is_local_main_process
     with (
-        tqdm(total=step_count, initial=steps.start, desc=name, unit="step", disable=quiet) as progress,
+        tqdm(total=stage_steps, initial=steps.start, desc=name, unit="step", disable=quiet) as progress,
         open_feed(
             mixture,
             run.tokenizer_directory / TOKENIZER_JSON,
@@ -209,7 +216,7 @@ def train_stage(
         for step in steps:
             started = time.perf_counter()
             tokenized = next(feed)
-            learning_rate = learning_rate_at(stage, step, step_count)
+            learning_rate = learning_rate_at(stage, step, stage_steps)
             set_learning_rate(optimizer, learning_rate)
 
             batch = tokenized.batch
@@ -228,8 +235,9 @@ def train_stage(
                 backward=accelerator.backward,
             )
             average_gradients(parameters)
-            own = torch.tensor([float(loss), sum(map(len, tokenized.token_ids))], device=accelerator.device)
-            loss_sum, token_count = accelerator.reduce(own, "sum").tolist()
+            lengths = [len(ids) for ids in tokenized.token_ids]
+            own = torch.stack([loss, loss.new_tensor(sum(lengths))])
+            loss_sum, token_count = accelerator.reduce(own, "sum").tolist()  # here, once a step, Python waits for a GPU
             loss_value = loss_sum / accelerator.num_processes
             source = "mixed" if stage.mixed_sources else batch.sources[0]
             if not math.isfinite(loss_value):
@@ -243,16 +251,21 @@ def train_stage(
 
             seconds = time.perf_counter() - started
             run_step = step_before + step + 1
+            mfu = utilization(shape, lengths, seconds, hardware)
             if accelerator.is_main_process:
-                line = LogLine(name, run_step, loss_value, learning_rate, int(token_count), round(seconds, 4), source)
-                append_log(run.output / "log.csv", line)
+                times = round(seconds, 4), round(mfu, 4)
+                append_log(
+                    run.output / "log.csv",
+                    LogLine(name, run_step, loss_value, learning_rate, int(token_count), *times, source),
+                )
             accelerator.log({"loss": loss_value, "learning_rate": learning_rate}, step=run_step)
             progress.set_postfix_str(
                 f"loss {loss_value:.4f}, {token_count / seconds:.0f} tokens/s, lr {learning_rate:.1e}"
+                + (f", MFU {mfu:.1%}" if hardware.peak_tflops else "")
             )
             progress.update()
             stopping = run_step >= run.last_step
-            if step + 1 < step_count and (stopping or (step + 1) % recipe.checkpoint_steps == 0):
+            if step + 1 < stage_steps and (stopping or (step + 1) % recipe.checkpoint_steps == 0):
                 in_stage: StageState = {
                     "mixture": batch.state,
                     "optimizer": collect_optimizer_state(optimizer),

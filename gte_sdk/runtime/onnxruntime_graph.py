@@ -5,7 +5,7 @@ the graph has no other output, or if the caller wants sums that do not depend on
 and there are no more of them than CPU affinity and cgroup quota allow.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,7 +239,11 @@ def _run(graph: Graph, output_name: str, batch: TokenBatch) -> NDArray[np.float3
     for name, (heads, width, dtype) in graph.cache.items():
         inputs[name] = np.empty((count, heads, 0, width), dtype)  # no token came before these
     try:
-        (output,) = graph.session.run([output_name], inputs)
+        output = (
+            graph.session.run([output_name], inputs)[0]
+            if graph.device == "cpu"
+            else run_bound(graph.session, output_name, inputs, graph.device)
+        )
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
         raise ModelFormatError(
             f"the graph failed on token ids up to {batch.input_ids.max()} in shape {batch.input_ids.shape}: {error}; "
@@ -247,6 +251,17 @@ def _run(graph: Graph, output_name: str, batch: TokenBatch) -> NDArray[np.float3
         ) from error
     floats: NDArray[np.float32] = output.astype(np.float32, copy=False)
     return floats
+
+
+def run_bound(session: Any, output_name: str, inputs: Mapping[str, NDArray[Any]], device: str) -> NDArray[Any]:
+    """What `session.run` gives for one output, which is made on `device` and copied from there once."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_cpu_input(name, array)
+    binding.bind_output(output_name, device)
+    session.run_with_iobinding(binding)
+    output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return output
 
 
 def _pool(hidden_NTD: NDArray[np.float32], mask_NT: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:

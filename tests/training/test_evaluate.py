@@ -180,3 +180,33 @@ def test_the_token_limit_holds_for_exported_models_too(tmp_path: Path, capsys: p
     for limit, score in (("8", "100.00"), ("4", "nan")):  # four tokens are [CLS] one two [SEP]: all cosines are 1
         main(["gte-nano", "sts/tiny", "--root", str(tmp_path), "--max-tokens", limit])
         assert f"{score}  sts/tiny" in capsys.readouterr().out
+
+
+def test_code_search_net_ranks_a_query_among_a_thousand_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluate.protocols.CANDIDATES", 3)
+    angles = [(0, 1), (10, 80), (40, 12), (0, 5), (50, 50), (90, 91), (0, 0)]
+    rows = [{"query": f"q {query}", "document": f"d {document}"} for query, document in angles]
+    path = write_set(tmp_path, "code_search_net/tiny", test=rows)
+    # 0 is nearest to its 1; 10 is nearer to 12 and 1 than to its 80; 40 has its 12 behind no other but 80 is farther.
+    assert evaluate([path], embed) == {"code_search_net/tiny": pytest.approx(100 * (1 + 1 / 3 + 1 + 1 + 1 + 1) / 6)}
+    short = write_set(tmp_path, "code_search_net/short", test=rows[:2])
+    assert evaluate([short], embed)["code_search_net/short"] == pytest.approx(100 * (1 + 1 / 2) / 2)
+
+
+def test_summarization_is_the_mean_correlation_with_the_judges(tmp_path: Path) -> None:
+    machine, human = ["m 10", "m 50", "m 30"], ["h 0", "h 90"]  # nearest human summary: 10, 40 and 30 degrees away
+    rows = [
+        {"human_summaries": human, "machine_summaries": machine, "relevance": [3.0, 1.0, 2.0]},
+        {"human_summaries": human, "machine_summaries": machine, "relevance": [3.0, 2.0, 1.0]},
+        {"human_summaries": human, "machine_summaries": machine, "relevance": [2.0, 2.0, 2.0]},
+    ]
+    path = write_set(tmp_path, "summarization/tiny", test=rows)
+    assert evaluate([path], embed) == {"summarization/tiny": pytest.approx(100 * (1 + 0.5) / 2)}
+    assert len(hash_texts_of_sets([path])) == 5
+
+
+def test_zero_shot_takes_the_nearest_description(tmp_path: Path) -> None:
+    labels = [{"label": 0, "text": "a bad film 0"}, {"label": 1, "text": "a good film 90"}]
+    rows = [{"text": "t 10", "label": 0}, {"text": "t 50", "label": 1}, {"text": "t 40", "label": 1}]
+    path = write_set(tmp_path, "zero_shot/tiny", labels=labels, test=rows)
+    assert evaluate([path], embed) == {"zero_shot/tiny": pytest.approx(100 * 2 / 3)}

@@ -33,7 +33,7 @@ def test_batches_are_those_of_the_mixture_in_shares_with_their_states(
         own = batch.pairs[3:]
         texts = [pair.query for pair in own] + [pair.document for pair in own] + [pair.negatives[0] for pair in own]
         assert of_one.queries + of_one.documents == texts[:6]
-        assert of_one.counts == (3, 3, 3)
+        assert of_one.counts == [(3, 3, 3), (3, 3, 3)]
         assert [list(ids) for ids in of_one.token_ids] == tokenize(load_tokenizer(file), texts, 5).ids
 
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from training.data.mining import mine
-from training.data.pairs import Pair, open_source, write_pairs
+from training.data.mining import mine, read_corpus
+from training.data.pairs import Pair, PairsError, open_source, write_pairs
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import write_encoder
 from training.mine_negatives import main
@@ -34,6 +36,18 @@ def test_negatives_come_from_the_window_and_below_the_positives_share() -> None:
     assert set(mined[0].negatives) == {f"d{angle}" for angle in range(21, 80)}
     window = mine(PAIRS, embed, Mining(count=100, first_rank=5, last_rank=9, max_ratio=0.95), seed=0)
     assert set(window[0].negatives) == {"d22", "d23", "d24", "d25", "d26"}
+
+
+def test_a_corpus_of_its_own_stands_beside_the_documents(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"text": "d25.5"}\n{"text": "d12"}\n')
+    pq.write_table(pa.table({"text": ["d26.5", "d25.5"]}), tmp_path / "more.parquet")
+    corpus = read_corpus(["corpus", "more.parquet"], tmp_path)
+    assert corpus == ["d25.5", "d12", "d26.5"]
+    window = mine(PAIRS, embed, Mining(count=100, first_rank=5, last_rank=9, max_ratio=0.95), 0, corpus)
+    assert set(window[0].negatives) == {"d22", "d23", "d24", "d25", "d25.5"}
+    (tmp_path / "corpus.jsonl").write_text('{"document": "d25"}\n')
+    with pytest.raises(PairsError, match=r"corpus\.jsonl: a corpus needs a column `text`: KeyError"):
+        read_corpus(["corpus"], tmp_path)
 
 
 def test_answers_of_the_same_query_and_own_negatives_are_respected() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from training.data.mixture import Batch, Mixture
 from training.data.pairs import SCHEMA, Blocks, Pair, PairsError, Source, open_source, write_pairs
+from training.recipes.recipe import Stage
+from training.runs.plan import step_count
 
 
 @pytest.fixture
@@ -45,6 +47,48 @@ def test_every_pass_takes_each_pair_once_in_a_new_order(sources: list[Source]) -
     passes = [[pair.query for batch in batches[start : start + 4] for pair in batch.pairs] for start in (0, 4)]
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(sources[1][row].query for row in range(40))
     assert passes[0] != passes[1]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_an_epoch_is_a_pass_over_every_source(sources: list[Source], mixed: bool, multiple: int) -> None:
+    mixture = Mixture(sources, 12, alpha=0, seed=1, mixed=mixed, whole_passes=True, multiple=multiple)
+    sizes = [len(source) for source in sources]
+    expected = {source[row].query for source in sources for row in range(len(source))}
+    passes: list[list[str]] = [[], [], []]
+    for batch in draw(mixture, 60):
+        assert len(batch.pairs) % multiple == 0
+        passes[batch.state["passes"][0]] += [pair.query for pair in batch.pairs]
+    for queries in passes[:2]:
+        assert len(set(queries)) == len(queries)
+        assert len(expected - set(queries)) <= (multiple - 1) * len(sources)
+    assert passes[0] != passes[1]
+    stage = Stage(12, 1e-3, 16, epochs=2, mixed_sources=mixed)
+    assert step_count(stage, sizes) == (50 if mixed else 2 * (1 + 4 + 8 + 14))
+
+
+def test_an_epoch_without_a_batch_for_all_processes_ends(sources: list[Source]) -> None:
+    mixture = Mixture(sources[:1], 12, alpha=0, seed=1, whole_passes=True, multiple=11)
+    with pytest.raises(PairsError, match=r"source s__0 has fewer distinct pairs than there are processes \(11\)"):
+        mixture.next_batch()
+
+
+def test_missing_negatives_are_other_documents_of_the_source_at_random(sources: list[Source]) -> None:
+    mixture = Mixture(sources, 4, alpha=1, seed=1, negatives=5, random_negatives=True)
+    seen = set()
+    for batch in draw(mixture, 40):
+        texts = [text for pair in batch.pairs for text in (pair.query, pair.document, *pair.negatives)]
+        assert len(set(texts)) == len(texts)
+        number = batch.sources[0][-1]
+        if number != "0":  # which has 10 pairs, too few for 4 groups of 7 texts
+            assert {len(pair.negatives) for pair in batch.pairs} == {5}
+        others = {text for pair in batch.pairs for text in pair.negatives if text.startswith("d")}
+        assert all(text.startswith(f"d{number}.") for text in others)
+        seen |= others
+    assert len(seen) > 150  # of 300 documents
+    resumed = Mixture(sources, 4, alpha=1, seed=1, negatives=5, random_negatives=True)
+    resumed.restore(mixture.state())
+    assert resumed.next_batch() == mixture.next_batch()
 
 
 @pytest.mark.parametrize("mixed", [False, True])

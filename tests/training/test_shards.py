@@ -124,6 +124,17 @@ def test_what_is_left_out_is_counted_over_all_shards(tmp_path: Path, workers: in
     assert len(open_shards("a", [f"{tmp_path}/*.parquet"], cache=tmp_path / "cache")) == 5
 
 
+def test_negatives_may_be_columns_of_one_text_each(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"anchor": "a", "positive": "b", "n1": "c", "n2": "d"},
+        {"anchor": "e", "positive": "f", "n1": None, "n2": "g"},
+    ]
+    write_parquet(tmp_path / "a.parquet", rows, 2)
+    columns = {"query": "anchor", "document": "positive", "negatives": ("n1", "n2")}
+    source = open_shards("a", [f"{tmp_path}/a.parquet"], columns, cache=tmp_path / "cache")
+    assert pairs_of(source) == [Pair("a", "b", ("c", "d")), Pair("e", "f", ("g",))]
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     write_parquet(tmp_path / "a.parquet", ROWS[:5], 5)

@@ -9,12 +9,12 @@ from tokenizers import Tokenizer, models
 
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.pairs import Pair, Source, open_source, write_pairs
+from training.data.tokenizer import extend_tokenizer
 from training.encoders.embed import embed_token_ids
 from training.encoders.encoder import Encoder
 from training.encoders.encoder_files import load_encoder, write_encoder
 from training.recipes.recipe import RecipeError, load_recipe
 from training.runs.start import distil_static_encoder
-from training.runs.tokenizer import extend_tokenizer
 
 from .tiny_run import train
 

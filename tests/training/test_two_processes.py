@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
-from torch.nn.functional import normalize
 
 from training.encoders.encoder import Encoder
-from training.loss.gather import average_gradients, first_row, gather_rows
+from training.loss.gather import Counts, average_gradients, gather_batch
 from training.loss.grad_cache import backward_through_chunks
 from training.loss.losses import PairLabels, contrastive_loss
 from training.train import main
@@ -41,12 +40,13 @@ CASES = (Case(0), Case(10_000, LABELS), Case(60))
 def step(model: torch.nn.Module, rows: slice, case: Case) -> Tensor:
     queries, documents = QUERIES[rows], DOCUMENTS[rows]
     negatives = [ids for of_pair in NEGATIVES[rows] for ids in of_pair]
+    starts = range(0, len(QUERIES), len(queries))
+    shares = [NEGATIVES[start : start + len(queries)] for start in starts]
+    counts: list[Counts] = [(len(queries), len(queries), sum(map(len, of_one))) for of_one in shares]
 
     def loss_of(vectors_ND: Tensor) -> Tensor:
-        queries_ND, documents_ND, negatives_MD = torch.split(vectors_ND, [len(queries), len(documents), len(negatives)])
-        return contrastive_loss(
-            queries_ND, documents_ND, negatives_MD, temperature=0.1, labels=case.labels, block_rows=2
-        )
+        batch = gather_batch(vectors_ND, counts)
+        return contrastive_loss(*batch[:3], own=batch.own, temperature=0.1, labels=case.labels, block_rows=2)
 
     token_ids = queries + documents + negatives
     loss = backward_through_chunks(model, token_ids, loss_of, chunk_tokens=40, kept_tokens=case.kept_tokens)
@@ -146,7 +146,8 @@ def test_two_nodes_with_a_sharded_optimizer_train_as_one_process_and_continue(da
         assert (nodes[1] / name).read_bytes() == (nodes[0] / name).read_bytes()
 
 
-def test_alone_rows_are_gathered_from_nobody() -> None:
-    rows_ND = normalize(torch.randn(3, 4), dim=1)
-    assert gather_rows(rows_ND) is rows_ND
-    assert first_row(rows_ND) == 0
+def test_alone_a_batch_is_that_of_this_process() -> None:
+    rows_ND = torch.randn(5, 4)
+    batch = gather_batch(rows_ND, [(2, 2, 1)])
+    assert torch.equal(torch.cat(batch[:3]), rows_ND)
+    assert (len(batch.queries_AD), len(batch.negatives_MD), batch.own) == (2, 1, slice(0, 2))

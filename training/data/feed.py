@@ -26,11 +26,12 @@ class Tokenized(NamedTuple):
     batch: Batch
     """The whole batch, of all processes."""
     queries: list[str]
-    """This process's share of the batch, as are the fields below."""
+    """This process's share of the batch, as are the documents and token ids."""
     documents: list[str]
     token_ids: Sequence[Sequence[int]]
     """Of queries, then documents, then negatives, each an array."""
-    counts: tuple[int, int, int]
+    counts: list[tuple[int, int, int]]
+    """How many queries, documents and negatives each process has, by rank."""
 
 
 @contextmanager
@@ -50,10 +51,11 @@ def open_feed(
     def draw() -> tuple[Tokenized, Future[tuple[NDArray[np.int32], NDArray[np.int64]]]]:
         batch = mixture.next_batch()
         share = len(batch.pairs) // processes
-        pairs = batch.pairs[process * share :][:share]
-        queries, documents = [pair.query for pair in pairs], [pair.document for pair in pairs]
-        negatives = [text for pair in pairs for text in pair.negatives]
-        tokenized = Tokenized(batch, queries, documents, [], (len(queries), len(documents), len(negatives)))
+        shares = [batch.pairs[start : start + share] for start in range(0, share * processes, share)]
+        queries, documents = [pair.query for pair in shares[process]], [pair.document for pair in shares[process]]
+        negatives = [text for pair in shares[process] for text in pair.negatives]
+        counts = [(share, share, sum(len(pair.negatives) for pair in of_one)) for of_one in shares]
+        tokenized = Tokenized(batch, queries, documents, [], counts)
         return tokenized, tokenizers.submit(_tokenize, tokenizer_file, queries + documents + negatives, max_tokens)
 
     def batches(drawing: ThreadPoolExecutor) -> Iterator[Tokenized]:

@@ -4,6 +4,9 @@ Each batch comes from one source, drawn with p_i = n_i^alpha / sum_j n_j^alpha (
 another source would be too easy to tell. No text appears twice in a batch, because a duplicate is a false negative that
 costs exp(1/temperature). A pair that would repeat a text waits for its source's next batches. Only a part of a batch
 may wait; what is beyond it is left to the next pass, so that a frequent text costs no more with every batch.
+
+In whole passes, a batch's source is drawn by the batches that it has left in the pass, so every pair is read once in an
+epoch, and alpha plays no part.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +23,8 @@ MOST_WAITING = 0.25
 LEAST_WAITING = 64
 MOST_LOOKED_AT = 4
 """Times as many pairs as a batch has are looked at for it; then it stays smaller."""
+
+OTHERS_AT_ONCE = 64
 
 
 class Batch(NamedTuple):
@@ -46,6 +51,8 @@ class Mixture:
         *,
         mixed: bool = False,
         negatives: int = 0,
+        random_negatives: bool = False,
+        whole_passes: bool = False,
         multiple: int = 1,
     ) -> None:
         self.sources = list(sources)
@@ -53,6 +60,8 @@ class Mixture:
         self.seed = seed
         self.mixed = mixed
         self.negatives = negatives
+        self.random_negatives = random_negatives
+        self.whole_passes = whole_passes
         self.multiple = multiple
         sizes_S = np.array([len(source) for source in sources], dtype=np.float64) ** alpha
         self.probabilities_S: NDArray[np.float64] = sizes_S / sizes_S.sum()
@@ -68,29 +77,17 @@ class Mixture:
 
         Raises PairsError if a source has fewer distinct pairs than `multiple`.
         """
-        source = self._draw_source()
-        texts: set[str] = set()
-        drawn: list[tuple[int, int, Pair]] = []
-        left: dict[int, list[int]] = {}
-        for number, index, pair in self._candidates(source):
-            if pair.query in texts or pair.document in texts:
-                left.setdefault(number, []).append(index)
-            else:
-                texts.update((pair.query, pair.document))
-                drawn.append((number, index, pair))
-                if len(drawn) == self.batch_size:
-                    break
-        while len(drawn) % self.multiple:
-            number, index, pair = drawn.pop()
-            texts -= {pair.query, pair.document}
-            left.setdefault(number, []).append(index)
-        if not drawn:
+        for _ in range(1 + 2 * len(self.sources) * self.whole_passes):  # a pass may end in too few
+            source = self._draw_source()
+            drawn, texts = self._draw_pairs(source)
+            if drawn:
+                break
+        else:
             name = self.sources[source].name
             raise PairsError(f"source {name} has fewer distinct pairs than there are processes ({self.multiple})")
-        for number, indices in left.items():
-            self._let_wait(number, indices)
-        pairs = [self._with_negatives(pair, texts) for _, _, pair in drawn]
-        return Batch(pairs, [self.sources[number].name for number, _, _ in drawn], self.state())
+        others = {number: self._other_documents(number) for number in {number for number, _ in drawn}}
+        pairs = [self._with_negatives(pair, texts, others[number]) for number, pair in drawn]
+        return Batch(pairs, [self.sources[number].name for number, _ in drawn], self.state())
 
     def state(self) -> dict[str, Any]:
         """Everything that the next batch depends on, as plain values that JSON can hold."""
@@ -113,7 +110,39 @@ class Mixture:
         self._window_ends = list(state["window_ends"])
 
     def _draw_source(self) -> int:
-        return int(self._random.choice(len(self.sources), p=self.probabilities_S))
+        if not self.whole_passes:
+            return int(self._random.choice(len(self.sources), p=self.probabilities_S))
+        left_S = np.array([self._left_of_pass(source) for source in range(len(self.sources))])
+        if not left_S.any():
+            self._passes = [number + 1 for number in self._passes]
+            self._positions = [0] * len(self.sources)
+            left_S = np.array([len(source) for source in self.sources])
+        shares_S = left_S if self.mixed else np.ceil(left_S / self.batch_size)
+        return int(self._random.choice(len(self.sources), p=shares_S / shares_S.sum()))
+
+    def _left_of_pass(self, source: int) -> int:
+        return len(self.sources[source]) - self._positions[source] + len(self._waiting[source])
+
+    def _draw_pairs(self, source: int) -> tuple[list[tuple[int, Pair]], set[str]]:
+        """(source, pair) of a batch without repeated texts, and its texts. Those that repeat one wait."""
+        texts: set[str] = set()
+        drawn: list[tuple[int, int, Pair]] = []
+        left: dict[int, list[int]] = {}
+        for number, index, pair in self._candidates(source):
+            if pair.query in texts or pair.document in texts:
+                left.setdefault(number, []).append(index)
+            else:
+                texts.update((pair.query, pair.document))
+                drawn.append((number, index, pair))
+                if len(drawn) == self.batch_size:
+                    break
+        while len(drawn) % self.multiple:
+            number, index, pair = drawn.pop()
+            texts -= {pair.query, pair.document}
+            left.setdefault(number, []).append(index)
+        for number, indices in left.items() if drawn else ():
+            self._let_wait(number, indices)
+        return [(number, pair) for number, _, pair in drawn], texts
 
     def _candidates(self, source: int) -> Iterator[tuple[int, int, Pair]]:
         """(source, index, pair), from `source` or, if sources are mixed, from one after another that is drawn."""
@@ -127,11 +156,14 @@ class Mixture:
             elif not self.mixed:
                 return
             if self.mixed:
+                if self.whole_passes and not any(map(self._left_of_pass, range(len(self.sources)))):
+                    return
                 source = self._draw_source()
 
     def _pairs_of(self, source: int, at_once: int) -> Iterator[tuple[int, Pair]]:
         """Pairs that wait, then new ones, each once; where the caller stops, the next batch goes on."""
-        left, waiting = len(self.sources[source]), self._waiting[source]
+        waiting = self._waiting[source]
+        left = self._left_of_pass(source) if self.whole_passes else len(self.sources[source])
         for pair in self.sources[source].read(np.array(waiting, dtype=np.int64)):
             yield waiting.pop(0), pair
             left -= 1
@@ -161,11 +193,29 @@ class Mixture:
         room = max(LEAST_WAITING, int(self.batch_size * MOST_WAITING)) - len(self._waiting[source])
         self._waiting[source] += indices[: max(0, room)]
 
-    def _with_negatives(self, pair: Pair, texts: set[str]) -> Pair:
-        """The pair with up to `negatives` of its hard negatives, drawn from those that are not in the batch yet."""
+    def _with_negatives(self, pair: Pair, texts: set[str], others: Iterator[str]) -> Pair:
+        """The pair with up to `negatives` of its hard negatives, drawn from those that are not in the batch yet.
+
+        With `random_negatives`, those that are missing are taken from `others`.
+        """
         fresh = list(dict.fromkeys(text for text in pair.negatives if text not in texts))
         if len(fresh) > self.negatives:
             chosen = self._random.choice(len(fresh), self.negatives, replace=False)
             fresh = [fresh[index] for index in sorted(chosen)]
         texts.update(fresh)
+        while self.random_negatives and len(fresh) < self.negatives and (text := next(others, None)) is not None:
+            if text not in texts:
+                fresh.append(text)
+                texts.add(text)
         return pair._replace(negatives=tuple(fresh))
+
+    def _other_documents(self, source: int) -> Iterator[str]:
+        """Documents of the source at random, each pair's once: of the window in memory, from a random place on."""
+        order, size = self._order(source), len(self.sources[source])
+        end = order.window_end(min(self._positions[source], size - 1))
+        begin = order.window_begin(end - 1)
+        place = int(self._random.integers(begin, end)) if self.random_negatives else begin
+        for start, stop in ((place, end), (begin, place)):
+            for at in range(start, stop, OTHERS_AT_ONCE):
+                indices_N = order.pairs_at(at, min(at + OTHERS_AT_ONCE, stop))
+                yield from (pair.document for pair in self.sources[source].read(indices_N))

@@ -33,10 +33,14 @@ class Order(NamedTuple):
         """Where the window of a position ends."""
         return int(self.windows[np.searchsorted(self.windows, position, side="right")])
 
+    def window_begin(self, position: int) -> int:
+        """Where the window of a position begins."""
+        return int(self.windows[np.searchsorted(self.windows, position, side="right") - 1])
+
     def pairs_at(self, start: int, stop: int) -> NDArray[np.int64]:
         """The pairs at positions of one window: start <= position < stop <= window_end(start)."""
         end = self.window_end(start)
-        begin = int(self.windows[np.searchsorted(self.windows, start, side="right") - 1])
+        begin = self.window_begin(start)
         places_N = begin + permute(np.arange(start - begin, stop - begin), end - begin, self.keys ^ np.uint64(begin))
         blocks_N = np.searchsorted(self.ends, places_N, side="right") - 1
         pairs_N: NDArray[np.int64] = self.firsts[blocks_N] + places_N - self.ends[blocks_N]

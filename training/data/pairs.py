@@ -267,12 +267,21 @@ def pick_columns(name: str, table: pa.Table, columns: Columns, there: Sequence[s
         if missing := [column for column in names if column not in there]:
             raise PairsError(f"{name} has no column {' and '.join(missing)} but {', '.join(there)}")
         try:
+            if role.name == "negatives" and all(pa.types.is_string(table[column].type) for column in names):
+                arrays.append(_as_lists([table[column] for column in names]))
+                continue
             parts = [table[column].cast(role.type) for column in names]
         except pa.ArrowException as error:
             kinds = " and ".join(str(table[column].type) for column in names)
             raise PairsError(f"{name}: its {role.name} is {kinds}, not {role.type}") from error
         arrays.append(_join(parts) if len(parts) > 1 else parts[0])
     return pa.table(arrays, schema=SCHEMA)
+
+
+def _as_lists(columns: Sequence[pa.ChunkedArray]) -> pa.Array:
+    """One list a row of the texts of several columns, without those that are null."""
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    return pa.array([[text for text in row if text is not None] for row in rows], SCHEMA.field("negatives").type)
 
 
 def _join(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -9,9 +9,10 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from gte_sdk.model_files.hub_errors import explain_failure
 from training.data.docstrings import write_docstring_pairs
@@ -62,7 +63,7 @@ def open_sources(
         elif pattern.startswith(HUB_PREFIX):
             found = [_fetch_from_hub(pattern)]
         else:
-            found = _match_files(pattern, data)
+            found = match_files(pattern, data)
         repository = f"{_parse_hub_file(pattern)['name']}__" if pattern.startswith(HUB_PREFIX) else ""
         names.update({path: f"{repository}{path.stem}" for path in found})
     kept = [path for path, name in names.items() if not any(Path(name).match(pattern) for pattern in exclude)]
@@ -90,6 +91,54 @@ def open_sources(
     ]
 
 
+class Survey(NamedTuple):
+    """A source that a run would read."""
+
+    name: str
+    where: str
+    columns: dict[str, tuple[str, ...]]
+    """What its files call the columns, where they have other names."""
+    rows: int | None
+    """None: not known without reading it."""
+    exact: bool
+    """Whether the rows were counted, not stated in the recipe."""
+
+
+def survey_sources(
+    patterns: Sequence[str], data: Path | None, exclude: Sequence[str], shards: Mapping[str, Shards]
+) -> list[Survey]:
+    """What open_sources would read, without a download. Rows are counted in files of this disk only."""
+    surveys = []
+    for pattern in patterns:
+        if pattern.startswith(HUB_PREFIX) or pattern.partition(":")[0] == DOCSTRINGS:
+            surveys.append(Survey(Path(pattern).stem, pattern, {}, None, False))
+            continue
+        found = match_files(pattern, data)
+        kept = [path for path in found if not any(Path(path.stem).match(of_one) for of_one in exclude)]
+        surveys.extend(Survey(path.stem, str(path), {}, _count_rows(path), True) for path in kept)
+    for name, of_one in shards.items():
+        columns = {role: (of,) if isinstance(of, str) else of for role, of in of_one.columns.items()}
+        rows = _count_shards(of_one.files, data)
+        surveys.append(Survey(name, ", ".join(of_one.files), columns, rows or of_one.rows or None, rows is not None))
+    return surveys
+
+
+def _count_shards(patterns: Sequence[str], data: Path | None) -> int | None:
+    """The rows of shards that are uncompressed files of this disk; None for others."""
+    try:
+        paths = [path for pattern in patterns for path in match_files(pattern, data) if "://" not in pattern]
+    except PairsError:
+        return None
+    return sum(map(_count_rows, paths)) or None
+
+
+def _count_rows(path: Path) -> int:
+    if path.suffix == ".parquet":
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
     """What run.json records of each source: name, SHA-256, pairs used, and how many were left out for what reason."""
     return [
@@ -105,7 +154,8 @@ def describe_sources(sources: Sequence[Source]) -> list[dict[str, Any]]:
     ]
 
 
-def _match_files(pattern: str, data: Path | None) -> list[Path]:
+def match_files(pattern: str, data: Path | None) -> list[Path]:
+    """The .parquet and .jsonl files that a pattern below `data`, or an absolute one, matches. PairsError if none."""
     path = Path(pattern).expanduser()
     if path.is_absolute():
         data, pattern = Path(path.anchor), str(path.relative_to(path.anchor))

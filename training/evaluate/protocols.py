@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import top_k_cosine
+from gte_sdk.runtime.engine import cut_rows
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -21,6 +22,7 @@ SAMPLES_A_LABEL = 16
 DRAWS = 5
 CLUSTERINGS = 10
 RANKED_DOCUMENTS = 1000
+CANDIDATES = 1000
 SEED = 42
 
 
@@ -176,6 +178,45 @@ def clustering(path: Path, embed: Embed, embed_query: Embed) -> float:
     return float(np.mean(scores))
 
 
+def code_search_net(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Mean reciprocal rank of each query's own document among those of CANDIDATES pairs, the protocol of CodeSearchNet.
+
+    The pairs of the file are taken CANDIDATES at a time, as they stand there; a shorter rest is left out unless it is
+    all there is (arXiv 1909.09436, section 4.1). Of equal similarities, the query's own counts as the last.
+    """
+    rows = list(read_rows(path / "test.jsonl"))
+    rows = rows[: len(rows) // CANDIDATES * CANDIDATES] or rows
+    ranks: list[NDArray[np.int64]] = []
+    for start in range(0, len(rows), CANDIDATES):
+        block = rows[start : start + CANDIDATES]
+        queries_QD = unit_rows(embed_query([row["query"] for row in block]))
+        similarities_QQ = queries_QD @ unit_rows(embed([row["document"] for row in block])).T
+        ranks.append((similarities_QQ >= np.diagonal(similarities_QQ)[:, None]).sum(axis=1))
+    return float(np.mean(1 / np.concatenate(ranks)))
+
+
+def summarization(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """SummEval: Spearman's correlation of a machine's summaries with the judges' `relevance`, as the mean over texts.
+
+    A summary's score is its largest cosine with a human summary of the text. Texts whose scores, or judgements, are all
+    equal have no correlation and are left out, as in MTEB.
+    """
+    correlations = []
+    for row in read_rows(path / "test.jsonl"):
+        human_HD, machine_MD = unit_rows(embed(row["human_summaries"])), unit_rows(embed(row["machine_summaries"]))
+        correlations.append(spearman((machine_MD @ human_HD.T).max(axis=1), np.array(row["relevance"], dtype=float)))
+    return float(np.nanmean(correlations))
+
+
+def zero_shot(path: Path, embed: Embed, embed_query: Embed) -> float:
+    """Accuracy of the label whose description, in labels.jsonl, is nearest to the text: SST-2 in the GTE paper."""
+    labels, rows = list(read_rows(path / "labels.jsonl")), list(read_rows(path / "test.jsonl"))
+    texts_ND = unit_rows(embed([row["text"] for row in rows]))
+    nearest_N = (texts_ND @ unit_rows(embed([label["text"] for label in labels])).T).argmax(axis=1)
+    names = [str(label["label"]) for label in labels]
+    return float(np.mean([names[index] == str(row["label"]) for index, row in zip(nearest_N, rows, strict=True)]))
+
+
 PROTOCOLS: Mapping[str, Callable[[Path, Embed, Embed], float]] = {
     "sts": sts,
     "retrieval": retrieval,
@@ -184,6 +225,9 @@ PROTOCOLS: Mapping[str, Callable[[Path, Embed, Embed], float]] = {
     "pair_classification": pair_classification,
     "classification": classification,
     "clustering": clustering,
+    "code_search_net": code_search_net,
+    "summarization": summarization,
+    "zero_shot": zero_shot,
 }
 
 
@@ -192,6 +236,11 @@ def _cosines(rows: Sequence[dict[str, Any]], embed: Embed) -> NDArray[np.float32
     lengths_N = np.linalg.norm(left_ND, axis=1) * np.linalg.norm(right_ND, axis=1)
     cosines_N: NDArray[np.float32] = (left_ND * right_ND).sum(axis=1) / np.maximum(lengths_N, np.float32(1e-12))
     return cosines_N
+
+
+def unit_rows(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of unit length, and of length zero where there were such."""
+    return cut_rows(vectors_ND, vectors_ND.shape[1])
 
 
 def _sample(rows: Sequence[dict[str, Any]], random: np.random.Generator) -> list[int]:

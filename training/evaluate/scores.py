@@ -66,4 +66,5 @@ def _read_texts(sets: Sequence[Path]) -> Iterator[str]:
                 if "title" in row:
                     yield join_title(row)
                 yield from (*row.get("positive", ()), *row.get("negative", ()))
-                yield from (row[key] for key in ("a", "b", "text", "query") if key in row)
+                yield from (*row.get("human_summaries", ()), *row.get("machine_summaries", ()))
+                yield from (row[key] for key in ("a", "b", "text", "query", "document") if key in row)

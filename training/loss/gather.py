@@ -1,13 +1,13 @@
 """What processes share in a step: the rows of all, so that they share their negatives, and the gradients.
 
-Each process differentiates the mean over its own rows. The backward pass of gather_rows sums the gradients of a row
+Each process differentiates the mean over its own rows. The backward pass of gather_batch sums the gradients of a row
 over all processes' losses. average_gradients then gives the gradient of the mean over the whole batch. It is not left
 to DDP, which reduces inside of a backward pass: processes whose texts differ in length make different numbers of
 passes, and would wait for each other forever.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,20 @@ from torch import distributed as dist
 
 MOST_NUMBERS = 2**25
 """Gradients that travel together: 134 MB in float32, so that their copy takes no more."""
+
+
+Counts = tuple[int, int, int]
+"""How many queries, documents and negatives a process has; documents are as many as queries."""
+
+
+class Gathered(NamedTuple):
+    """The vectors of a whole batch, by rank."""
+
+    queries_AD: Tensor
+    documents_AD: Tensor
+    negatives_MD: Tensor
+    own: slice
+    """The pairs of this process."""
 
 
 class _GatherRows(torch.autograd.Function):
@@ -32,20 +46,20 @@ class _GatherRows(torch.autograd.Function):
         return gradient_ND[start : start + context.counts[dist.get_rank()]], None
 
 
-def gather_rows(rows_ND: Tensor) -> Tensor:
-    """(sum of n over processes, d): the rows of all processes by rank. With one process, it is `rows_ND` itself.
+def gather_batch(vectors_ND: Tensor, counts: Sequence[Counts]) -> Gathered:
+    """The rows of all processes, gathered once, whatever is computed of them afterwards.
 
-    Processes may have different numbers of rows, also none. Differentiable with respect to this process's rows.
+    `vectors_ND` are this process's queries, documents and negatives. `counts` says for each process, by rank, how many
+    there are; all know that, because all draw the same batches. Differentiable with respect to `vectors_ND`.
     """
-    if process_count() == 1:
-        return rows_ND
-    gathered: Tensor = _GatherRows.apply(rows_ND, _row_counts(rows_ND))  # type: ignore[no-untyped-call]
-    return gathered
-
-
-def first_row(rows_ND: Tensor) -> int:
-    """The index of this process's first row in the result of gather_rows."""
-    return 0 if process_count() == 1 else sum(_row_counts(rows_ND)[: dist.get_rank()])
+    rank = process_index()
+    first = sum(queries for queries, _, _ in counts[:rank])
+    all_ND = vectors_ND
+    if process_count() > 1:
+        all_ND = _GatherRows.apply(vectors_ND, [sum(of_one) for of_one in counts])  # type: ignore[no-untyped-call]
+    parts = torch.split(all_ND, [count for of_one in counts for count in of_one])
+    queries_AD, documents_AD, negatives_MD = (torch.cat(parts[kind::3]) for kind in range(3))
+    return Gathered(queries_AD, documents_AD, negatives_MD, slice(first, first + counts[rank][0]))
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
@@ -65,11 +79,8 @@ def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _row_counts(rows_ND: Tensor) -> list[int]:
-    counts_W = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows_ND.device)
-    counts_W[dist.get_rank()] = len(rows_ND)
-    dist.all_reduce(counts_W)
-    return [int(count) for count in counts_W.tolist()]
+def process_index() -> int:
+    return dist.get_rank() if process_count() > 1 else 0
 
 
 def _all_gather(rows_ND: Tensor, counts: list[int]) -> list[Tensor]:

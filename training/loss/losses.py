@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from training.loss.gather import first_row, gather_rows
-
 LossKind = Literal["improved", "vanilla"]
+Loss = Callable[..., Tensor]
+"""(queries_AD, documents_AD, negatives_MD, *, own, temperature): the mean over the pairs `own` of all, as a scalar."""
 
 
 class PairLabels(NamedTuple):
@@ -27,10 +27,11 @@ class PairLabels(NamedTuple):
 
 
 def contrastive_loss(
-    queries_ND: Tensor,
-    documents_ND: Tensor,
+    queries_AD: Tensor,
+    documents_AD: Tensor,
     negatives_MD: Tensor | None = None,
     *,
+    own: slice = slice(None),
     temperature: float,
     kind: LossKind = "improved",
     false_negative_margin: float | None = None,
@@ -48,13 +49,13 @@ def contrastive_loss(
     `false_negative_margin` leaves a term out of Z_i if its similarity exceeds the positive's by more than the margin
     (Qwen3-Embedding, arXiv 2506.05176, with 0.1). `labels` leave out the terms between two pairs with the same label,
     because either could be the other's positive, and the negatives that belong to a pair with another label, because
-    they may have this label. With several processes, rows are gathered from all of them and the mean is over this
-    process's pairs. float16 and bfloat16 are computed in float32.
+    they may have this label. With several processes, the vectors are those of all (gather_batch), and the mean is over
+    the pairs `own` of this one. float16 and bfloat16 are computed in float32.
     """
-    queries_ND, documents_ND = _at_least_float32(queries_ND), _at_least_float32(documents_ND)
+    queries_AD, documents_AD = _at_least_float32(queries_AD), _at_least_float32(documents_AD)
     if negatives_MD is None:
-        negatives_MD = queries_ND.new_zeros(0, queries_ND.shape[1])
-    offset = first_row(queries_ND)
+        negatives_MD = queries_AD.new_zeros(0, queries_AD.shape[1])
+    first, _, _ = own.indices(len(queries_AD))
 
     def block_loss(start: int, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> Tensor:
         queries_BD, documents_BD = rows
@@ -65,15 +66,15 @@ def contrastive_loss(
             all_queries_AD,
             all_documents_AD,
             all_negatives_MD,
-            start + offset,
+            start + first,
             temperature,
             kind,
             false_negative_margin,
             labels,
         )
 
-    wholes = (gather_rows(queries_ND), gather_rows(documents_ND), gather_rows(_at_least_float32(negatives_MD)))
-    return _sum_over_blocks(block_loss, (queries_ND, documents_ND), wholes, block_rows) / len(queries_ND)
+    rows, wholes = (queries_AD[own], documents_AD[own]), (queries_AD, documents_AD, _at_least_float32(negatives_MD))
+    return _sum_over_blocks(block_loss, rows, wholes, block_rows) / len(rows[0])
 
 
 def matryoshka(loss_of_dim: Callable[[int], Tensor], dims: Sequence[int]) -> Tensor:

@@ -32,7 +32,7 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A BERT with random weights, for training from scratch."""
+    """A BERT with random weights, for training from scratch; or, beside a `start`, what --dry-run counts on."""
 
     layers: int
     hidden: int
@@ -101,6 +101,9 @@ class Mining:
     last_rank: int = 100
     max_ratio: float = 0.95
     max_tokens: int = 128
+    corpus: tuple[str, ...] = ()
+    """Files with more candidates, beside the documents of the source itself: .parquet with a column `text`, or .jsonl;
+    paths below --data."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ class Shards:
     hf://datasets/OWNER/NAME@REVISION/DIR/*.parquet, s3://BUCKET/DIR/* and gs://BUCKET/DIR/*."""
     columns: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     """Which columns hold query, document, negatives and label, where they have other names. Several are joined."""
+    rows: int = 0
+    """About how many there are, for --dry-run, which does not read the files; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class Stage:
     steps: int = 0
     """Optimizer steps. 0: `epochs` decides. If both are 0, the stage is skipped."""
     epochs: float = 0.0
+    """Passes over every source: each pair is read once in each, and alpha plays no part."""
     sources: tuple[str, ...] = ()
     """Files, each of them a source; see data/sources.py."""
     shards: dict[str, Shards] = field(default_factory=dict)
@@ -133,10 +139,15 @@ class Stage:
     mixed_sources: bool = False
     max_sources: int = 0
     """Use only this many sources, in an order that the seed shuffles. 0: all."""
-    loss: LossKind = "improved"
+    loss: str = "improved"
+    """"improved", "vanilla" (see contrastive_loss), or a function of one's own by its dotted name, see `Loss` in
+    training/loss/losses.py."""
     temperature: float = 0.01
     negatives: int = 0
     """Most hard negatives of a query."""
+    random_negatives: bool = False
+    """Whether a query with fewer gets other documents of its source, drawn at random, so that every group of query,
+    answer and negatives has the same size, as the paper's of 16."""
     false_negative_margin: float = -1.0
     """See contrastive_loss. Below 0: no term is left out."""
     matryoshka: tuple[int, ...] = ()
@@ -173,6 +184,11 @@ class Hardware:
     gives other random numbers, as another seed does; without dropout it gives the same result."""
     kept_tokens: int = 16384
     """Most padded tokens whose graphs stay in memory, see loss/grad_cache.py. A smaller batch needs no second pass."""
+    peak_tflops: float = 0.0
+    """What a device can compute in this precision, from its data sheet. The model FLOPs utilization (MFU) in bar and
+    log, and the hours of --dry-run, are shares of it; 0: neither is reported."""
+    compile: bool = False
+    """Whether torch.compile fuses the backbone. It needs a C++ compiler, and a minute or more at the start."""
     block_rows: int = 1024
     """Rows of the similarity matrices in memory at once."""
     gradient_checkpointing: bool = False
@@ -331,6 +347,11 @@ def _check_stage(stage: Stage, where: str) -> None:
     for key in ("warmup", "average_last"):
         if not 0 <= getattr(stage, key) <= 1:
             raise RecipeError(f"{where}.{key} = {getattr(stage, key)} is a fraction, from 0 to 1")
+    if stage.loss not in (kinds := typing.get_args(LossKind)) and "." not in stage.loss:
+        allowed = f"{', '.join(kinds)}, nor a dotted name{_suggest(stage.loss, list(kinds))}"
+        raise RecipeError(f"{where}.loss = {stage.loss!r} is not one of {allowed}")
+    if stage.random_negatives and not stage.negatives:
+        raise RecipeError(f"{where}.random_negatives needs negatives, how many each query gets")
     if len(stage.betas) != 2:
         raise RecipeError(f"{where}.betas = {list(stage.betas)} must be two numbers")
     if stage.steps and stage.epochs:

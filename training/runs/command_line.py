@@ -31,6 +31,11 @@ def parse_options(description: str | None, arguments: Sequence[str] | None) -> a
     parser.add_argument("recipe", help="TOML file, or the name of one in training/recipes")
     parser.add_argument("--output", type=Path, help="directory of the run; an existing run continues")
     parser.add_argument("--print", action="store_true", help="print every value of the recipe and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print sources, rows, steps, memory and hours, and stop",
+    )
     parser.add_argument("--data", type=Path, help="directory that the recipe's sources are relative to")
     parser.add_argument("--evaluation", type=Path, help="directory that the recipe's evaluation sets are relative to")
     parser.add_argument("--encoder", help="directory or Hub name to start from instead of the recipe's")
@@ -45,7 +50,7 @@ def parse_options(description: str | None, arguments: Sequence[str] | None) -> a
     parser.add_argument("--seed", type=int, help="seed to use instead of the recipe's")
     parser.add_argument("--stop-after", type=int, help="write a checkpoint and stop after this many steps")
     options = parser.parse_args(arguments)
-    if options.output is None and not options.print:
+    if options.output is None and not (options.print or options.dry_run):
         parser.error("give the directory of the run with --output DIR")
     if options.stop_after is not None and options.stop_after < 1:
         parser.error(f"--stop-after {options.stop_after} must be at least 1")

@@ -49,6 +49,8 @@ def prepare_model(encoder: AnyEncoder, recipe: Recipe, accelerator: Accelerator)
             later = hasattr(encoder.backbone, "activation_checkpointing_enable")  # its name in late transformers 5
             name = "activation_checkpointing_enable" if later else "gradient_checkpointing_enable"
             getattr(encoder.backbone, name)({"use_reentrant": False})
+        if recipe.hardware.compile:
+            encoder.backbone.compile(dynamic=True)  # in place, so the names of its weights stay
     model: nn.Module = accelerator.prepare_model(encoder, evaluation_mode=True)  # which only leaves DDP out
     return model
 

@@ -1,14 +1,19 @@
-"""The loss of a stage, as its recipe describes it: contrastive loss, Matryoshka dimensions, distillation."""
+"""The loss of a stage, as its recipe describes it: contrastive or one's own, Matryoshka, teachers."""
 
+import importlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.data.pairs import Pair
+from training.loss.gather import Counts, gather_batch, process_index
 from training.loss.losses import (
+    Loss,
+    LossKind,
     PairLabels,
     contrastive_loss,
     cut_rows,
@@ -16,7 +21,7 @@ from training.loss.losses import (
     similarity_distillation_loss,
     vector_distillation_loss,
 )
-from training.recipes.recipe import Distillation, Stage
+from training.recipes.recipe import Distillation, RecipeError, Stage
 
 
 class Taught(NamedTuple):
@@ -29,39 +34,56 @@ class Taught(NamedTuple):
     """(n, d): of the texts that `distillation.texts` names, queries, then documents."""
 
 
+def find_loss(stage: Stage, block_rows: int = 1024, labels: PairLabels | None = None) -> Loss:
+    """The loss that `stage.loss` names. Raises RecipeError for a dotted name that cannot be imported."""
+    if stage.loss in get_args(LossKind):
+        margin = stage.false_negative_margin if stage.false_negative_margin >= 0 else None
+        return partial(
+            contrastive_loss,
+            kind=cast(LossKind, stage.loss),
+            false_negative_margin=margin,
+            labels=labels,
+            block_rows=block_rows,
+        )
+    module, _, name = stage.loss.rpartition(".")
+    try:
+        loss: Loss = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"loss = {stage.loss!r}: {error}; it must be a function that Python can import") from error
+    return loss
+
+
 def stage_loss(
     stage: Stage,
-    counts: tuple[int, int, int],
+    counts: Sequence[Counts],
     taught: Sequence[Taught],
     block_rows: int,
     labels: PairLabels | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The loss as a function of a batch's vectors: those of the queries, documents and negatives, in this order.
 
-    `counts` says how many there are of each. `labels` are those of the whole batch, of all processes.
+    `counts` says how many there are of each, in each process. `labels` are those of the whole batch, of all processes.
     """
-    margin = stage.false_negative_margin if stage.false_negative_margin >= 0 else None
+    loss_of_batch = find_loss(stage, block_rows, labels)
 
     def loss_of(vectors_ND: Tensor) -> Tensor:
-        queries_ND, documents_ND, negatives_MD = torch.split(vectors_ND, list(counts))
+        batch = gather_batch(vectors_ND, counts)
 
-        def contrastive(dim: int) -> Tensor:
-            return contrastive_loss(
-                cut_rows(queries_ND, dim),
-                cut_rows(documents_ND, dim),
-                cut_rows(negatives_MD, dim),
+        def loss_of_dim(dim: int) -> Tensor:
+            return loss_of_batch(
+                cut_rows(batch.queries_AD, dim),
+                cut_rows(batch.documents_AD, dim),
+                cut_rows(batch.negatives_MD, dim),
+                own=batch.own,
                 temperature=stage.temperature,
-                kind=stage.loss,
-                false_negative_margin=margin,
-                labels=labels,
-                block_rows=block_rows,
             )
 
-        loss = matryoshka(contrastive, stage.matryoshka or (vectors_ND.shape[1],))
+        loss = matryoshka(loss_of_dim, stage.matryoshka or (vectors_ND.shape[1],))
+        queries_ND, documents_ND, _ = torch.split(vectors_ND, list(counts[process_index()]))
         distilled = {
             "queries": queries_ND,
             "documents": documents_ND,
-            "both": vectors_ND[: counts[0] + counts[1]],
+            "both": torch.cat([queries_ND, documents_ND]),
         }
         for distillation, weight, teacher_ND in taught:
             distance = similarity_distillation_loss if distillation.kind == "similarities" else vector_distillation_loss

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from training.data.mining import mine
+from training.data.mining import mine, read_corpus
 from training.data.pairs import Source, open_source, write_pairs
+from training.data.sources import match_files
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
 from training.evaluate.scores import evaluate, find_sets, summarize
 from training.recipes.recipe import Evaluation, Mining, Recipe, RecipeError, Stage
 from training.runs.checkpoint import RunState, StageState, gather_random_states, save_checkpoint
 from training.runs.nodes import first_on_each_node, main_process_first, wait_for_all
+from training.runs.objective import find_loss
 from training.runs.run_log import read_log
 from training.runs.start import find_layers
 
@@ -35,13 +37,18 @@ class Run(NamedTuple):
     """The encoder, wrapped for mixed precision and several processes."""
     tokenizer: Tokenizer
     tokenizer_directory: Path
+    data: Path | None
+    """The directory that sources are relative to."""
     last_step: int
     """The step of the whole run at which this session ends."""
 
 
-def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Source]], encoder: AnyEncoder) -> None:
+def check_stages(
+    stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Source]], encoder: AnyEncoder, data: Path | None
+) -> None:
     """Raises RecipeError for what would otherwise stop a later stage only after the earlier ones were trained."""
     for name, stage in stages.items():
+        find_loss(stage)
         if stage.max_tokens > encoder.max_tokens:
             raise RecipeError(
                 f"stages.{name}.max_tokens = {stage.max_tokens} exceeds encoder.max_tokens = {encoder.max_tokens}"
@@ -54,6 +61,8 @@ def check_stages(stages: Mapping[str, Stage], sources: Mapping[str, Sequence[Sou
             )
         if stage.mining:
             choose_sources_to_mine(name, stage.mining, sources[name])
+            for pattern in stage.mining.corpus:
+                match_files(pattern, data)
 
 
 def find_evaluation_sets(evaluation: Evaluation, directory: Path | None) -> list[Path]:
@@ -84,10 +93,11 @@ def mine_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]
             partial = directory.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+            corpus = read_corpus(mining.corpus, run.data)
             for source in (source for source in sources if source.name in chosen):
                 run.accelerator.print(f"mining {source.name}: {len(source)} pairs")
                 pairs = [source[index] for index in range(len(source))]
-                mined = mine(pairs, lambda texts: embed(run, texts, max_tokens), mining, run.recipe.seed)
+                mined = mine(pairs, lambda texts: embed(run, texts, max_tokens), mining, run.recipe.seed, corpus)
                 write_pairs(partial / f"{source.name}.parquet", mined)
             partial.rename(directory)
     with first_on_each_node(run.accelerator):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from gte_sdk.atomic_file import replace_whole
 from gte_sdk.runtime.tokens import load_tokenizer, pad_token_id, special_tokens_around
 from training.data.pairs import Source
+from training.data.tokenizer import extend_tokenizer, make_tokenizer
 from training.encoders.embed import embed_token_ids
 from training.encoders.encoder import (
     AnyEncoder,
@@ -25,8 +27,7 @@ from training.encoders.encoder import (
     make_random_static_encoder,
 )
 from training.encoders.encoder_files import load_encoder, resolve_directory
-from training.recipes.recipe import EncoderRecipe, RecipeError
-from training.runs.tokenizer import extend_tokenizer, make_tokenizer
+from training.recipes.recipe import Architecture, EncoderRecipe, RecipeError
 
 
 def prepare_tokenizer(recipe: EncoderRecipe, sources: Sequence[Source], directory: Path) -> Path:
@@ -152,16 +153,21 @@ def _make_random_start(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: s
         return make_random_static_encoder(vocabulary_size, recipe.dim, special_ids, recipe.max_tokens)
     architecture = recipe.architecture
     assert architecture is not None, "load_recipe checks it"
-    configuration = {
+    configuration = describe_architecture(architecture, pad_token_id(tokenizer))
+    return make_random_encoder(configuration, vocabulary_size, recipe.max_tokens, attention)
+
+
+def describe_architecture(architecture: Architecture, pad_id: int) -> dict[str, Any]:
+    """The fields of transformers' configuration."""
+    return {
         "model_type": "bert",
         "num_hidden_layers": architecture.layers,
         "hidden_size": architecture.hidden,
         "num_attention_heads": architecture.heads,
         "intermediate_size": architecture.feed_forward,
         "max_position_embeddings": architecture.positions,
-        "pad_token_id": pad_token_id(tokenizer),
+        "pad_token_id": pad_id,
     }
-    return make_random_encoder(configuration, vocabulary_size, recipe.max_tokens, attention)
 
 
 def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:

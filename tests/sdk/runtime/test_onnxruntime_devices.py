@@ -14,10 +14,18 @@ import pytest
 from gte_sdk import DeviceError, Embedder
 from gte_sdk.runtime import onnxruntime_devices as providers
 from gte_sdk.runtime import tokens
+from gte_sdk.runtime.onnxruntime_graph import open_graph, run_bound
 
 from ..tiny_models import tiny_vector, write_tiny_model
 
 CPU, CUDA = providers.PROVIDERS["cpu"], providers.PROVIDERS["cuda"]
+
+
+def test_a_bound_output_is_the_sessions(tmp_path: Path) -> None:
+    graph = open_graph(write_tiny_model(tmp_path) / "onnx" / "model.onnx", "cpu", 1)
+    inputs = {name: np.array([[2, 7, 3], [2, 3, 0]], dtype=np.int64) for name in graph.input_names}
+    (expected,) = graph.session.run([graph.output_name], inputs)
+    np.testing.assert_array_equal(run_bound(graph.session, graph.output_name, inputs, "cpu"), expected)
 
 
 def record(folder: Path, *names: str) -> None:
