@@ -253,11 +253,9 @@ def train_stage(
             run_step = step_before + step + 1
             mfu = utilization(shape, lengths, seconds, hardware)
             if accelerator.is_main_process:
-                times = round(seconds, 4), round(mfu, 4)
-                append_log(
-                    run.output / "log.csv",
-                    LogLine(name, run_step, loss_value, learning_rate, int(token_count), *times, source),
-                )
+                used = round(seconds, 4), source, round(mfu, 4)
+                line = LogLine(name, run_step, loss_value, learning_rate, int(token_count), *used)
+                append_log(run.output / "log.csv", line)
             accelerator.log({"loss": loss_value, "learning_rate": learning_rate}, step=run_step)
             progress.set_postfix_str(
                 f"loss {loss_value:.4f}, {token_count / seconds:.0f} tokens/s, lr {learning_rate:.1e}"

@@ -84,11 +84,11 @@ def test_a_loss_of_ones_own_trains_and_a_wrong_name_stops_the_run_before_it(data
     name = f"{__name__}.own_loss"
     expected = losses(train(data, "improved", "--stop-after", "1"))
     own = change(
-        data, ("steps = 8", f'steps = 8\nloss = "{name}"'), ("kept_tokens = 64", "kept_tokens = 64\npeak_tflops = 1.0")
+        data, ("steps = 8", f'steps = 8\nloss = "{name}"'), ("kept_tokens = 64", "kept_tokens = 64\npeak_tflops = 1e-6")
     )
     run = train(data, "own", "--stop-after", "1", recipe=own)
     assert losses(run)[0] == pytest.approx(2 * expected[0], rel=1e-6)
-    assert 0 < read_log(run / "log.csv")[0].mfu < 0.1
+    assert read_log(run / "log.csv")[0].mfu > 0
     for wrong, message in (
         ("training.nowhere.loss", "No module named"),
         ("training.train.nothing", "has no attribute"),

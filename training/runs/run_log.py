@@ -34,9 +34,10 @@ class LogLine(NamedTuple):
     tokens: int
     """Tokens of all processes, without padding."""
     seconds: float
-    mfu: float
-    """Model FLOPs utilization of the main process's device, 0 to 1; 0 where the recipe names no peak."""
     source: str
+    mfu: float = 0.0
+    """Model FLOPs utilization of the main process's device, 0 to 1; 0 where the recipe names no peak, and in logs from
+    before this column."""
 
 
 def open_log(path: Path, after_step: int) -> list[LogLine]:
@@ -57,8 +58,8 @@ def append_log(path: Path, line: LogLine) -> None:
 def read_log(path: Path) -> list[LogLine]:
     whole_lines = [line for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
     return [  # without a last line that a full disk cut off
-        LogLine(stage, int(step), float(loss), float(rate), int(tokens), float(seconds), float(mfu), source)
-        for stage, step, loss, rate, tokens, seconds, mfu, source in list(csv.reader(whole_lines))[1:]
+        LogLine(stage, int(step), float(loss), float(rate), int(tokens), float(seconds), source, *map(float, mfu))
+        for stage, step, loss, rate, tokens, seconds, source, *mfu in list(csv.reader(whole_lines))[1:]
     ]
 
 
