@@ -32,6 +32,8 @@ if sys.platform != "win32":
 _MAX_NAME_BYTES = 143
 _MAX_ADDED_BYTES = 16
 _TOKEN_CHARACTERS = 8
+# ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_USER_MAPPED_FILE
+_IN_USE = (5, 32, 1224)
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -85,8 +87,14 @@ def replace_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         built.mkdir()
         yield built
         if path.exists():
-            path.rename(replaced)
-        built.rename(path)
+            with _explained(path):
+                path.rename(replaced)
+        try:
+            built.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
     finally:
         shutil.rmtree(workplace)
 
@@ -189,7 +197,8 @@ def _take_permissions(file: IO[bytes], target: Path) -> None:
 
 def _rename(source: Path, target: Path, overwrite: bool) -> None:
     if overwrite:
-        source.replace(target)
+        with _explained(target):
+            source.replace(target)
     else:
         try:
             os.link(source, target)  # which fails if somebody else took the name meanwhile
@@ -200,6 +209,20 @@ def _rename(source: Path, target: Path, overwrite: bool) -> None:
             source.replace(target)
     if sys.platform != "win32":
         _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Says why Windows refuses to rename over a file, or a folder with a file, that somebody has open."""
+    try:
+        yield
+    except OSError as error:
+        if getattr(error, "winerror", None) not in _IN_USE:
+            raise
+        raise InputError(
+            f"{target} is open, and Windows replaces no file that is: close what reads it, such as an Index or model "
+            "that has it mapped (Index.open has mmap=False), or write another file"
+        ) from error
 
 
 def _open_stream(path: Path) -> IO[bytes]:

@@ -45,6 +45,10 @@ class TokenizedTexts(NamedTuple):
             raise KeyError(key)
         return getattr(pad_batch(self.ids), key)
 
+    def keys(self) -> tuple[str, ...]:
+        """The names of the model's inputs, so that `dict(...)` and `**` take them as sentence-transformers' tokens."""
+        return TokenBatch._fields
+
 
 class SpecialTokens(NamedTuple):
     """The ids that stand around the tokens of every text, such as those of [CLS] and [SEP]."""

@@ -1,5 +1,6 @@
 """The Starlette application: which path leads where, the page's files, and every error in OpenAI's shape."""
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ from gte_sdk.server.openapi import openapi_document
 from gte_sdk.server.requests import unknown_model
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
-from gte_sdk.server.swagger import MISSING, SWAGGER_HEADERS, SwaggerFile, swagger_files
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -38,6 +38,12 @@ _PAGE_HEADERS = {
     "cache-control": "no-cache",
 }
 
+# Swagger UI sets styles in its elements.
+_SWAGGER_HEADERS = {
+    **_PAGE_HEADERS,
+    "content-security-policy": _PAGE_HEADERS["content-security-policy"] + "; style-src 'self' 'unsafe-inline'",
+}
+
 
 def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
@@ -47,7 +53,6 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
     service = Service(embedder, settings, metrics)
     models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
-    swagger: Mapping[str, SwaggerFile | None] = swagger_files() or {"/docs": None}
     document = openapi_document(settings, embedder.dims, embedder.vocabulary_size)
 
     async def list_models(request: Request) -> Response:
@@ -78,31 +83,39 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         Route("/health", health),
         Route("/metrics", metrics_text),
         Route("/openapi.json", openapi),
-        *(Route(path, _page_file(name, media_type)) for path, (name, media_type) in _PAGE_FILES.items()),
-        *(Route(path, _swagger_file(file)) for path, file in swagger.items()),
+        *(Route(path, _file(_PAGE / name, media_type)) for path, (name, media_type) in _PAGE_FILES.items()),
+        *_swagger_routes(),
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
     app = Starlette(routes=routes, exception_handlers=handlers)
     return gate(app, settings, metrics, frozenset(route.path for route in routes))
 
 
-def _page_file(name: str, media_type: str) -> Any:
-    content = (_PAGE / name).read_bytes()
+def _swagger_routes() -> list[Route]:
+    """Swagger UI at /docs: our page, and the files of swagger-ui-py, which need not be imported for that."""
+    package = importlib.util.find_spec("swagger_ui")
+    if package is None or not package.submodule_search_locations:
+        return [Route("/docs", _no_swagger)]
+    static = Path(next(iter(package.submodule_search_locations))) / "static"
+    files = (
+        ("/docs", _PAGE / "swagger.html", "text/html"),
+        ("/docs/swagger.js", _PAGE / "swagger.js", "text/javascript"),
+        ("/docs/swagger-ui-bundle.js", static / "swagger-ui-bundle.js", "text/javascript"),
+        ("/docs/swagger-ui.css", static / "swagger-ui.css", "text/css"),
+    )
+    return [Route(path, _file(file, media_type, _SWAGGER_HEADERS)) for path, file, media_type in files]
 
-    async def page_file(request: Request) -> Response:
-        return Response(content, media_type=media_type, headers=_PAGE_HEADERS)
 
-    return page_file
+async def _no_swagger(request: Request) -> Response:
+    message = "GET /docs needs Swagger UI: pip install 'gte-sdk[swagger]', and start the server again"
+    raise Refusal(404, message, code="not_found")
 
 
-def _swagger_file(file: SwaggerFile | None) -> Any:
-    async def swagger_file(request: Request) -> Response:
-        if file is None:
-            raise Refusal(404, MISSING, code="not_found")
-        content = file.content if isinstance(file.content, str) else file.content.read_bytes()
-        return Response(content, media_type=file.media_type, headers=SWAGGER_HEADERS)
+def _file(file: Path, media_type: str, headers: Mapping[str, str] = _PAGE_HEADERS) -> Any:
+    async def answer(request: Request) -> Response:
+        return Response(file.read_bytes(), media_type=media_type, headers=headers)
 
-    return swagger_file
+    return answer
 
 
 def _model_card(name: str, embedder: Embedder, created: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gte_sdk.atomic_file import leftovers, replace_whole
+from gte_sdk.atomic_file import leftovers, move_whole, replace_directory, replace_whole
 from gte_sdk.errors import InputError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="as POSIX has it")
@@ -173,3 +173,65 @@ def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None
     with pytest.raises(InputError, match="exists"):
         race()
     assert target.read_bytes() == b"theirs"
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that somebody has open keep their names, as there: those called "mapped", and folders with one."""
+    rename = Path.rename
+
+    def refusing(source: Path, target: Path) -> Path:
+        for path in (source, target):
+            if path.name == "mapped" or (path / "mapped").exists():
+                error = PermissionError(13, "Access is denied")
+                setattr(error, "winerror", 5)  # noqa: B010 which only Windows' own type has
+                raise error
+        return rename(source, target)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(Path, "rename", refusing)
+    monkeypatch.setattr(Path, "replace", refusing)
+
+
+def write(path: Path, content: bytes) -> None:
+    with replace_whole(path) as file:
+        file.write(content)
+
+
+def test_windows_replaces_a_file_once_it_is_closed(tmp_path: Path, windows: None) -> None:
+    for content in (b"old", b"new"):
+        write(tmp_path / "out.bin", content)
+        assert (tmp_path / "out.bin").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["out.bin"]
+
+
+def test_windows_keeps_a_file_that_is_open_and_the_error_says_so(tmp_path: Path, windows: None) -> None:
+    target = tmp_path / "mapped"
+    target.write_bytes(b"old")
+    with pytest.raises(InputError, match="mapped is open, and Windows replaces no file that is: close what reads it"):
+        write(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["mapped"]
+    (tmp_path / "finished").write_bytes(b"new")
+    with pytest.raises(InputError, match="mapped is open"):
+        move_whole(tmp_path / "finished", target)
+
+
+def fill(path: Path, name: str) -> None:
+    with replace_directory(path, overwrite=True) as folder:
+        (folder / name).write_bytes(b"new")
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, windows: None) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mapped").write_bytes(b"old")
+    with pytest.raises(InputError, match="model is open"):
+        fill(tmp_path / "model", "weights")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mapped"]
+
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights").write_bytes(b"old")
+    with pytest.raises(OSError, match="Access is denied"):
+        fill(tmp_path / "other", "mapped")  # a scanner has the new file open
+    assert (tmp_path / "other" / "weights").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other"]

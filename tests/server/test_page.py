@@ -42,7 +42,7 @@ def test_swagger_ui_has_no_outside_assets(embedder: Embedder) -> None:
         assert "default-src 'self'" in page.headers["content-security-policy"]
         loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
         assert [address for address in loaded if address != "data:,"] == [
-            "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"
+            "docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/swagger.js"
         ]  # fmt: skip
         for address in loaded[1:]:
             assert httpx.get(f"{url}/{address}").status_code == 200

@@ -34,6 +34,9 @@ def cos_sim(a: Any, b: Any) -> Any:
     return cosines(a, b)
 
 
+pytorch_cos_sim = cos_sim
+
+
 def pairwise_cos_sim(a: Any, b: Any) -> Any:
     """The cosine of each row of a with the row of b in the same place: (n,).
 

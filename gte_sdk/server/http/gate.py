@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OPEN_PATHS = frozenset(
     {
         "/", "/page.js", "/page.css", "/health", "/openapi.json",
-        "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js",
+        "/docs", "/docs/swagger.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js",
     }
 )  # fmt: skip
 # Where a route finds the Hold of its request in the ASGI scope.

@@ -132,6 +132,8 @@ def test_tokens_by_the_names_of_the_models_inputs(tiny: Embedder) -> None:
     assert tokens["token_type_ids"].shape == (2, 4)
     assert tokens[0] is tokens.ids
     assert tokens[1:] == (tokens.left_out,)
+    assert list(dict(tokens)) == ["input_ids", "attention_mask", "token_type_ids"]
+    assert dict(**tokens)["input_ids"].tolist() == tokens["input_ids"].tolist()
     with pytest.raises(KeyError):
         tokens["labels"]
 
