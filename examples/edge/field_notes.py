@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gte_sdk import Embedder, GteError, Index, InputError
 from gte_sdk.passages.splitting import split_passages, text_to_embed
-from gte_sdk.passages.text_files import kind_of, read_text
+from gte_sdk.passages.text_files import LeftOut, kind_of, read_text
 
 MODEL = "gte-nano"
 SEGMENT_NOTES = 4096
@@ -33,7 +33,7 @@ def main() -> None:
         log = NoteLog(options.folder, embedder)
         report(f"{len(log)} notes, ready", log)
         for path in options.documents:
-            text = read_text(path, leave_out=lambda file: print(f"{path}: {file.detail}; skipped", file=sys.stderr))
+            text = read_text(path, say_left_out)
             if text is not None:
                 passages = split_passages(str(path), text, kind_of(path) or "text")
                 log.add([f"{path}:{part.line}: {text_to_embed(part)}" for part in passages])
@@ -48,6 +48,10 @@ def main() -> None:
                     notes.append(line)
             log.add(notes)
         report(f"{len(log)} notes, done", log)
+
+
+def say_left_out(file: LeftOut) -> None:
+    print(f"{file.path}: {file.detail}; skipped", file=sys.stderr)
 
 
 class NoteLog:

@@ -59,11 +59,10 @@ class Changes(NamedTuple):
 
 
 class Status(NamedTuple):
-    """How an index compares with its folders; nothing is read or embedded for it."""
+    """How an index compares with its folders."""
 
     added: int
     changed: int
-    """Files with another size or time than when they were read; their content may be the same."""
     removed: int
     unchanged: int
     is_complete: bool
@@ -98,7 +97,7 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
 
 
 def index_status(store: PassageStore) -> Status:
-    """Compares an index with its folders by the sizes and times of the files.
+    """Compares an index with its folders: by the content of files whose size or times are not those of the index.
 
     Raises:
         InputError: A whole folder of the index is gone.
@@ -106,11 +105,22 @@ def index_status(store: PassageStore) -> Status:
     left_out: list[LeftOut] = []
     known = store.files()
     present, to_read = _scan(store, left_out.append, known)
-    added = sum(found.name not in known for found in to_read)
-    as_before = present - {found.name for found in to_read}
+    added = changed = 0
+    as_before = present.copy()
+    for path, name, _ in to_read:
+        content = read_content(path, left_out.append)
+        if content is None:
+            present.discard(name)
+        elif name not in known:
+            added += 1
+        elif hashlib.sha256(content).digest() != known[name].sha256:
+            changed += 1
+        else:
+            continue
+        as_before.discard(name)
     left_out += [file for name, file in _left_out_before(store).items() if name in as_before]
     return Status(
-        added, len(to_read) - added, len(known.keys() - present), len(present) - len(to_read),
+        added, changed, len(known.keys() - present), len(present) - added - changed,
         store.meta("complete") == "true", tuple(left_out),
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ def _utf16_of(head: bytes) -> str | None:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     zeros = head.count(0)
-    if zeros < _MIN_ZEROS * len(head) or not zeros or b"\0\0" in head:
+    if len(head) % 2 or not zeros or zeros < _MIN_ZEROS * len(head) or b"\0\0" in head:
         return None
     in_odd_places = head[1::2].count(0) / zeros
     if max(in_odd_places, 1 - in_odd_places) < _MIN_ONE_SIDED:

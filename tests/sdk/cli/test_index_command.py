@@ -344,7 +344,7 @@ def test_what_is_no_index_is_never_overwritten(model: Path, folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["index", "-o", "new"], 2, "new does not exist yet; name a FOLDER to index"),
+        (["index", "-o", "new", "--status"], 1, "new does not exist; make a passage index with: gte index FOLDER"),
         (["index", "notes"], 2, "Missing option '--output'"),
         (["index", "missing", "-o", "new"], 2, "'missing' does not exist"),
         (["index", "notes", "-o", "no/new"], 1, "the folder no does not exist; create it first"),

@@ -127,7 +127,7 @@ def test_globs_and_excludes(model: Path, folder: Path) -> None:
     found = answers(search(model, "blue", folder, "--json", "--glob", "*.json", "--glob", "*.py"))
     assert {Path(answer["path"]).name for answer in found} == {"data.json", "code.py"}
     found = answers(search(model, "blue", folder, "--json", "--exclude", "*.md", "--exclude", "notes.*"))
-    assert {Path(answer["path"]).name for answer in found} == {"code.py"}
+    assert {Path(answer["path"]).name for answer in found} == {"code.py", "data.json"}
 
 
 def test_what_a_file_holds_cannot_steer_the_terminal(model: Path, tmp_path: Path) -> None:
@@ -156,7 +156,6 @@ def test_passages_that_the_model_does_not_read_to_their_end_are_reported(model: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["blue"], 2, "Missing argument 'PATH...'"),
         (["blue", "{folder}/missing"], 2, "missing' does not exist"),
         (["blue", "{folder}", "-k", "0"], 2, "0 is not in the range x>=1"),
         (["blue", "{folder}", "-k", "many"], 2, "'many' is not a valid integer"),
@@ -181,7 +180,16 @@ def test_nothing_to_search(model: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "bad.txt").write_bytes(b"\xff")
     assert (result := search(model, "blue", tmp_path)).exit_code == 1
-    assert f"Error: 1 file without any text in {tmp_path}; 1 skipped" in result.stderr
+    assert f"Error: 1 file without any text in {tmp_path}; left out 1: unknown encoding (1 .txt)" in result.stderr
+
+
+def test_the_current_folder_is_searched_where_none_is_named(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert {answer["path"] for answer in answers(search(model, "blue", "--json"))} == {
+        "colours.md", "code.py", "notes.txt",
+    }  # fmt: skip
 
 
 def test_no_question_on_standard_input(model: Path, folder: Path) -> None:

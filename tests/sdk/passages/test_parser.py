@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gte_sdk.passages.reading import parser as parser_module
-from gte_sdk.passages.reading import worker
+from gte_sdk.passages.reading import worker, zipped
 from gte_sdk.passages.reading.parser import Parser
 
 from .documents import PAGE, archive, docx, pdf
@@ -38,7 +38,7 @@ def test_one_process_reads_many_files_as_this_one_would(parser: Parser) -> None:
 
 def test_a_zip_bomb_ends_in_a_notice(parser: Parser) -> None:
     start = '<w:document xmlns:w="x"><w:body><w:p><w:r><w:t>'
-    bomb = archive({"word/document.xml": start + " " * (worker.MAX_MEMORY_BYTES // 4)})
+    bomb = archive({"word/document.xml": start + " " * zipped.MAX_XML_BYTES})
     assert len(bomb) < 2**20
     assert parser.read("docx", bomb) == ([], "too large", "more than 64 MiB when it is unpacked")
 

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from gte_sdk.embedding.embedder import Embedder
+from gte_sdk.passages import updating
+from gte_sdk.passages.reading.parser import Parser
+from gte_sdk.passages.reading.sections import Reading
 from gte_sdk.passages.searching import PassageSearch
+from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import PassageStore, Settings
 from gte_sdk.passages.updating import BATCH_PASSAGES, update_index
+
+from .documents import docx
 
 FILE_COUNT = 2 * BATCH_PASSAGES + 10
 
@@ -87,3 +93,38 @@ def test_a_name_that_is_no_unicode_is_indexed_under_its_own_name(tmp_path: Path,
         update_index(store, embedder, pytest.fail, lambda done, total: None)
         assert np.isfinite(store.snapshot().vectors).all()
         assert list(store.files()) == [str(path)]
+
+
+def test_a_file_that_cannot_be_read_is_parsed_once_and_reported_in_each_update(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    bad, good = folder / "bad.docx", folder / "good.docx"
+    bad.write_bytes(b"nothing")
+    good.write_bytes(docx(("Heading1", "Bread"), ("", "Knead the dough.")))
+    for path in (bad, good):
+        os.utime(path, ns=(1, 1))
+    monkeypatch.setattr(updating, "_FRESH_NANOSECONDS", 0)
+    parsed: list[str] = []
+    read = Parser.read
+
+    def counted(parser: Parser, format: str, content: bytes) -> Reading:
+        parsed.append(format)
+        return read(parser, format, content)
+
+    monkeypatch.setattr(Parser, "read", counted)
+    with new_store(tmp_path / "index", folder, embedder) as store:
+        for count in (2, 2, 2):
+            notices: list[str] = []
+            changes = update_index(store, embedder, notices.append, lambda done, total: None)
+            assert [(file.path, file.reason) for file in changes.left_out] == [(bad, "damaged")]
+            assert (changes.without_text, len(parsed)) == (1, count)
+            assert notices == [f"{bad}: damaged (File is not a zip file); skipped"]
+            os.utime(bad)  # another time, the same content
+        best = PassageSearch(store).find(embedder.embed_query(["baking"]), 1)[0]
+        assert best.passage == Passage(str(good), 1, "", "# Bread\n\nKnead the dough.")
+        bad.write_bytes(docx(("", "Now it is one.")))
+        assert update_index(store, embedder, pytest.fail, lambda done, total: None).left_out == ()
+        good.unlink()
+        assert update_index(store, embedder, pytest.fail, lambda done, total: None).removed == 1
