@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.pictures.charts import Bar, Panel, Point, bars, points
+from benchmarks.pictures.curves import Curves, curves
 from benchmarks.pictures.style import in_both_themes, write
 from benchmarks.pictures.tables import Table, number, tables_of
 from benchmarks.pictures.terminal import search_notes, terminal
@@ -31,6 +32,7 @@ def charts(docs: Path) -> dict[str, str]:
     )
     embedding = tables_of(runtime, "documents/CPU s")[0]
     search = tables_of(kernels, "1 query, ms")[0]
+    growth = tables_of(kernels, "what grows")[0]
     quality = tables_of(models, "tokens/s")[0]
     return {
         **in_both_themes("embedding", lambda colours: bars(embedding_panels(embedding), "Embedding on a CPU", colours)),
@@ -41,6 +43,7 @@ def charts(docs: Path) -> dict[str, str]:
             "search-fewer-bits",
             lambda colours: bars(search_panels(search, exact=False), "Search in rows of fewer bits", colours),
         ),
+        **in_both_themes("search-growth", lambda colours: curves(growth_panels(growth), "Cost of a search", colours)),
         **in_both_themes(
             "models",
             lambda colours: points(
@@ -82,6 +85,16 @@ def search_panels(table: Table, exact: bool) -> list[Panel]:
                 if (value := number(row[place])) is not None and exact != any(bits in row[0] for bits in FEWER_BITS)
             ]
             panels.append(Panel(f"{match[1]} {match[2]}, ms", sorted(found, key=lambda bar: bar.value)))
+    return panels
+
+
+def growth_panels(table: Table) -> list[Curves]:
+    names = [head.removesuffix(", ms") for head in table.columns[2:]]
+    panels = []
+    for what in dict.fromkeys(row[0] for row in table.rows):
+        rows = [[number(cell) or 0.0 for cell in row[1:]] for row in table.rows if row[0] == what]
+        curves_by_name = {name: [row[place] for row in rows] for place, name in enumerate(names, 1)}
+        panels.append(Curves(f"milliseconds by {what}", [row[0] for row in rows], curves_by_name))
     return panels
 
 
