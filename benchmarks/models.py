@@ -195,22 +195,6 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot(reports: Sequence[dict[str, Any]], path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for report in reports:
-        if "tokens_per_second" in report:
-            speed, mean = report["tokens_per_second"], report["summary"]["mean_of_task_types"]
-            ours = report["model"].startswith("gte")
-            axes.scatter(speed, mean, s=60, color="tab:blue" if ours else "tab:gray")
-            axes.annotate(report["model"], (speed, mean), xytext=(6, 6), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="tokens a second", ylabel="mean over task types")
-    axes.margins(x=0.25, y=0.15)
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
-
-
 def _is_due(name: str, named: Sequence[str], report: Path) -> bool:
     return name in named or (not named and not report.is_file())
 
@@ -251,7 +235,6 @@ def main() -> None:
             reports.append(json.loads(path.read_text()))
             print(table(reports[-1:]).splitlines()[-1], flush=True)
     print(table(reports))
-    plot(reports, options.output / "quality-and-speed.png")
     versions = {name: version(name) for name in ("onnxruntime", "torch", "sentence-transformers", "numpy")}
     print(
         json.dumps({"machine": platform.processor(), "cores": options.cores, "versions": versions, "models": reports})

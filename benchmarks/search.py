@@ -1,4 +1,4 @@
-"""Exact search against its rivals: milliseconds, GB/s, GFLOP/s, share of the machine's peaks, memory; JSON and a plot.
+"""Exact search against its rivals: milliseconds, GB/s, GFLOP/s, share of the machine's peaks, memory; as JSON.
 
 Every rival lives in a process of its own, pinned to the same cores with as many threads. All of them hold the same rows
 and take turns, one search each, so that a machine which changes its speed changes it for all: the ratios of one run
@@ -6,7 +6,7 @@ are to be trusted, more than its milliseconds. Rivals that are not installed are
 
     python benchmarks/search.py                                 500,000 x 384, q 1 8 64 256, k 10
     python benchmarks/search.py --rows 10000 --dims 1024 --ks 1 10 100 --rivals ours-float32 numpy
-    python benchmarks/search.py --growth --plot docs/images/search-cost.png
+    python benchmarks/search.py --growth                        how the cost grows with rows, queries, k and dim
 """
 
 import argparse
@@ -65,7 +65,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=7, help="searches of each rival, of which the median counts")
     parser.add_argument("--growth", action="store_true", help="how our cost grows with rows, queries, k and dim")
-    parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     for variable in THREAD_VARIABLES:
@@ -92,8 +91,6 @@ def main() -> None:
         for measurement in compare(options.rivals, row_count, dim, queries, ks, options, report["machine"])
     ]
     report["results"] = [measurement._asdict() for measurement in results]
-    if options.plot:
-        (plot_growth if options.growth else plot_comparison)(results, report["machine"], options.plot)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report))
@@ -225,55 +222,6 @@ def sgemm() -> float:
         np.matmul(a, a)
         best = min(best, time.perf_counter() - start)
     return round(2 * size**3 / best / 1e9, 1)
-
-
-def plot_comparison(results: list[Measurement], machine: dict[str, Any], file: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    batches = sorted({(m.rows, m.dim, m.queries, m.k) for m in results})
-    columns = min(len(batches), 4)
-    figure, axes = plt.subplots(-(-len(batches) // columns), columns, figsize=(4.5 * columns, 4), squeeze=False)
-    for axis, batch in zip(axes.flat, batches, strict=False):
-        chosen = sorted((m for m in results if m[1:5] == batch), key=lambda m: -m.milliseconds)
-        colors = ["tab:blue" if m.rival.startswith("ours") else "tab:gray" for m in chosen]
-        bars = axis.barh([m.rival for m in chosen], [m.milliseconds for m in chosen], color=colors)
-        labels = [f"{m.milliseconds:,.0f}" if m.milliseconds >= 100 else f"{m.milliseconds:.3g}" for m in chosen]
-        axis.bar_label(bars, labels, padding=2, fontsize=8)
-        rows, dim, queries, k = batch
-        axis.set(xscale="log", xlabel="ms", title=f"{rows:,} x {dim}, queries: {queries}, k={k}")
-        axis.set_xlim(right=3 * chosen[0].milliseconds)  # room for the label
-    figure.suptitle(f"{machine['cpu']}, {machine['threads']} threads")
-    figure.tight_layout()
-    figure.savefig(file, dpi=80)
-
-
-def plot_growth(results: list[Measurement], machine: dict[str, Any], file: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 4, figsize=(16, 4))
-    panels = {
-        "rows": ("dim", 384, "queries", 1, "k", 10),
-        "queries": ("rows", 100_000, "dim", 384, "k", 10),
-        "k": ("rows", 100_000, "dim", 384, "queries", 16),
-        "dim": ("rows", 100_000, "queries", 16, "k", 10),
-    }
-    for axis, (name, fixed) in zip(axes, panels.items(), strict=True):
-        pairs = list(zip(fixed[::2], fixed[1::2], strict=True))
-        for rival in dict.fromkeys(m.rival for m in results):
-            points = {
-                getattr(m, name): m.milliseconds
-                for m in results
-                if m.rival == rival and all(getattr(m, str(field)) == value for field, value in pairs)
-            }
-            values = sorted(points)
-            axis.plot(values, [points[value] for value in values], marker="o", label=rival.removeprefix("ours-"))
-        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ms")
-        axis.set_title(", ".join(f"{field}={value:,}" for field, value in pairs), fontsize=9)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    figure.suptitle(f"Cost of a search: {machine['cpu']}, {machine['threads']} threads")
-    figure.tight_layout()
-    figure.savefig(file, dpi=80)
 
 
 if __name__ == "__main__":

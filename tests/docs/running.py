@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ports import free_port
+from .chat_stand_in import chat_stand_in
 from .code_blocks import Block
 
 if sys.version_info >= (3, 11):
@@ -56,10 +57,16 @@ def check_syntax(block: Block) -> None:
 
 
 def run_page(blocks: list[Block], folder: Path) -> None:
-    """Runs blocks in `folder`, which is the working directory. The server's own port, 8000, becomes a free one."""
+    """Runs blocks in `folder`, which is the working directory.
+
+    The server's own port, 8000, becomes a free one, and that of a local language model, 11434, a stand-in's.
+    """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     port = str(free_port())
     with contextlib.ExitStack() as servers:
+        if any("11434" in block.text for block in blocks):
+            chat_port = str(servers.enter_context(chat_stand_in()))
+            blocks = [block._replace(text=block.text.replace("11434", chat_port)) for block in blocks]
         servers.callback(_forget, namespace)
         for block in blocks:
             text = re.sub(r"^((?:\$ )?gte serve(?!.*--port))", rf"\1 --port {port}", block.text, flags=re.MULTILINE)

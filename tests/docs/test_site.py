@@ -3,6 +3,7 @@
 import base64
 import html
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -18,15 +19,48 @@ ROOT = Path(__file__).parents[2]
 # Asks the theme's search worker directly, in the frame that stands in for a worker on file:// pages, with the index
 # that the page has loaded. Each step waits for its answer; typing into the field would race the theme's own start.
 SEARCH = """
-    (query) => new Promise((found) => {
+    (queries) => new Promise((found) => {
+        const answers = [];
+        const ask = () => worker.postMessage({ type: 2, data: queries[answers.length] });
         setTimeout(() => found(["no answer"]), 120_000);
         const config = JSON.parse(document.querySelector("#__config").textContent);
         const worker = new Worker(new URL(config.search, new URL(config.base, location)).href);
         worker.addEventListener("message", ({ data: { type, data } }) => {
-            if (type === 1) worker.postMessage({ type: 2, data: query });
-            if (type === 3) found(data.items.map((item) => item[0].location));
+            if (type === 3) answers.push(data.items.map((item) => item[0].location));
+            if (answers.length === queries.length) found(answers);
+            else if (type === 1 || type === 3) ask();
         });
         worker.postMessage({ type: 0, data: { ...__index, options: { suggest: false } } });
+    })
+"""
+# What a reader types, and the page that must be among the first answers.
+WANTED = {
+    "faq": "faq.html",
+    "troubleshooting": "troubleshooting.html",
+    "windows": "platforms.html",
+    "macos": "platforms.html",
+    "pdf": "faq.html",
+    "multilingual": "how-to/choose-a-model.html",
+    "memory": "memory.html",
+    "systemd": "how-to/deploy.html",
+    "rescore": "how-to/shrink-vectors.html",
+}
+# What is wider than its place: the page itself, and code, whose end nobody would see.
+TOO_WIDE = """
+    Array.from(document.querySelectorAll("html, .md-content pre, .md-content pre > code"))
+        .filter((element) => element.clientWidth > 0 && element.scrollWidth > element.clientWidth)
+        .map((element) => `${element.tagName}: ${element.innerText.slice(0, 80)}`)
+"""
+# A table may be moved in its own box on a telephone. On a desktop nothing moves.
+WIDE_TABLES = """
+    Array.from(document.querySelectorAll(".md-typeset__scrollwrap"))
+        .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.innerText.slice(0, 80))
+"""
+AT_ONCE = """
+    addEventListener("DOMContentLoaded", () => {
+        const style = document.createElement("style");
+        style.textContent = "* { transition: none !important }";
+        document.head.append(style);
     })
 """
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed (Debian: chromium)")
@@ -147,8 +181,9 @@ def test_pages_and_search_work_from_the_disk(site: Path, tmp_path: Path) -> None
                 picture = base64.b64decode(page.call("Page.captureScreenshot")["data"])
                 (Path(folder) / f"{address.replace('/', '-')}.png").write_bytes(picture)
         open_page(page, site / "index.html")
-        found = page.run(f"({SEARCH})('rescore')")
-        assert any(location.startswith("how-to/shrink-vectors.html") for location in found), found
+        answers = page.run(f"({SEARCH})({json.dumps(list(WANTED))})")
+        for (query, wanted), found in zip(WANTED.items(), answers, strict=True):
+            assert any(location.startswith(wanted) for location in found[:5]), (query, found)
 
         asked = [
             event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
@@ -162,3 +197,18 @@ def test_pages_and_search_work_from_the_disk(site: Path, tmp_path: Path) -> None
             or (event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error")
         ]
         assert errors == []
+
+
+@needs_chromium
+def test_nothing_is_cut_off_on_a_desktop_or_a_telephone(site: Path, tmp_path: Path) -> None:
+    with chromium_page(tmp_path / "profile") as page:
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=AT_ONCE)
+        page.call("Network.setBlockedURLs", urls=["*/search_index.js"])  # a third of the time
+        for file in sorted(site.rglob("*.html")):
+            open_page(page, file)
+            for width in (1400, 400):
+                page.call(
+                    "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+                )
+                assert page.run(TOO_WIDE) == [], (file.name, width)
+                assert width < 1000 or page.run(WIDE_TABLES) == [], file.name
