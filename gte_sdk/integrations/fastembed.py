@@ -1,8 +1,6 @@
 """fastembed's `TextEmbedding` over gte_sdk: a program changes its import, and fastembed need not be installed.
 
 >>> from gte_sdk.integrations.fastembed import TextEmbedding
->>> next(TextEmbedding("gte-mini").embed(["a text"])).shape
-(384,)
 
 What cannot be had raises InputError with the reason. Sparse, late-interaction and image models are not here.
 """
@@ -39,6 +37,11 @@ class TextEmbedding:
         lazy_load: Opens the model at its first use.
         local_files_only: True never opens a socket.
         specific_model_path: A model directory, in the place of `model_name`.
+
+    Examples:
+        >>> from gte_sdk.integrations.fastembed import TextEmbedding
+        >>> next(TextEmbedding("gte-mini").embed(["a text"])).shape
+        (384,)
     """
 
     def __init__(

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 import gte_sdk
+from gte_sdk.integrations.fastembed import TextEmbedding
+from gte_sdk.integrations.sentence_transformers import SentenceTransformer
+from gte_sdk.integrations.sentence_transformers.util import cos_sim, dot_score, semantic_search
 from gte_sdk.passages.searching import PassageSearch
 from gte_sdk.passages.store import PassageStore
 from gte_sdk.passages.text_files import find_text_files
 from gte_sdk.passages.updating import update_index
 
 NAMES = [name for name in gte_sdk.__all__ if not name.startswith("_")]
+OTHERS_NAMES = (SentenceTransformer, semantic_search, TextEmbedding)
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -35,6 +39,10 @@ FUNCTIONS = {
     "update_index": update_index,
     "PassageStore": PassageStore.__init__,
     "PassageSearch.find": PassageSearch.find,
+    "SentenceTransformer": SentenceTransformer,
+    "semantic_search": semantic_search,
+    "cos_sim": cos_sim,
+    "dot_score": dot_score,
 }
 for public in [getattr(gte_sdk, name) for name in NAMES]:
     if public is not gte_sdk.Chunk:  # the fields of a named tuple have docstrings of their own
@@ -47,10 +55,12 @@ def parameters_of(function: Any) -> list[str]:
     return names[1:] if names and names[0] in ("self", "cls", "embedder") else names
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_public_name_has_examples_that_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "public", [*(getattr(gte_sdk, name) for name in NAMES), *OTHERS_NAMES], ids=lambda it: it.__name__
+)
+def test_every_public_name_has_examples_that_run(public: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    public = getattr(gte_sdk, name)
+    name = public.__name__
     init = vars(public).get("__init__") if inspect.isclass(public) else None
     docstrings = [public.__doc__ or "", (init.__doc__ or "") if inspect.isfunction(init) else ""]
     examples = doctest.DocTestParser().get_doctest("\n\n".join(map(inspect.cleandoc, docstrings)), {}, name, None, 0)

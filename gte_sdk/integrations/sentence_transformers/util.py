@@ -94,6 +94,7 @@ def semantic_search(
 
     Examples:
         >>> import numpy as np
+        >>> from gte_sdk.integrations.sentence_transformers.util import semantic_search
         >>> corpus = np.array([[1, 0], [0, 2], [3, 3]], np.float32)
         >>> semantic_search(np.array([0, 1], np.float32), corpus, top_k=1)
         [[{'corpus_id': 1, 'score': 1.0}]]
