@@ -110,8 +110,10 @@ def search(
             _read_files(store, embedder, quiet, skipped)
             _answer_all(question, _search_in_store(embedder, store, count, False, quiet), answer)
         return
-    if len(paths) > 1 or globs or excludes or types or no_ignore or skipped:
+    if len(paths) > 1 or globs or excludes or types or no_ignore:
         raise click.UsageError("an index is searched alone, and with the --glob and --exclude that it was made with")
+    if skipped:
+        raise click.UsageError("an index has read its files already; see: gte index --output FILE --status --skipped")
     with PassageStore(paths[0]) as store:
         if context.get_parameter_source("model") is ParameterSource.DEFAULT:
             embedder = open_embedder(store.settings.model, device, threads, named_by=store.path)

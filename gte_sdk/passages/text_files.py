@@ -215,8 +215,8 @@ def _limit(size: int) -> str:
 
 
 def _files_below(folder: Path, wanted: Wanted, leave_out: LeaveOut) -> Iterator[Path]:
-    def notice(message: str) -> None:
-        leave_out(LeftOut(Path(message.partition(": ")[0]), "ignore file not obeyed", message.partition(": ")[2]))
+    def notice(ignore_file: Path, why: str) -> None:
+        leave_out(LeftOut(ignore_file, "ignore file not obeyed", why))
 
     top = folder.resolve()
     ignores = {top: outer_ignore_files(top, notice)} if wanted.ignore_files else {}

@@ -24,7 +24,8 @@ class IgnoreFile(NamedTuple):
     spec: Any
 
 
-Notice = Callable[[str], None]
+Notice = Callable[[Path, str], None]
+"""Is called with an ignore file, or a part of it, that is not obeyed, and why."""
 
 
 def outer_ignore_files(folder: Path, notice: Notice) -> list[IgnoreFile]:
@@ -68,20 +69,20 @@ def _read(path: Path, folder: Path, notice: Notice) -> Iterator[IgnoreFile]:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        notice(f"{path}: {error.strerror or error}; not obeyed")
+        notice(path, f"{error.strerror or error}; not obeyed")
         return
     if len(content) > MAX_BYTES:
-        notice(f"{path}: more than {MAX_BYTES // 2**10} KiB; not obeyed")
+        notice(path, f"more than {MAX_BYTES // 2**10} KiB; not obeyed")
         return
     try:
         from pathspec import GitIgnoreSpec
     except ImportError:
-        notice(f"{path}: not obeyed without pathspec: pip install 'gte-sdk[cli]'")
+        notice(path, "not obeyed without pathspec: pip install 'gte-sdk[cli]'")
         return
     patterns: list[Any] = []
     for line in content.decode("utf-8-sig", "surrogateescape").splitlines():
         if any(len(re.findall(r"\*+", part)) > _MAX_STARS for part in line.split("/")) and not line.startswith("#"):
-            notice(f"{path}: the pattern {line[:80]!r} has more than {_MAX_STARS} stars; not obeyed")
+            notice(path, f"the pattern {line[:80]!r} has more than {_MAX_STARS} stars; not obeyed")
             continue
         try:
             patterns += GitIgnoreSpec.from_lines([line]).patterns

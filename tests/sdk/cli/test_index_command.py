@@ -350,6 +350,7 @@ def test_what_is_no_index_is_never_overwritten(model: Path, folder: Path, tmp_pa
         (["index", "notes", "-o", "no/new"], 1, "the folder no does not exist; create it first"),
         (["search", "blue", "i", "notes"], 2, "an index is searched alone"),
         (["search", "blue", "i", "--glob", "*.md"], 2, "with the --glob and --exclude that it was made with"),
+        (["search", "blue", "i", "--skipped"], 2, "see: gte index --output FILE --status --skipped"),
         (["search", "blue", "notes", "--watch"], 2, "--watch needs an index; make one with: gte index"),
     ],
 )

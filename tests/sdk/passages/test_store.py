@@ -303,7 +303,7 @@ def binary(path: Path) -> None:
 
 
 def other_encoding(path: Path) -> None:
-    path.write_bytes(b"caf\xe9")
+    path.write_bytes("Привет".encode("cp1251"))
 
 
 def too_large(path: Path) -> None:
