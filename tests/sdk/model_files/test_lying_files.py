@@ -297,6 +297,20 @@ def test_a_field_of_another_kind_is_named(tmp_path: Path, name: str, fields: dic
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["gte.json", "config_sentence_transformers.json", "1_Pooling/config.json"])
+def test_an_error_quotes_some_of_what_is_wrong_and_keeps_path_and_remedy(tmp_path: Path, name: str) -> None:
+    path = describe(write_tiny_model(tmp_path)) if name == "gte.json" else write_tiny_model(tmp_path)
+    endless = "x" * 1_000_000
+    fields = {"format_version": endless, "prompts": endless, "pooling_mode": endless}
+    write_json(path / name, fields)
+    with pytest.raises(ModelFormatError, match=name) as caught:
+        Embedder(path)
+    assert len(str(caught.value)) == 2000
+    assert str(caught.value).startswith(str(path / name))
+    if name == "1_Pooling/config.json":
+        assert str(caught.value).endswith(" is supported")
+
+
 def test_the_type_of_a_model_may_be_anything(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path)
     write_json(path / "config.json", {"model_type": {"a": 1}, "hidden_size": DIM, "max_position_embeddings": 32})
