@@ -149,7 +149,10 @@ def int8_weights(folder: Path) -> Case:
         model = look_alikes.write_look_alike(folder / name, name)
         weights = read_weights(read_model_dir(model), "model.safetensors", "fp32")
         layers = list(weights.layers)
-        maxima = [[np.ones(linear.weights_NK.shape[1], np.float32) for linear in layer[:4]] for layer in layers]
+        maxima = [
+            [np.ones(linear.weights_NK.shape[1], np.float32) for linear in layer[:4]]  # type: ignore[union-attr]
+            for layer in layers
+        ]
         with (model / INT8_WEIGHTS).open("wb+") as file:
             write_int8(file, quantize_encoder(weights._replace(layers=layers), maxima), {})
         (model / "model.safetensors").unlink()
