@@ -1,5 +1,15 @@
 """The errors and warnings of the SDK. Each message says what was given and what to do instead."""
 
+# A file may hold a number, a name or a text of megabytes, which a message quotes.
+MOST_CHARACTERS = 2000
+
+
+def _shortened(message: str) -> str:
+    """Without its middle, where it is too long: a message begins with the path and ends with the remedy."""
+    if len(message) <= MOST_CHARACTERS:
+        return message
+    return f"{message[: MOST_CHARACTERS - 505]} ... {message[-500:]}"
+
 
 class GteError(Exception):
     """The base of every error that gte_sdk raises on purpose.
@@ -21,7 +31,7 @@ class GteError(Exception):
             remedy: The parameter or operation that remedies it, for a caller that has its own words for that
                 (gte_sdk.cli).
         """
-        super().__init__(message)
+        super().__init__(_shortened(message))
         self.remedy = remedy
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from gte_sdk.cli.model_options import model_options, open_model
+from gte_sdk.errors import InputError
 
 KEY_VARIABLE = "GTE_API_KEY"
+_MOST_KEY_CHARACTERS = 4096
 
 
 @click.command()
@@ -133,7 +135,10 @@ def name_of(model: str) -> str:
 def _api_key(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get(KEY_VARIABLE)
-    first_line, _, _ = file.read_text(encoding="utf-8").partition("\n")
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        first_line = opened.readline(_MOST_KEY_CHARACTERS + 1)
+    if len(first_line) > _MOST_KEY_CHARACTERS:
+        raise InputError(f"the first line of {file} has more than {_MOST_KEY_CHARACTERS} characters; it is the API key")
     return first_line.strip()
 
 

@@ -104,6 +104,7 @@ def fetch_model(
     """
     try:
         from huggingface_hub import HfApi, constants
+        from huggingface_hub.utils import validate_repo_id
     except ImportError as error:
         raise HubError(f"model={model!r} is a Hub name, and that needs: pip install 'gte-sdk[hub]'") from error
 
@@ -111,6 +112,10 @@ def fetch_model(
         raise InputError(f"variant={variant!r}; one of {('auto', *GRAPH_FILES)} is supported")
     constants.HF_HUB_DISABLE_TELEMETRY = True  # or it asks the Hub for a list of agents, to report which one runs it
     wanted = Wanted(model, revision, variant, quantize)
+    try:
+        validate_repo_id(model)
+    except ValueError as error:
+        raise to_hub_error(wanted, error) from error
     if offline or (offline is None and constants.HF_HUB_OFFLINE):
         return _cached_snapshot(wanted)
     if _is_commit(revision) and (snapshot := _cached_if_whole(wanted, must_be_certain=True)):
@@ -308,9 +313,12 @@ def _is_damaged(path: Path, digest: str | None, wanted: Wanted) -> bool:
     if digest is not None and re.fullmatch(r"[0-9a-f]{64}", digest):
         return (remembered_sha256 if wanted.variant == "int8" else sha256_of_file)(path) != digest
     if digest is not None and _is_commit(digest):
-        content = path.read_bytes()
-        blob = b"blob %d\0" % len(content)
-        return digest not in (hashlib.sha1(blob + content).hexdigest(), hashlib.sha1(content).hexdigest())
+        blob, plain = hashlib.sha1(b"blob %d\0" % path.stat().st_size), hashlib.sha1()
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                blob.update(block)
+                plain.update(block)
+        return digest not in (blob.hexdigest(), plain.hexdigest())
     return False
 
 

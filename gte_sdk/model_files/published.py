@@ -44,6 +44,10 @@ _WIDTH_NAMES = ("hidden_size", "dim", "n_embd", "d_model", "hidden_dim")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
 # RoBERTa and its relatives number positions from the one behind that of padding, which is 1 if config.json is silent.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# What of a model is parsed as a whole, at several times its bytes of memory. Real descriptions and headers of weights
+# have up to a few MB, and tokenizers of multilingual models some 35 MB.
+MAX_JSON_BYTES = 16 * 2**20
+MAX_TOKENIZER_BYTES = 128 * 2**20
 # The bytes of a file's name that file systems allow.
 LONGEST_NAME = 255
 # Beyond what any model has; transformers writes 1e30 for a tokenizer without a limit.
@@ -95,12 +99,25 @@ def read_json(path: ModelPath) -> dict[str, Any]:
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; export or download the model again")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path, MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{path} is not JSON: {error}; export or download the model again") from error
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
     return value
+
+
+def read_text(path: ModelPath, most_bytes: int) -> str:
+    """The content of a file as UTF-8. Raises ModelFormatError, before more is read, if it has more than `most_bytes`.
+
+    Raises UnicodeDecodeError for other bytes.
+    """
+    if (size := path.stat().st_size) > most_bytes:
+        raise ModelFormatError(
+            f"{path} has {size} bytes, and at most {most_bytes} are read; export or download the model again"
+        )
+    with path.open("rb") as file:
+        return file.read(size).decode("utf-8")
 
 
 def mapped_bytes(path: ModelPath) -> memoryview:
@@ -146,7 +163,7 @@ def read_modules(path: ModelPath) -> list[tuple[str, str]]:
     if not file.is_file():
         return []
     try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
+        modules = json.loads(read_text(file, MAX_JSON_BYTES))
         named = [(str(each["type"]).rsplit(".", 1)[-1], PurePosixPath(str(each.get("path", "")))) for each in modules]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFormatError(f"{file} is not a list of modules: {error!r}") from error

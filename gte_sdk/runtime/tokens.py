@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from gte_sdk.errors import GteError, ModelFormatError
-from gte_sdk.model_files.published import ModelPath
+from gte_sdk.model_files.published import MAX_TOKENIZER_BYTES, ModelPath, read_text
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, Piece, TextPieces
 from gte_sdk.runtime.word_pieces import WordPieces, room_for_text
 
@@ -74,7 +74,7 @@ def load_tokenizer(path: ModelPath) -> Tokenizer:
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; a model directory needs the fast tokenizer's tokenizer.json")
     with tokenizer_errors(f"{path} is not a readable tokenizer.json"):
-        tokenizer: Tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer: Tokenizer = Tokenizer.from_str(read_text(path, MAX_TOKENIZER_BYTES))
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return tokenizer

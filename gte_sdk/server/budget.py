@@ -35,6 +35,8 @@ class Turn:
     def __init__(self, turns: "Turns", count: int) -> None:
         self._turns = turns
         self.count = count
+        self.passed_by = 0
+        """The bytes of those that came in while this one was the first to wait."""
         self.arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def change(self, count: int) -> None:
@@ -45,7 +47,11 @@ class Turn:
 
 
 class Turns:
-    """Lets in at most `most` bytes at a time, in order of arrival who fits; one that is larger goes alone."""
+    """Lets in at most `most` bytes at a time, in order of arrival; one that is larger goes alone.
+
+    Who fits passes by one that does not, but only until `most` bytes have passed it. Then nobody comes in before it,
+    so that many small requests never keep a large one waiting for ever.
+    """
 
     def __init__(self, most: int) -> None:
         self.inside = 0
@@ -68,10 +74,14 @@ class Turns:
                 turn.change(0)
 
     def let_in(self) -> None:
+        first: Turn | None = None  # of those that stay outside
         for turn in tuple(self._waiting):
             if self.inside and self.inside + turn.count > self._most:
-                continue
-            self._waiting.remove(turn)
-            self.inside += turn.count
-            if not turn.arrival.done():
-                turn.arrival.set_result(None)
+                first = first or turn
+            elif first is None or first.passed_by < self._most:
+                self._waiting.remove(turn)
+                self.inside += turn.count
+                if first is not None:
+                    first.passed_by += turn.count
+                if not turn.arrival.done():
+                    turn.arrival.set_result(None)

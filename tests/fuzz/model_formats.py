@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from tiny_native_models import HIDDEN, describe, write_tiny_bert, write_tiny_table
 
-from gte_sdk import Embedder
+from gte_sdk import Embedder, _kernels
 from gte_sdk.model_files.bundle import write_bundle
 from gte_sdk.model_files.contents import verified_files
-from gte_sdk.model_files.directory import read_model_dir
+from gte_sdk.model_files.directory import INT8_WEIGHTS, read_model_dir
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
+from gte_sdk.runtime.int8.quantize import quantize_encoder
+from gte_sdk.runtime.int8.weights_file import write_int8
 from gte_sdk.runtime.native.engine import ARITHMETIC
 from gte_sdk.runtime.native.safetensors_file import read_safetensors
+from gte_sdk.runtime.native.weights import read_weights
 
 Case = Callable[[Random], None]
 TEXTS = ["a b c", "hello w1 w2 [SEP] ", "", "AbcDef x,y!" * 3, "é ü 中", *(f"x y z {number}" for number in range(40))]
@@ -135,6 +138,67 @@ def weights_of_a_model(folder: Path) -> Case:
         embed_all(model)
 
     return case
+
+
+def int8_weights(folder: Path) -> Case:
+    """model_int8.safetensors, with checksums that are right where a reader has to see through more than damage."""
+    sys.path.append(str(Path(__file__).parents[1] / "sdk" / "runtime" / "native"))
+    look_alikes: Any = importlib.import_module("look_alikes")
+    wholes = {}
+    for name in look_alikes.CONFIGURATIONS:
+        model = look_alikes.write_look_alike(folder / name, name)
+        weights = read_weights(read_model_dir(model), "model.safetensors", "fp32")
+        layers = list(weights.layers)
+        maxima = [
+            [np.ones(linear.weights_NK.shape[1], np.float32) for linear in layer[:4]]  # type: ignore[union-attr]
+            for layer in layers
+        ]
+        with (model / INT8_WEIGHTS).open("wb+") as file:
+            write_int8(file, quantize_encoder(weights._replace(layers=layers), maxima), {})
+        (model / "model.safetensors").unlink()
+        wholes[model] = (model / INT8_WEIGHTS).read_bytes()
+
+    def case(random: Random) -> None:
+        model = random.choice([*wholes])
+        whole = wholes[model]
+        length = 8 + int.from_bytes(whole[:8], "little")
+        header, tensors = json.loads(whole[8:length]), bytearray(whole[length:])
+        kind = random.randrange(5)
+        if kind == 0:
+            header = mutate_json(random, header)
+        elif kind == 1:
+            description = mutate_json(random, json.loads(header["__metadata__"]["gte_int8"]))
+            header["__metadata__"]["gte_int8"] = json.dumps(description)
+        elif kind == 2:  # numbers: codes of -128, scales of NaN
+            for _ in range(random.choice([1, 5, 50])):
+                place = random.randrange(0, len(tensors) - 4, 4)
+                tensors[place : place + 4] = random.choice(
+                    [b"\x80" * 4, b"\0\0\xc0\x7f", b"\xff" * 4, random.randbytes(4)]
+                )
+        content = json.dumps(header, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        damaged = len(content).to_bytes(8, "little") + content + bytes(tensors)
+        if kind == 3:
+            damaged = mutate_bytes(random, whole[:length]) + whole[length:]
+        elif kind == 4:
+            damaged = mutate_bytes(random, whole)
+        if random.random() < 0.9:
+            damaged = _with_checksum(damaged)
+        (model / INT8_WEIGHTS).unlink(missing_ok=True)  # the last case may still map it
+        (model / INT8_WEIGHTS).write_bytes(damaged)
+        embed_all(model)
+
+    return case
+
+
+def _with_checksum(content: bytes) -> bytes:
+    """With the checksum that docs/model-directory.md describes, where the header begins as it says."""
+    start = 8 + len(b'{"__metadata__":{"checksum":"')
+    without = content[:start] + b"00000000" + content[start + 8 :]
+    block = 2**20
+    others = _kernels.block_checksums(without[block:], block, 1).astype("<u4")
+    everything = without[:block] + others.tobytes()
+    (checksum,) = _kernels.block_checksums(everything, len(everything))
+    return content[:start] + b"%08x" % int(checksum) + content[start + 8 :]
 
 
 def graph_bytes(folder: Path) -> Case:

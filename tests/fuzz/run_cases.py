@@ -16,7 +16,7 @@ from random import Random
 
 from formats import prepare
 
-from gte_sdk.errors import GteError
+from gte_sdk.errors import MOST_CHARACTERS, GteError
 
 SECONDS = 60  # a case takes milliseconds; so long only where it does not end
 BYTES = 4 << 30  # of address space: more than the libraries map, less than a length out of a file asks for
@@ -26,7 +26,8 @@ def outcome_of(case: Callable[[Random], None], seed: int) -> str:
     try:
         case(Random(seed))
     except GteError as error:
-        return "refused" if str(error) else "refused without a word"
+        length = len(str(error))
+        return "refused" if 0 < length <= MOST_CHARACTERS else f"refused in {length} characters: {str(error)[:200]!r}"
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # tokenizers' panics are no Exception

@@ -104,3 +104,38 @@ def test_who_fits_does_not_wait_for_one_that_does_not() -> None:
             pass
 
     asyncio.run(play())
+
+
+def test_a_large_one_is_passed_by_some_and_not_for_ever() -> None:
+    """Small ones come without a pause, each before the last one left; the bound on bytes is 10."""
+
+    async def play() -> list[str]:
+        turns, came = Turns(10), list[str]()
+        leave: list[asyncio.Event] = []
+
+        async def enter(name: str, count: int) -> None:
+            stay = asyncio.Event()
+            async with turns.turn(count):
+                came.append(name)
+                leave.append(stay)
+                await stay.wait()
+
+        tasks = [asyncio.create_task(enter("first", 4))]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(enter("large", 9)))
+        for number in range(20):
+            tasks.append(asyncio.create_task(enter(f"small {number}", 4)))
+            await asyncio.sleep(0)
+            if leave:
+                leave.pop(0).set()
+            await asyncio.sleep(0)
+        while not all(task.done() for task in tasks):
+            for stay in leave:
+                stay.set()
+            await asyncio.sleep(0)
+        assert turns.inside == 0
+        return came
+
+    came = asyncio.run(play())
+    assert came[:5] == ["first", "small 0", "small 1", "small 2", "large"]
+    assert len(came) == 22

@@ -159,6 +159,9 @@ def test_the_key_comes_from_a_file_or_the_environment_and_an_open_host_without_o
     empty.touch()
     result = serve_fails("--api-key-file", str(empty))
     assert "the API key is empty" in result.stderr
+    for endless in (Path("/dev/zero"), tmp_path / "long"):
+        (tmp_path / "long").write_text("a" * 5000, encoding="ascii")
+        assert f"the first line of {endless} has more than" in serve_fails("--api-key-file", str(endless)).stderr
 
 
 def test_an_address_that_is_taken_or_is_none() -> None:

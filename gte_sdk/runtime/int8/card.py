@@ -8,6 +8,7 @@ from gte_sdk.model_files.published import ModelPath, hub_name_of, read_json
 
 UNKNOWN_LICENCE = "NOASSERTION"
 _LICENCE = re.compile(r"^license:\s*['\"]?([\w.+-]+)", re.MULTILINE)
+_FRONT_MATTER_BYTES = 2**16
 
 
 class Source(NamedTuple):
@@ -32,8 +33,10 @@ def describe_source(description: ModelDir) -> Source:
 def guess_licence(source: ModelPath) -> str:
     """The licence in the front matter of the source's card as an SPDX expression, or UNKNOWN_LICENCE."""
     card = source / CARD
-    content = card.read_bytes().decode("utf-8", errors="replace") if card.is_file() else ""
-    front_matter = content.split("---")[1:2]
+    front_matter = []
+    if card.is_file():
+        with card.open("rb") as file:
+            front_matter = file.read(_FRONT_MATTER_BYTES).decode("utf-8", errors="replace").split("---")[1:2]
     found = _LICENCE.search(front_matter[0]) if front_matter else None
     if found is None or found[1].lower() in ("other", "unknown"):
         return UNKNOWN_LICENCE

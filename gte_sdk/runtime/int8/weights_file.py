@@ -18,7 +18,7 @@ from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.published import LARGEST, ModelPath, mapped_bytes
 from gte_sdk.runtime.native.description import EncoderWeights, Layer, Linear, Norm, QuantizedLinear
 from gte_sdk.runtime.native.parameters import give_back_pages
-from gte_sdk.runtime.native.safetensors_file import map_safetensors
+from gte_sdk.runtime.native.safetensors_file import map_safetensors, split_safetensors
 
 FORMAT_VERSION = 1
 _LINEARS = ("query_key_value", "attention_output", "feed_forward_in", "feed_forward_out")
@@ -206,8 +206,8 @@ def _read_description(path: ModelPath, threads: int) -> Mapping[str, Any]:
     if start[len(_BEFORE_CHECKSUM) :] != _checksum(content, threads):
         raise ModelFormatError(f"{path} is damaged: it has another checksum than it records; convert the model again")
     with _explained(path):
-        header = bytes(content[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")])
-        description: dict[str, Any] = json.loads(json.loads(header)["__metadata__"]["gte_int8"])
+        header, _ = split_safetensors(content)
+        description: dict[str, Any] = json.loads(header["__metadata__"]["gte_int8"])
         version = description["format_version"]
     if version != FORMAT_VERSION:
         raise ModelFormatError(

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.published import ModelPath, mapped_bytes
+from gte_sdk.model_files.published import MAX_JSON_BYTES, ModelPath, mapped_bytes
 
-# The limit of the reference implementation.
-_MOST_HEADER_BYTES = 100_000_000
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
     "BOOL": "|b1",
@@ -38,16 +36,20 @@ def map_safetensors(path: ModelPath) -> dict[str, NDArray[Any]]:
     """
     try:
         content = mapped_bytes(path)
-        length = int.from_bytes(content[:8], "little")
-        if len(content) < 8 or length > min(_MOST_HEADER_BYTES, len(content) - 8):
-            raise ValueError(f"its header of {length} bytes does not fit into {len(content)}")
-        header = json.loads(bytes(content[8 : 8 + length]))
-        values = content[8 + length :]
+        header, values = split_safetensors(content)
         return {name: _tensor(values, entry) for name, entry in header.items() if name != "__metadata__"}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelFormatError(
             f"{path} is not a readable safetensors file: {error}; download the model again"
         ) from error
+
+
+def split_safetensors(content: memoryview) -> tuple[Mapping[str, Any], memoryview]:
+    """The header, and the bytes of the tensors behind it. Raises ValueError for one that is no JSON, or too long."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(MAX_JSON_BYTES, len(content) - 8):
+        raise ValueError(f"its header of {length} bytes does not fit into {len(content)}, or into {MAX_JSON_BYTES}")
+    return json.loads(bytes(content[8 : 8 + length])), content[8 + length :]
 
 
 def as_floats(array: NDArray[Any]) -> NDArray[np.float32]:

@@ -93,6 +93,16 @@ def test_a_repository_that_cannot_be_run(
         assert message in answer["message"]
 
 
+@pytest.mark.parametrize("name", ["somebody/..", "somebody/.", "somebody/a--b", "somebody/a.git", "a/" + "b" * 300])
+@pytest.mark.parametrize("offline", [True, None])
+def test_a_name_that_no_repository_has_is_refused_without_a_request(
+    tmp_path: Path, name: str, offline: bool | None
+) -> None:
+    answer = open_one("http://127.0.0.1:9", tmp_path, name, offline=offline)
+    assert answer["error"] == "HubError"
+    assert answer["message"].startswith(f"model={name!r} revision=None is no valid Hub name: ")
+
+
 def test_names_and_tokens_that_the_hub_refuses(tmp_path: Path) -> None:
     source = write_tiny_model(tmp_path / "source")
     with open_hub(NAME, {COMMIT: source}, {"main": COMMIT}) as served:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,9 @@ from gte_sdk import Embedder, ModelFormatError
 from gte_sdk.cli.commands import gte
 from gte_sdk.model_files.bundle import write_bundle
 from gte_sdk.model_files.directory import bundled_model_path, read_model_dir, write_gte_json
+from gte_sdk.model_files.published import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES
 from gte_sdk.runtime.native.onnx_file import read_onnx
+from gte_sdk.runtime.native.safetensors_file import map_safetensors
 
 from ..tiny_models import DIM, TABLE, WORDS, write_json, write_tiny_model
 
@@ -237,6 +240,38 @@ def test_json_of_any_content_is_one_error_with_its_path(tmp_path: Path, name: st
         Embedder(path)
 
 
+@pytest.mark.parametrize("name", JSON_FILES)
+@pytest.mark.parametrize("kind", ["directory", "bundle"])
+def test_json_without_an_end_is_refused_before_it_is_read(tmp_path: Path, name: str, kind: str) -> None:
+    """Files that are mostly holes: they are long and take no disk."""
+    path = write_tiny_model(tmp_path / "model")
+    most = MAX_TOKENIZER_BYTES if name == "tokenizer.json" else MAX_JSON_BYTES
+    (path / name).parent.mkdir(exist_ok=True)
+    with (path / name).open("ab") as file:
+        file.truncate(most + 1)
+    if kind == "bundle":
+        names = [each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()]
+        with (tmp_path / "app.gte").open("wb") as file:
+            write_bundle(file, {name: path / name for name in names})
+        path = tmp_path / "app.gte"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelFormatError, match=rf"{name} has {most + 1} bytes, and at most {most} are read"):
+            Embedder(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_of_weights_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write((MAX_JSON_BYTES + 1).to_bytes(8, "little"))
+        file.truncate(MAX_JSON_BYTES + 100)
+    with pytest.raises(ModelFormatError, match=rf"its header of {MAX_JSON_BYTES + 1} bytes does not fit"):
+        map_safetensors(path)
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
@@ -260,6 +295,20 @@ def test_a_field_of_another_kind_is_named(tmp_path: Path, name: str, fields: dic
     with pytest.raises(ModelFormatError) as caught:
         Embedder(path)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["gte.json", "config_sentence_transformers.json", "1_Pooling/config.json"])
+def test_an_error_quotes_some_of_what_is_wrong_and_keeps_path_and_remedy(tmp_path: Path, name: str) -> None:
+    path = describe(write_tiny_model(tmp_path)) if name == "gte.json" else write_tiny_model(tmp_path)
+    endless = "x" * 1_000_000
+    fields = {"format_version": endless, "prompts": endless, "pooling_mode": endless}
+    write_json(path / name, fields)
+    with pytest.raises(ModelFormatError, match=name) as caught:
+        Embedder(path)
+    assert len(str(caught.value)) == 2000
+    assert str(caught.value).startswith(str(path / name))
+    if name == "1_Pooling/config.json":
+        assert str(caught.value).endswith(" is supported")
 
 
 def test_the_type_of_a_model_may_be_anything(tmp_path: Path) -> None:
