@@ -43,6 +43,14 @@ def whole(config: Config, key: str, default: int | None = None, least: int = 1) 
     return value
 
 
+def widths(config: Config) -> tuple[int, int]:
+    """The width of the hidden states, and the number of heads, which share it."""
+    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    if hidden % heads:
+        raise NotCoveredError(f"config.json has {heads} heads in a width of {hidden}, which they cannot share equally")
+    return hidden, heads
+
+
 def number(config: Config, key: str, default: float | None = None) -> float:
     """A positive number."""
     value = config.get(key, default)
@@ -79,6 +87,8 @@ def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArr
     scaling: `rope_scaling` or `rope_parameters` of config.json. "linear" divides all frequencies by its factor. "ntk"
     is that of GTE's own code (https://kexue.fm/archives/9706), which applies to texts of any length.
     """
+    if head % 2:
+        raise NotCoveredError(f"rotary positions need heads of an even width, and they have {head}")
     scaling = scaling or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     frequencies: NDArray[np.float64] = theta ** -(np.arange(0, head, 2, dtype=np.float64) / head)
