@@ -259,7 +259,7 @@ def _gte(config: Config, tensors: Tensors) -> EncoderWeights:
     model_type "new" is Alibaba-NLP/new-impl on the Hub, "gte" the same in transformers, with other names.
     """
     harmless = {"layer_norm_type": (None, "layer_norm"), "position_embedding_type": (None, "rope"),
-                "logn_attention_scale": (None, False), "head_dim": (None,)}  # fmt: skip
+                "logn_attention_scale": (None, False)}  # fmt: skip
     refuse_other_arithmetic(config, harmless)
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
     hidden, heads = widths(config)
