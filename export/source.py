@@ -8,7 +8,7 @@ from export.directory.output import ExportError
 from export.graphs.optimum_graph import check_optimum
 from gte_sdk.errors import GteError, HubError, ModelFormatError
 from gte_sdk.model_files.directory import CARD
-from gte_sdk.model_files.hub_errors import EXPORTED_ARCHITECTURES, explain_failure
+from gte_sdk.model_files.hub.hub_errors import EXPORTED_ARCHITECTURES, explain_failure
 from gte_sdk.model_files.published import CONFIG_JSON, POOLING_MODES, read_module_types, read_pooling
 from training.encoders.configuration import read_configuration
 from training.encoders.encoder import AnyEncoder, Pooling

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 RUNTIME_PACKAGES = {"gte_sdk", "numpy", "tokenizers"}
 OPTIONAL_PACKAGES = {
     "gte_sdk/runtime/onnxruntime_devices.py": {"onnxruntime"},
-    "gte_sdk/model_files/hub.py": {"huggingface_hub"},
-    "gte_sdk/model_files/hub_errors.py": {"huggingface_hub"},
+    "gte_sdk/model_files/hub/download.py": {"huggingface_hub"},
+    "gte_sdk/model_files/hub/hub_errors.py": {"huggingface_hub"},
     "gte_sdk/embedding/progress.py": {"tqdm"},
     "gte_sdk/embedding/other_names/tensors.py": {"torch"},
     "gte_sdk/cli": {"click", "tqdm"},

@@ -18,7 +18,6 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, conversion, embed_batch
 from gte_sdk.embedding.vector_types import VECTOR_DTYPES, row_type
 from gte_sdk.errors import InputError
-from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.tables.journal import VectorJournal
 from gte_sdk.tables.text_batches import ON_NULL, OnNull, TableOptions, TextTable, rows_of
 from gte_sdk.tables.text_tables import FORMATS, Format, format_of, open_text_table
@@ -145,11 +144,9 @@ def embed(
             raise click.UsageError("--on ray reads and writes Parquet; use --on local for other formats")
         if options != TableOptions(column):
             raise click.UsageError("--delimiter, --encoding and --on-null go with --on local")
-        if model_facts() != ModelFacts():
-            raise click.UsageError("--pooling, --prompt and --max-tokens go with --on local")
         if (dtype, dim) != ("float32", None):
             raise click.UsageError("--dtype and --dim go with --on local")
-        ray_options = RayOptions(model, "cuda" if device == "cuda" else "cpu", threads or 1, workers)
+        ray_options = RayOptions(model, "cuda" if device == "cuda" else "cpu", threads or 1, workers, model_facts())
         embed_on_ray(
             Path(source), column, Path(output), kind, vector_column, ray_options,
             overwrite=overwrite, resume=resume, quiet=quiet,

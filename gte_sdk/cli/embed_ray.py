@@ -24,6 +24,7 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import TextKind
 from gte_sdk.errors import GteError, InputError
 from gte_sdk.model_files.locate import storable_name
+from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.tables.parts import (
     Part,
     PartsWork,
@@ -52,6 +53,8 @@ class RayOptions(NamedTuple):
     """The threads of each worker; as many CPUs are reserved for it."""
     workers: int | None
     """None: as many as the cluster has room for."""
+    facts: ModelFacts = ModelFacts()
+    """What the command's options say of the model."""
 
 
 def embed_on_ray(
@@ -76,7 +79,7 @@ def embed_on_ray(
     parts = cut_parts(sources)
     with _connected_ray() as ray:
         workers = _worker_count(ray, options)
-        described = _describe_model(ray, options)
+        described = _describe_model(ray, options, kind)
         work = PartsWork(chosen_column, vector_column, kind, options.model, **described)
         folder = open_unfinished(output.absolute(), work, sources, resume=resume, overwrite=overwrite)
         remove_leftovers(folder, parts)
@@ -100,11 +103,11 @@ def embed_on_ray(
 class PartWriter:
     """What a Ray worker runs: one model, and one part after another. Errors of the input are returned as values."""
 
-    def __init__(self, folder: Path, parts: Sequence[Part], work: PartsWork, threads: int) -> None:
+    def __init__(self, folder: Path, parts: Sequence[Part], work: PartsWork, options: RayOptions) -> None:
         self._folder = folder
         self._parts = parts
         self._work = work
-        self._embedder = Embedder(work.model, device=work.device, threads=threads, variant=work.variant)
+        self._embedder = _open(options, work.device, work.variant)
 
     def __call__(self, row: dict[str, int]) -> dict[str, Any]:
         """Writes the part at that place in `parts` and returns its receipt."""
@@ -122,16 +125,24 @@ class PartWriter:
         return {"name": part.name, "row_count": part.row_count, "was_cut": was_cut, "error": error}
 
 
-def describe_model(options: RayOptions) -> dict[str, Any]:
+def describe_model(options: RayOptions, kind: TextKind) -> dict[str, Any]:
     """Returns the fields of PartsWork about the model, as a worker opens it, or {"error": reason}."""
     try:
-        embedder = Embedder(options.model, device=options.device, threads=options.threads)
+        embedder = _open(options, options.device, "auto")
     except (GteError, OSError) as error:
         return {"error": str(error)}
     return {
         "fingerprint": embedder.fingerprint, "variant": embedder.variant, "device": embedder.device,
-        "dim": embedder.dim,
+        "dim": embedder.dim, "prompt": embedder.prompt_for(kind), "max_tokens": embedder.max_tokens,
     }  # fmt: skip
+
+
+def _open(options: RayOptions, device: str, variant: str) -> Embedder:
+    facts = options.facts
+    return Embedder(
+        options.model, device=device, threads=options.threads, variant=variant, max_tokens=facts.max_tokens,
+        pooling=facts.pooling, prompts=facts.prompts,
+    )  # fmt: skip
 
 
 def _write_parts(
@@ -145,7 +156,7 @@ def _write_parts(
     places = ray.data.from_items([{"place": place} for place in range(len(parts))], override_num_blocks=len(parts))
     receipts = places.map(
         PartWriter,
-        fn_constructor_kwargs={"folder": folder, "parts": parts, "work": work, "threads": options.threads},
+        fn_constructor_kwargs={"folder": folder, "parts": parts, "work": work, "options": options},
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
         **_resources(options),
     )
@@ -165,8 +176,8 @@ def _write_parts(
         raise GteError(f"Ray gave up: {_last_line(error)}; finished parts are kept") from error
 
 
-def _describe_model(ray: Any, options: RayOptions) -> dict[str, Any]:
-    described: dict[str, Any] = ray.get(ray.remote(**_resources(options))(describe_model).remote(options))
+def _describe_model(ray: Any, options: RayOptions, kind: TextKind) -> dict[str, Any]:
+    described: dict[str, Any] = ray.get(ray.remote(**_resources(options))(describe_model).remote(options, kind))
     if "error" in described:
         raise InputError(f"a worker cannot open the model: {described['error']}")
     return described

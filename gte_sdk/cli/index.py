@@ -4,15 +4,16 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from gte_sdk.atomic_file import beside, move_whole
 from gte_sdk.cli.folder_options import count_left_out, print_status, say_left_out, wanted_options
-from gte_sdk.cli.model_options import model_facts, model_options, open_model
+from gte_sdk.cli.model_options import facts_to_keep, model_options, open_model, use_kept_facts
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import HubError, IndexFormatError, InputError
@@ -94,11 +95,18 @@ def index(
     if previous is not None and not model_is_given:
         model = previous.model
     named_by = output if previous is not None and not model_is_given else None
-    if model_facts().prompts:
-        raise click.UsageError("an index does not keep a --prompt; the next update would embed without it")
+    if previous is not None and previous.model == _stored_name(model):
+        given = facts_to_keep()
+        use_kept_facts(previous.facts)
+        if not rebuild and given is not None and facts_to_keep() != previous.facts:
+            raise InputError(
+                f"{output} was made with {_said(previous.facts)}, and its vectors with it; leave --prompt, --pooling "
+                "and --max-tokens out",
+                remedy="rebuild",
+            )
     embedder = open_embedder(model, device, threads, named_by)
     settings = Settings(
-        model=str(Path(model).resolve()) if Path(model).exists() and model not in bundled_models() else model,
+        model=_stored_name(model),
         fingerprint=embedder.fingerprint,
         dim=embedder.dim,
         paths=tuple(str(path.resolve()) for path in paths),
@@ -106,6 +114,7 @@ def index(
         excludes=excludes,
         types=types,
         ignore_files=not no_ignore,
+        facts=facts_to_keep(),
     )
     notices = Notices(quiet)
     target = beside(Path(os.path.realpath(output)), ".rebuild") if rebuild else output
@@ -115,7 +124,7 @@ def index(
                 _drop_unless_same(target, settings)
             with PassageStore(target, settings) as store:
                 store.check_fingerprint(embedder.fingerprint)
-                if store.settings[3:] != settings[3:]:
+                if store.settings[3:8] != settings[3:8]:
                     store.set_sources(settings)
                 _update(store, embedder, as_json, quiet, skipped, notices)
             notices.close()
@@ -133,6 +142,15 @@ def index(
                 err=True,
             )
         raise
+
+
+def _stored_name(model: str) -> str:
+    """The model's name as an index keeps it: a path that leads to it from any folder."""
+    return str(Path(model).resolve()) if Path(model).exists() and model not in bundled_models() else model
+
+
+def _said(facts: Mapping[str, Any] | None) -> str:
+    return "none of these options" if not facts else json.dumps(facts, ensure_ascii=False)
 
 
 def open_embedder(model: str, device: str, threads: int | None, named_by: Path | None) -> Embedder:
@@ -182,7 +200,7 @@ def _settings_of(path: Path, must_be_whole: bool = True) -> Settings | None:
 def _drop_unless_same(path: Path, settings: Settings) -> None:
     """Keeps what an interrupted rebuild with the same model left, and deletes anything else."""
     left = _settings_of(path, must_be_whole=False) if is_passage_store(path) else None
-    if left is None or left.fingerprint != settings.fingerprint:
+    if left is None or (left.fingerprint, left.facts) != (settings.fingerprint, settings.facts):
         path.unlink()
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from click.shell_completion import CompletionItem
 
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
-from gte_sdk.errors import ModelFormatError
+from gte_sdk.errors import IndexFormatError, ModelFormatError
 from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.model_files.published import IN_GRAPH, POOLING_MODES, ModelFacts
 
@@ -61,6 +61,25 @@ def model_facts() -> ModelFacts:
     """What the running command's options say of the model."""
     facts: ModelFacts = click.get_current_context().meta.get(_FACTS, ModelFacts())
     return facts
+
+
+def facts_to_keep() -> dict[str, Any] | None:
+    """The options of the running command that an index keeps, as JSON; None if there are none."""
+    return {name: value for name, value in model_facts()._asdict().items() if value is not None} or None
+
+
+def use_kept_facts(kept: Mapping[str, Any] | None) -> None:
+    """Lets the running command open a model as an index describes it, as far as its own options do not say it.
+
+    Raises IndexFormatError for a description that is none.
+    """
+    facts = dict(kept or {})
+    prompts = facts.get("prompts") or {}
+    is_known = set(facts) <= set(ModelFacts._fields) and isinstance(prompts, dict)
+    if not is_known or not all(isinstance(text, str) for text in prompts.values()):
+        raise IndexFormatError(f"the index describes its model by {facts!r:.200}, which is no description")
+    meta = click.get_current_context().meta
+    meta[_FACTS] = ModelFacts(**{**facts, **(facts_to_keep() or {})})
 
 
 def open_model(

@@ -16,7 +16,7 @@ from gte_sdk.model_files.directory import (
     bundled_models,
     read_model_dir,
 )
-from gte_sdk.model_files.hub import cached_models, fetch_model, is_hub_name
+from gte_sdk.model_files.hub.download import cached_models, fetch_model, is_hub_name
 
 
 @click.command()

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from gte_sdk.cli.answers import print_json, print_passage
 from gte_sdk.cli.folder_options import described, list_left_out, say_left_out, wanted_options
 from gte_sdk.cli.index import keep_current, open_embedder, say_cut
-from gte_sdk.cli.model_options import model_options, open_model
+from gte_sdk.cli.model_options import model_options, open_model, use_kept_facts
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
@@ -116,6 +116,7 @@ def search(
         raise click.UsageError("an index has read its files already; see: gte index --output FILE --status --skipped")
     with PassageStore(paths[0]) as store:
         if context.get_parameter_source("model") is ParameterSource.DEFAULT:
+            use_kept_facts(store.settings.facts)
             embedder = open_embedder(store.settings.model, device, threads, named_by=store.path)
         else:
             embedder = open_model(model, device, threads)

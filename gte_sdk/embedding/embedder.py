@@ -129,9 +129,9 @@ class Embedder:
         self._tokenizer = load_text_tokenizer(self._description)
         self._max_tokens = self._tokenizer.check_limit(max_tokens, self._description.max_tokens)
         opened = open_engine(self._description, device, variant, engine, settings, self._tokenizer.tokenizer)
-        self._engine: Engine = (
-            opened if dim is None else cut_engine(opened, self._description.matryoshka_dims, check_count("dim", dim))
-        )
+        wanted_dim = self._description.truncate_dim if dim is None else check_count("dim", dim)
+        trained_dims = self._description.matryoshka_dims
+        self._engine: Engine = opened if wanted_dim is None else cut_engine(opened, trained_dims, wanted_dim)
         self._micro_batchers: WeakKeyDictionary[AbstractEventLoop, MicroBatcher] = WeakKeyDictionary()
 
     @property

@@ -9,13 +9,12 @@ from gte_sdk.model_files.directory import (
     GRAPH_FILES,
     GTE_JSON,
     INT8_WEIGHTS,
-    WEIGHT_FILES,
     FileRecord,
     ModelDir,
     available_variants,
     checked_file,
-    external_data_names,
 )
+from gte_sdk.model_files.graph_file import WEIGHT_FILES, external_data_names
 from gte_sdk.model_files.modules import SAFETENSORS
 from gte_sdk.model_files.published import CONFIG_JSON, hub_name_of
 

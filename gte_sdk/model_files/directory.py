@@ -14,25 +14,33 @@ from typing import Any, NamedTuple
 
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.bundle import BundlePath, open_bundle
-from gte_sdk.model_files.graph_file import external_locations
+from gte_sdk.model_files.graph_file import WEIGHT_FILES, external_data_names
 from gte_sdk.model_files.modules import SAFETENSORS, modules_only_in_graph, read_dense, read_pooled, static_folder
 from gte_sdk.model_files.published import (
     LARGEST,
     MODULES_JSON,
     POOLING_MODES,
-    SENTENCE_BERT_JSON,
     SENTENCE_TRANSFORMERS_JSON,
     ModelFacts,
     ModelPath,
     hub_name_of,
-    is_inside,
     merged_prompts,
+    pools_prompts,
     read_int8_limits,
     read_json,
-    read_max_tokens,
+    read_matryoshka_dims,
     read_prompts,
+    read_similarity,
+    read_truncate_dim,
     read_width,
+)
+from gte_sdk.model_files.text_settings import (
+    SENTENCE_BERT_FILES,
+    bert_normalization,
+    check_text_settings,
+    read_max_tokens,
     reads_lower_case,
+    sentence_bert_file,
 )
 
 FORMAT_VERSION = 1
@@ -63,8 +71,6 @@ GRAPH_FILES: Mapping[str, tuple[str, ...]] = {
 }
 
 NO_FACTS = ModelFacts()
-# The weights of a model without a graph, which the native engine reads; the second names the files of a divided one.
-WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json")
 
 _BUNDLED = Path(__file__).parent.parent / "models"
 
@@ -110,6 +116,14 @@ class ModelDir:
     """The tokenizer's file, by its path inside the directory."""
     lowercase: bool = False
     """Whether texts are written in lower case before the tokenizer's own normalization."""
+    normalization: Mapping[str, Any] | None = None
+    """Settings of BertNormalizer that go before those of tokenizer.json, see `bert_normalization`."""
+    pools_prompts: bool = True
+    """Whether the tokens of a prompt are pooled with those of a text."""
+    truncate_dim: int | None = None
+    """One of matryoshka_dims, to which the model's own description cuts its vectors."""
+    similarity: str | None = None
+    """How the model compares its vectors, if not by their cosine, which unit length would then change."""
 
 
 def bundled_models() -> list[str]:
@@ -185,35 +199,6 @@ def variant_files(description: ModelDir, variant: str) -> list[str]:
     return [name for name in names if (description.path / name).is_file()]
 
 
-def external_data_names(path: ModelPath, name: str) -> list[str]:
-    """The files that hold weights of a graph outside of it, or those of an index, by their paths in the directory.
-
-    Raises ModelFormatError for a name that leads out of the directory, and for such a graph in a bundle.
-    """
-    file = path / name
-    try:
-        if name == WEIGHT_FILES[1]:
-            locations = [str(location) for location in read_json(file)["weight_map"].values()]
-        else:
-            locations = external_locations(file) if name.endswith(".onnx") and file.is_file() else []
-    except (ValueError, IndexError, KeyError, AttributeError) as error:
-        raise ModelFormatError(f"{file} names weights outside of it that are no file: {error!r}") from error
-    if locations and isinstance(path, BundlePath):
-        raise ModelFormatError(
-            f"{file} has weights outside of it, in {locations[0]!r}, which a bundle cannot hold; export it as one file"
-        )
-    return sorted({name_beside(path, name, location) for location in locations})
-
-
-def name_beside(path: ModelPath, name: str, location: str) -> str:
-    """The path in the directory of a file that the file `name` names. Raises ModelFormatError if it is not inside."""
-    inside = PurePosixPath(name).parent / location
-    if not location or not is_inside(inside):
-        where = f"{location!r:.200}, which is not inside the model directory"
-        raise ModelFormatError(f"{path / name} has weights in {where}")
-    return inside.as_posix()
-
-
 def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: str) -> str:
     """The fingerprint of a vector space: weights, tokenizer and pooling. All variants of one export share it."""
     identity = {"weights": weights_sha256, "tokenizer": tokenizer_sha256, "pooling": pooling}
@@ -283,14 +268,6 @@ def sha256_of_file(path: ModelPath) -> str:
     return digest.hexdigest()
 
 
-def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
-    """The numbers in `matryoshka_dims` of gte.json or config_sentence_transformers.json, if any."""
-    dims = read_json(path).get("matryoshka_dims", []) if path.is_file() else []
-    if not isinstance(dims, list) or not all(type(width) is int and 1 <= width <= dim for width in dims):
-        raise ModelFormatError(f"{path} has matryoshka_dims={dims!r}; it is a list of whole numbers from 1 to {dim}")
-    return tuple(sorted(dims, reverse=True))
-
-
 def _read_own(path: ModelPath) -> ModelDir:
     file = path / GTE_JSON
     fields = read_json(file)
@@ -328,9 +305,10 @@ def _read_own(path: ModelPath) -> ModelDir:
         matryoshka_dims=read_matryoshka_dims(file, fields["dim"]),
         int8_limits=read_int8_limits(file, fields),
     )
-    if SENTENCE_BERT_JSON not in description.files:
+    name = next((name for name in SENTENCE_BERT_FILES if name in description.files), None)
+    if name is None:
         return description
-    return replace(description, lowercase=reads_lower_case(checked_file(description, SENTENCE_BERT_JSON)))
+    return replace(description, lowercase=reads_lower_case(checked_file(description, name)))
 
 
 def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, FileRecord]]:
@@ -358,8 +336,13 @@ def _with_facts(description: ModelDir, facts: ModelFacts) -> ModelDir:
 
 def _read_foreign(path: ModelPath, facts: ModelFacts) -> ModelDir:
     pooled = read_pooled(path, facts.pooling)
+    check_text_settings(path)
     width = read_dense(path, pooled.dense[-1]).out_features if pooled.dense else read_width(path)
-    sentence_bert = path / SENTENCE_BERT_JSON
+    sentence_bert = sentence_bert_file(path)
+    truncate_dim = read_truncate_dim(path, width)
+    matryoshka_dims = read_matryoshka_dims(path / SENTENCE_TRANSFORMERS_JSON, width or LARGEST)
+    if truncate_dim is not None:
+        matryoshka_dims = tuple(sorted({truncate_dim, *matryoshka_dims}, reverse=True))
     return ModelDir(
         path=path,
         name=hub_name_of(path) or path.name,
@@ -370,11 +353,15 @@ def _read_foreign(path: ModelPath, facts: ModelFacts) -> ModelDir:
         prompts=merged_prompts(read_prompts(path), facts),
         files={},
         fingerprint=None,
-        matryoshka_dims=read_matryoshka_dims(path / SENTENCE_TRANSFORMERS_JSON, width or LARGEST),
+        matryoshka_dims=matryoshka_dims,
         dense=pooled.dense,
         why_in_graph=pooled.why_in_graph,
         pool_states=facts.pooling in POOLING_MODES,
-        lowercase=sentence_bert.is_file() and reads_lower_case(sentence_bert),
+        lowercase=sentence_bert is not None and reads_lower_case(sentence_bert),
+        normalization=bert_normalization(path),
+        pools_prompts=pools_prompts(path),
+        truncate_dim=truncate_dim,
+        similarity=read_similarity(path),
     )
 
 

@@ -1,4 +1,4 @@
-"""What must be known of an ONNX file before it is opened: where its other weights lie, its inputs and outputs.
+"""What must be known of weights before they are opened: their other files, and a graph's inputs and outputs.
 
 Read without the onnx package, as gte_sdk/runtime reads weights. An ONNX file is a protobuf
 (https://protobuf.dev/programming-guides/encoding); field numbers are those of onnx.proto.
@@ -6,10 +6,16 @@ Read without the onnx package, as gte_sdk/runtime reads weights. An ONNX file is
 
 import mmap
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from gte_sdk.model_files.published import ModelPath, mapped_bytes
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.model_files.bundle import BundlePath
+from gte_sdk.model_files.modules import SAFETENSORS
+from gte_sdk.model_files.published import ModelPath, is_inside, mapped_bytes, read_json
+
+# The weights of a model without a graph, which the native engine reads; the second names the files of a divided one.
+WEIGHT_FILES = (SAFETENSORS, f"{SAFETENSORS}.index.json")
 
 # What a graph may take: a text's tokens, and of a decoder their positions and the cache of earlier tokens.
 TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -51,6 +57,35 @@ def graph_names(path: ModelPath) -> GraphNames:
 
 def _messages(message: memoryview, field: int) -> Iterator[memoryview]:
     return (value for number, value in fields_of(message) if number == field and isinstance(value, memoryview))
+
+
+def external_data_names(path: ModelPath, name: str) -> list[str]:
+    """The files that hold weights of a graph outside of it, or those of an index, by their paths in the directory.
+
+    Raises ModelFormatError for a name that leads out of the directory, and for such a graph in a bundle.
+    """
+    file = path / name
+    try:
+        if name == WEIGHT_FILES[1]:
+            locations = [str(location) for location in read_json(file)["weight_map"].values()]
+        else:
+            locations = external_locations(file) if name.endswith(".onnx") and file.is_file() else []
+    except (ValueError, IndexError, KeyError, AttributeError) as error:
+        raise ModelFormatError(f"{file} names weights outside of it that are no file: {error!r}") from error
+    if locations and isinstance(path, BundlePath):
+        raise ModelFormatError(
+            f"{file} has weights outside of it, in {locations[0]!r}, which a bundle cannot hold; export it as one file"
+        )
+    return sorted({name_beside(path, name, location) for location in locations})
+
+
+def name_beside(path: ModelPath, name: str, location: str) -> str:
+    """The path in the directory of a file that the file `name` names. Raises ModelFormatError if it is not inside."""
+    inside = PurePosixPath(name).parent / location
+    if not location or not is_inside(inside):
+        where = f"{location!r:.200}, which is not inside the model directory"
+        raise ModelFormatError(f"{path / name} has weights in {where}")
+    return inside.as_posix()
 
 
 def external_locations(path: ModelPath) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import NO_FACTS, bundled_model_path, bundled_models
-from gte_sdk.model_files.hub import fetch_model, is_hub_name
+from gte_sdk.model_files.hub.download import fetch_model, is_hub_name
 from gte_sdk.model_files.known_models import original_names
 from gte_sdk.model_files.published import ModelFacts
 

@@ -26,6 +26,13 @@ _TANH = {"torch.nn.modules.activation.Tanh": True, "torch.nn.modules.linear.Iden
 _TABLE = "StaticEmbedding"
 # What every engine does, or nobody has to: a Dropout does nothing outside of training.
 _NOTHING = ("Transformer", "Pooling", "Normalize", "Dropout")
+# What may follow a module. Unit length before a dense layer with a bias is not the same as behind it.
+_FOLLOWS = {
+    "Transformer": ("Transformer", "Pooling", "Normalize"),
+    "Pooling": ("Dense", "Normalize"),
+    "Dense": ("Dense", "Normalize"),
+    "Normalize": ("Normalize",),
+}
 
 
 class Pooled(NamedTuple):
@@ -59,11 +66,19 @@ def read_pooled(path: ModelPath, asked: str | None) -> Pooled:
     if known and known.refused and asked is None:
         raise ModelFormatError(f"{path}: {known.names[0]} cannot be run: {known.refused}")
     dense: list[str] = []
+    before = "Transformer"
     for kind, folder in read_modules(path):
-        if kind == "Dense" and _can_compute(path, folder):
+        if kind == "Transformer" and folder:
+            raise ModelFormatError(
+                f"{path / MODULES_JSON} puts the transformer into {folder!r}, and gte-sdk reads it beside "
+                f"{MODULES_JSON}; save the model again with a newer sentence-transformers"
+            )
+        is_in_turn = kind in _FOLLOWS.get(before, ()) or kind == "Dropout"
+        before = before if kind == "Dropout" else kind
+        if kind == "Dense" and is_in_turn and _can_compute(path, folder):
             dense.append(folder)
-        elif kind not in _NOTHING:
-            why = f"{path / MODULES_JSON} has a module {kind} in {folder!r} that gte-sdk cannot compute"
+        elif kind not in _NOTHING or not is_in_turn:
+            why = f"{path / MODULES_JSON} has a module {kind} in {folder!r} that gte-sdk cannot compute there"
             return Pooled(IN_GRAPH, why_in_graph=f"{why}; take a graph that contains it")
     if known and known.dense and not (path / MODULES_JSON).is_file():
         original = original_name(published_name(path) or "")

@@ -41,9 +41,6 @@ PLAIN = "plain"
 _SAME_KIND = {"query": ("search_query",), "document": ("passage", "corpus", "search_document")}
 # Of these the first one counts: DistilBERT's hidden_dim is the width of its feed-forward layers.
 _WIDTH_NAMES = ("hidden_size", "dim", "n_embd", "d_model", "hidden_dim")
-_POSITION_KEYS = ("max_position_embeddings", "n_positions")
-# RoBERTa and its relatives number positions from the one behind that of padding, which is 1 if config.json is silent.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # What of a model is parsed as a whole, at several times its bytes of memory. Real descriptions and headers of weights
 # have up to a few MB, and tokenizers of multilingual models some 35 MB.
 MAX_JSON_BYTES = 16 * 2**20
@@ -132,9 +129,10 @@ def mapped_bytes(path: ModelPath) -> memoryview:
 
 def read_pooling(path: ModelPath) -> str | None:
     """The pooling mode of a published directory, from its files or the table of known models. None: nobody says."""
-    folder = next((folder for kind, folder in read_modules(path) if kind == "Pooling"), None)
+    modules = read_modules(path)
+    folder = next((folder for kind, folder in modules if kind == "Pooling"), None)
     file = path / (f"{folder}/{CONFIG_JSON}" if folder else POOLING_JSON)
-    if not file.is_file():
+    if not file.is_file() or (modules and folder is None):
         if folder is not None:
             raise ModelFormatError(f"{file} is missing; {MODULES_JSON} names it: download the model again")
         known = known_of(path)
@@ -152,19 +150,46 @@ def read_pooling(path: ModelPath) -> str | None:
     return str(modes[0])
 
 
+def pools_prompts(path: ModelPath) -> bool:
+    """Whether the tokens of a prompt are pooled with those of a text, which all models do but INSTRUCTOR's kind."""
+    folder = next((folder for kind, folder in read_modules(path) if kind == "Pooling"), None)
+    file = path / (f"{folder}/{CONFIG_JSON}" if folder else POOLING_JSON)
+    return not file.is_file() or read_json(file).get("include_prompt") is not False
+
+
+def read_similarity(path: ModelPath) -> str | None:
+    """How a model without a unit length of its own compares its vectors, if not by their cosine; else None."""
+    file = path / SENTENCE_TRANSFORMERS_JSON
+    name = read_json(file).get("similarity_fn_name") if file.is_file() else None
+    is_unit = "Normalize" in read_module_types(path)
+    return None if name in (None, "cosine") or is_unit else str(name)
+
+
+def read_truncate_dim(path: ModelPath, dim: int | None) -> int | None:
+    """The dimensions to which sentence-transformers cuts the vectors, as config_sentence_transformers.json says it."""
+    file = path / SENTENCE_TRANSFORMERS_JSON
+    cut = read_json(file).get("truncate_dim") if file.is_file() else None
+    if cut is not None and not is_size(cut):
+        raise ModelFormatError(f"{file} has truncate_dim={cut!r:.40}; it is a whole number from 1")
+    return None if cut is None or (dim is not None and cut >= dim) else cut
+
+
 def read_module_types(path: ModelPath) -> list[str]:
     """The last word of each module type in modules.json ("Transformer", "Pooling", ...); empty without that file."""
     return [kind for kind, _ in read_modules(path)]
 
 
 def read_modules(path: ModelPath) -> list[tuple[str, str]]:
-    """The last word of each module's type in modules.json, and its folder, "" for the root; empty without that file."""
+    """The last word of each module's type in modules.json, and its folder, "" for the root; empty without that file.
+
+    The type of a module that is not sentence-transformers' own, such as "custom_st.Transformer", stays whole.
+    """
     file = path / MODULES_JSON
     if not file.is_file():
         return []
     try:
         modules = json.loads(read_text(file, MAX_JSON_BYTES))
-        named = [(str(each["type"]).rsplit(".", 1)[-1], PurePosixPath(str(each.get("path", "")))) for each in modules]
+        named = [(_kind_of(str(each["type"])), PurePosixPath(str(each.get("path", "")))) for each in modules]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFormatError(f"{file} is not a list of modules: {error!r}") from error
     if outside := [folder for _, folder in named if not is_inside(folder)]:
@@ -172,6 +197,10 @@ def read_modules(path: ModelPath) -> list[tuple[str, str]]:
             f"{file} has a module in {str(outside[0])!r:.200}, which is not inside the model directory"
         )
     return [(kind, "" if folder == PurePosixPath(".") else str(folder)) for kind, folder in named]
+
+
+def _kind_of(module: str) -> str:
+    return module.rsplit(".", 1)[-1] if module.startswith("sentence_transformers.") else module
 
 
 def is_inside(name: PurePosixPath) -> bool:
@@ -228,57 +257,14 @@ def read_width(path: ModelPath) -> int | None:
     fields = {**text_config, **config} if isinstance(text_config, dict) else config
     name = next((name for name in _WIDTH_NAMES if name in fields), None)
     width = fields[name] if name else None
-    if name and not _is_limit(width):
+    if name and not is_size(width):
         raise ModelFormatError(f"{path / CONFIG_JSON} has {name}={width!r:.40} where an int from 1 belongs")
     return width
 
 
-def first_position(config: Mapping[str, Any]) -> int:
-    """The row of the position table for the first token of a text. transformers' code of MPNet knows one padding."""
-    kind, padding = config.get("model_type"), config.get("pad_token_id", 1)
-    if kind not in _OFFSET_POSITIONS:
-        return 0
-    return padding + 1 if kind != "mpnet" and type(padding) is int and 0 <= padding <= LARGEST else 2
-
-
-def read_max_tokens(path: ModelPath, asked: int | None = None) -> int:
-    """The most tokens that sentence-transformers would read of a text.
-
-    Its own file says it, else the table of known models, else the smaller of config.json's and the tokenizer's limit. A
-    table of positions ends where it ends. If nothing says it, it is `asked`. Raises ModelFormatError without that.
-    """
-    config = read_json(path / CONFIG_JSON)
-    own, of_tokenizer = (
-        read_json(path / name).get(key) if (path / name).is_file() else None
-        for name, key in ((SENTENCE_BERT_JSON, "max_seq_length"), (TOKENIZER_CONFIG_JSON, "model_max_length"))
-    )
-    positions = next((config[key] for key in _POSITION_KEYS if _is_limit(config.get(key))), None)
-    known = known_of(path)
-    limits = [own] if _is_limit(own) else [known.max_tokens] if known else [positions, of_tokenizer]
-    if positions is not None and _has_position_table(config):
-        limits.append(positions - first_position(config))
-    limit = min((limit for limit in limits if _is_limit(limit)), default=asked)
-    if limit is None:
-        raise ModelFormatError(
-            f"{path / CONFIG_JSON} has no max_position_embeddings, and {SENTENCE_BERT_JSON} no max_seq_length: nothing "
-            "says how many tokens the model reads; pass max_tokens= (--max-tokens), as the model card says"
-        )
-    return limit
-
-
-def _is_limit(value: object) -> TypeGuard[int]:
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether the value is a number of tokens or dimensions that a model can have."""
     return type(value) is int and 0 < value <= LARGEST
-
-
-def _has_position_table(config: Mapping[str, Any]) -> bool:
-    """Whether positions are rows of a table, not angles or distances, which have no end."""
-    other = any("rope" in key or "rotary" in key for key in config)
-    return config.get("position_embedding_type", "absolute") == "absolute" and not other
-
-
-def reads_lower_case(sentence_bert: ModelPath) -> bool:
-    """Whether sentence_bert_config.json says that texts are written in lower case before they are tokenized."""
-    return read_json(sentence_bert).get("do_lower_case") is True
 
 
 def read_int8_limits(file: ModelPath, fields: Mapping[str, Any]) -> dict[int, float]:
@@ -289,3 +275,11 @@ def read_int8_limits(file: ModelPath, fields: Mapping[str, Any]) -> dict[int, fl
     ):
         raise ModelFormatError(f"{file} has int8_limits={limits!r}; it maps widths to numbers above 0 and at most 1")
     return {int(width): limit for width, limit in limits.items()}
+
+
+def read_matryoshka_dims(path: ModelPath, dim: int) -> tuple[int, ...]:
+    """The numbers in `matryoshka_dims` of gte.json or config_sentence_transformers.json, if any."""
+    dims = read_json(path).get("matryoshka_dims", []) if path.is_file() else []
+    if not isinstance(dims, list) or not all(type(width) is int and 1 <= width <= dim for width in dims):
+        raise ModelFormatError(f"{path} has matryoshka_dims={dims!r}; it is a list of whole numbers from 1 to {dim}")
+    return tuple(sorted(dims, reverse=True))

@@ -41,6 +41,8 @@ class Settings(NamedTuple):
     types: tuple[str, ...] = ()
     ignore_files: bool = True
     """As in `text_files.Wanted`, like the three before."""
+    facts: Mapping[str, Any] | None = None
+    """What was said of the model beside its name: arguments of Embedder, such as prompts."""
 
 
 class FileState(NamedTuple):
@@ -284,12 +286,12 @@ class PassageStore:
         are_lists = all(
             isinstance(value, list | tuple) and all(isinstance(text, str) for text in value) for value in lists
         )
-        dim, ignore_files = values["dim"], values["ignore_files"]
+        dim, ignore_files, facts = values["dim"], values["ignore_files"], values["facts"]
         are_numbers = type(dim) is int and 1 <= dim <= MAX_DIM and isinstance(ignore_files, bool)
-        if not are_texts or not are_lists or not are_numbers:
+        if not are_texts or not are_lists or not are_numbers or not isinstance(facts, dict | None):
             raise self._damaged("its settings are of other types than an index has")
         paths, globs, excludes, types = map(tuple, lists)
-        return Settings(values["model"], values["fingerprint"], dim, paths, globs, excludes, types, ignore_files)
+        return Settings(values["model"], values["fingerprint"], dim, paths, globs, excludes, types, ignore_files, facts)
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:

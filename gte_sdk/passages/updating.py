@@ -198,7 +198,7 @@ def _scan(store: PassageStore, leave_out: LeaveOut, known: dict[str, FileState])
     for name in store.settings.paths:
         if not Path(name).exists():
             raise InputError(f"{name}, which {store.path} is an index of, is not there; name the folders to index")
-    wanted = Wanted(*store.settings[4:])
+    wanted = Wanted(*store.settings[4:8])
     own = {f"{store.path.resolve()}{ending}" for ending in ("", "-journal", "-wal", "-shm", ".rebuild")}
     own.add(str(lock_path_of(store.path)))
     present: set[str] = set()

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from gte_sdk import _kernels
 from gte_sdk.errors import DeviceError, InputError, ModelFormatError
-from gte_sdk.model_files.directory import ModelDir, checked_file, external_data_names, read_modules_only_in_graph
+from gte_sdk.model_files.directory import ModelDir, checked_file, read_modules_only_in_graph
 from gte_sdk.model_files.graph_file import (
     CACHE_INPUTS,
     POSITIONS,
     SENTENCE_EMBEDDING,
     STATES,
     TOKEN_INPUTS,
+    external_data_names,
     unknown_inputs,
 )
 from gte_sdk.model_files.modules import SAFETENSORS, read_dense

@@ -16,11 +16,11 @@ from gte_sdk.errors import DeviceError, GteError, InputError, ModelFormatError
 from gte_sdk.model_files.directory import (
     GTE_JSON,
     INT8_WEIGHTS,
-    WEIGHT_FILES,
     ModelDir,
     available_variants,
     variant_files,
 )
+from gte_sdk.model_files.graph_file import WEIGHT_FILES
 from gte_sdk.runtime.engine import Engine, EngineSettings, GoldenResult, refuse_not_finite
 from gte_sdk.runtime.golden import deviation, read_golden
 from gte_sdk.runtime.int8.at_open import LossError, open_int8_file, open_quantized
@@ -60,6 +60,12 @@ def open_engine(
     """Opens one graph of a model directory; the arguments are those of Embedder."""
     if engine not in ENGINES:
         raise InputError(f"engine={engine!r}; one of {ENGINES} is supported")
+    if description.similarity is not None:
+        warnings.warn(
+            f"{description.path} compares its vectors by {description.similarity!r} and with their own lengths; here "
+            "they have unit length, so ranks may differ from those of its card",
+            stacklevel=3,
+        )
     if description.token_table is not None:
         if engine == "onnxruntime":
             raise InputError(

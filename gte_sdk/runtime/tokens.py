@@ -71,12 +71,18 @@ def load_tokenizer(path: ModelPath) -> Tokenizer:
 
     Raises ModelFormatError where the file is missing or is no tokenizer.
     """
+    tokenizer = read_tokenizer(path)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def read_tokenizer(path: ModelPath) -> Tokenizer:
+    """As `load_tokenizer`, with the truncation and padding that the file carries still on."""
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; a model directory needs the fast tokenizer's tokenizer.json")
     with tokenizer_errors(f"{path} is not a readable tokenizer.json"):
         tokenizer: Tokenizer = Tokenizer.from_str(read_text(path, MAX_TOKENIZER_BYTES))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
     return tokenizer
 
 

@@ -67,6 +67,9 @@ class PartsWork(NamedTuple):
     variant: str
     device: str
     dim: int
+    prompt: str
+    """What stands before each text."""
+    max_tokens: int
 
 
 def read_sources(path: Path, column: str | None) -> tuple[str, list[Source]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from gte_sdk.model_files.hub_errors import explain_failure
+from gte_sdk.model_files.hub.hub_errors import explain_failure
 from training.data.docstrings import write_docstring_pairs
 from training.data.left_out import NOTHING, Hashes
 from training.data.pairs import DEFAULT_CACHE, PairsError, Source, open_source

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gte_sdk.errors import HubError, ModelFormatError
-from gte_sdk.model_files.directory import SPECIAL_TOKENS_JSON, TOKENIZER_JSON, read_matryoshka_dims
-from gte_sdk.model_files.hub_errors import explain_failure
+from gte_sdk.model_files.directory import SPECIAL_TOKENS_JSON, TOKENIZER_JSON
+from gte_sdk.model_files.hub.hub_errors import explain_failure
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
@@ -28,12 +28,19 @@ from gte_sdk.model_files.published import (
     SENTENCE_TRANSFORMERS_JSON,
     TOKENIZER_CONFIG_JSON,
     read_json,
-    read_max_tokens,
+    read_matryoshka_dims,
     read_modules,
     read_pooling,
     read_prompts,
 )
-from gte_sdk.runtime.text_tokenizer import put_lower_case_first
+from gte_sdk.model_files.text_settings import (
+    bert_normalization,
+    check_text_settings,
+    read_max_tokens,
+    reads_lower_case,
+    sentence_bert_file,
+)
+from gte_sdk.runtime.text_tokenizer import obey_bert_settings, put_lower_case_first
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.configuration import build_configuration
 from training.encoders.encoder import (
@@ -105,6 +112,7 @@ def load_encoder(
     supported.
     """
     directory = resolve_directory(directory_or_hub_name)
+    check_text_settings(directory)
     max_tokens = max_tokens or read_max_tokens(directory)
     prompts = read_prompts(directory)
     modules = read_modules(directory)
@@ -172,12 +180,15 @@ def write_encoder(encoder: AnyEncoder, tokenizer_directory: Path, directory: Pat
 
 
 def _read_tokenizer(directory: Path) -> dict[str, Any]:
-    """The content of tokenizer.json, with lower case first where only sentence-transformers' settings ask for it."""
-    settings = directory / SENTENCE_BERT_JSON
-    if not (settings.is_file() and read_json(settings).get("do_lower_case") is True):
-        return read_json(directory / TOKENIZER_JSON)
+    """The content of tokenizer.json, as the other settings of the directory change it."""
+    settings = sentence_bert_file(directory)
+    lowercase = settings is not None and reads_lower_case(settings)
     tokenizer = load_tokenizer(directory / TOKENIZER_JSON)
-    put_lower_case_first(tokenizer)
+    is_other = (directory / CONFIG_JSON).is_file() and obey_bert_settings(tokenizer, bert_normalization(directory))
+    if not (lowercase or is_other):
+        return read_json(directory / TOKENIZER_JSON)
+    if lowercase:
+        put_lower_case_first(tokenizer)
     content: dict[str, Any] = json.loads(tokenizer.to_str())
     return content
 

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import (
-    INT8_WEIGHTS,
-    ModelDir,
-    checked_file,
-    external_data_names,
-    sha256_of_file,
-)
+from gte_sdk.model_files.directory import INT8_WEIGHTS, ModelDir, checked_file, sha256_of_file
+from gte_sdk.model_files.graph_file import external_data_names
 from gte_sdk.model_files.published import CONFIG_JSON
 from gte_sdk.model_files.user_cache import cached_file, keep, remembered, remembered_sha256
 from gte_sdk.runtime.engine import Engine, EngineSettings
@@ -192,6 +187,7 @@ def _ingredients(description: ModelDir, name: str) -> dict[str, Any]:
         "config": sha256_of_file(config),
         "tokenizer": sha256_of_file(tokenizer),
         "lowercase": description.lowercase,
+        "normalization": description.normalization,
         "pooling": description.pooling,
         "versions": [quantize.VERSION, FORMAT_VERSION, ARITHMETIC],
     }

@@ -33,10 +33,10 @@ from gte_sdk.model_files.published import (
     CONFIG_JSON,
     MODULES_JSON,
     POOLING_JSON,
-    SENTENCE_BERT_JSON,
     SENTENCE_TRANSFORMERS_JSON,
     TOKENIZER_CONFIG_JSON,
 )
+from gte_sdk.model_files.text_settings import SENTENCE_BERT_FILES
 from gte_sdk.runtime.engine import cut_rows
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
 from gte_sdk.runtime.int8 import quantize
@@ -46,13 +46,14 @@ from gte_sdk.runtime.int8.card import describe_source, format_int8_card
 from gte_sdk.runtime.int8.weights_file import write_int8
 from gte_sdk.runtime.native.description import NotCoveredError
 from gte_sdk.runtime.native.engine import ARITHMETIC, refuse_other_modules, run_native
-from gte_sdk.runtime.tokens import tokenize
+from gte_sdk.runtime.text_tokenizer import obey_bert_settings
+from gte_sdk.runtime.tokens import load_tokenizer, tokenize
 
 # Of numbers that depend on a processor's order of sums in the digits behind.
 _DIGITS = 10**6
 _COPIED = (
     CONFIG_JSON, TOKENIZER_JSON, TOKENIZER_CONFIG_JSON, SPECIAL_TOKENS_JSON, MODULES_JSON, POOLING_JSON,
-    SENTENCE_BERT_JSON, SENTENCE_TRANSFORMERS_JSON, *LEGAL_NAMES,
+    *SENTENCE_BERT_FILES, SENTENCE_TRANSFORMERS_JSON, *LEGAL_NAMES,
 )  # fmt: skip
 
 
@@ -74,6 +75,8 @@ def write_int8_directory(
         raise InputError(
             f"{description.path} has no float32 weights to convert: {sorted(available_variants(description))}"
         )
+    if description.truncate_dim is not None or not description.pools_prompts:
+        raise InputError(f"{description.path} has truncate_dim or include_prompt=false, which gte.json cannot say")
     golden, parity = bundled_texts("golden"), bundled_texts("parity")
     try:
         refuse_other_modules(description)
@@ -92,6 +95,9 @@ def write_int8_directory(
         if (description.path / copied).is_file():
             (folder / copied).parent.mkdir(exist_ok=True)
             (folder / copied).write_bytes(checked_file(description, copied).read_bytes())
+    own_tokenizer = load_tokenizer(description.path / TOKENIZER_JSON)
+    if obey_bert_settings(own_tokenizer, description.normalization):
+        (folder / TOKENIZER_JSON).write_text(own_tokenizer.to_str(), encoding="utf-8")
     _write_json(folder / PARITY_JSON, report)
     _write_json(
         folder / GOLDEN_JSON, golden_fields(Golden(golden, {"int8": GoldenVectors(ARITHMETIC, golden_rows_ND)}))

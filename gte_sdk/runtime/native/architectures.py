@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gte_sdk.model_files.published import first_position
+from gte_sdk.model_files.text_settings import first_position
 from gte_sdk.runtime.native.configuration import (
     Config,
     activation,

@@ -4,13 +4,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gte_sdk.model_files.directory import (
-    WEIGHT_FILES,
-    ModelDir,
-    checked_file,
-    external_data_names,
-    name_beside,
-)
+from gte_sdk.model_files.directory import ModelDir, checked_file
+from gte_sdk.model_files.graph_file import WEIGHT_FILES, external_data_names, name_beside
 from gte_sdk.model_files.published import CONFIG_JSON, ModelPath, read_json
 from gte_sdk.runtime.native.architectures import read_encoder
 from gte_sdk.runtime.native.description import EncoderWeights, NotCoveredError

@@ -8,7 +8,9 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
+from gte_sdk import Embedder
 from gte_sdk.cli.commands import gte
+from gte_sdk.passages.store import PassageStore
 
 from ..tiny_models import tiny_vector, write_tiny_model
 
@@ -40,17 +42,10 @@ def test_flags_say_what_the_files_do_not(bare: Path) -> None:
     assert run("doctor", "--model", bare, "--pooling", "mean").exit_code == 0
 
 
-def test_flags_that_are_refused(bare: Path, tmp_path: Path) -> None:
+def test_flags_that_are_refused(bare: Path) -> None:
     unnamed = run("embed", "-", "--model", bare, "--prompt", "query: ", texts="red\n")
     assert "'query: ' has no kind; give KIND=TEXT" in unnamed.stderr
     assert "'median' is not one of" in run("embed", "-", "--model", bare, "--pooling", "median").stderr
-    (tmp_path / "a.txt").write_text("red", encoding="utf-8")
-    kept = run(
-        "index", tmp_path / "a.txt", "-o", tmp_path / "i", "--model", bare, "--pooling", "cls", "--prompt", "query=a"
-    )
-    assert "an index does not keep a --prompt" in kept.stderr
-    ray = run("embed", tmp_path / "a.txt", "--on", "ray", "--output", tmp_path / "b", "--pooling", "cls")
-    assert "--pooling, --prompt and --max-tokens go with --on local" in ray.stderr
 
 
 def test_a_shell_offers_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +65,34 @@ def test_a_shell_offers_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert offered(str(Path("models", "x"))[:-1]) == [(str(Path("models", "app.gte")), "plain"), (own, "plain")]
     assert offered("mod") == [("mod", "file")]
     assert offered(str(Path("nothing", "here"))) == [(str(Path("nothing", "here")), "file")]
+
+
+def test_an_index_keeps_the_flags(bare: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("red green", encoding="utf-8")
+    index, folder = tmp_path / "i", tmp_path / "notes"
+    flags = ("--pooling", "cls", "--prompt", "document=blue ", "--prompt", "query=slow ", "--max-tokens", "6")
+    made = run("index", folder, "-o", index, "--model", bare, *flags)
+    assert made.exit_code == 0, made.stderr
+    (folder / "b.txt").write_text("fast", encoding="utf-8")
+    assert "1 added" in run("index", "-o", index).stderr
+    found = run("search", "slow", index, "--json")
+    assert found.exit_code == 0, found.stderr
+    model = Embedder(bare, pooling="cls", prompts={"document": "blue ", "query": "slow "}, max_tokens=6)
+    with PassageStore(index) as store:
+        assert store.settings.facts == {
+            "pooling": "cls", "prompts": {"document": "blue ", "query": "slow "}, "max_tokens": 6,
+        }  # fmt: skip
+        vectors = store.snapshot().vectors
+    assert vectors.shape == (2, model.dim)
+    score = json.loads(found.stdout.splitlines()[0])["score"]
+    assert abs(float((vectors @ model.embed_query("slow")).max()) - score) < 1e-4
+    other = run("index", "-o", index, "--prompt", "document=green ")
+    assert other.exit_code == 1
+    assert "its vectors with it; leave --prompt, --pooling and --max-tokens out" in other.stderr
+    assert run("index", "-o", index, "--rebuild", "--prompt", "document=green ").exit_code == 0
+    with PassageStore(index) as store:
+        kept = store.settings.facts or {}
+        assert (kept["pooling"], kept["prompts"]) == ("cls", {"document": "green "})
+        store.set_meta({"facts": json.dumps({"prompts": {"query": 1}})})
+    assert "which is no description" in run("search", "slow", index).stderr

@@ -26,11 +26,11 @@ from gte_sdk.model_files.published import (
     SENTENCE_BERT_JSON,
     SENTENCE_TRANSFORMERS_JSON,
     TOKENIZER_CONFIG_JSON,
-    read_max_tokens,
     read_module_types,
     read_pooling,
     read_prompts,
 )
+from gte_sdk.model_files.text_settings import read_max_tokens
 
 BUNDLED = bundled_model_path("gte-mini")
 

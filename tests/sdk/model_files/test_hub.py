@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gte_sdk.model_files import hub
 from gte_sdk.model_files.directory import sha256_of_file
+from gte_sdk.model_files.hub import download as hub
 
 from ..tiny_models import TABLE, tiny_vector, write_json, write_tiny_model
 from .hub_programs import answers_of, hub_environment, open_all, open_one, start

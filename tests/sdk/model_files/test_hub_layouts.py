@@ -17,8 +17,9 @@ import onnx
 import pytest
 
 from gte_sdk import Embedder, ModelFormatError
-from gte_sdk.model_files import hub, published
+from gte_sdk.model_files import published
 from gte_sdk.model_files.directory import bundled_model_path
+from gte_sdk.model_files.hub import download as hub
 
 from ..tiny_models import DIM, TABLE, table_graph, tiny_tokenizer, tiny_vector, write_json, write_tiny_model
 from .hub_programs import hub_environment, open_all, open_one

@@ -8,7 +8,7 @@ import pytest
 
 from gte_sdk import InputError
 from gte_sdk.model_files.directory import sha256_of_file
-from gte_sdk.model_files.hub import fetch_model
+from gte_sdk.model_files.hub.download import fetch_model
 
 from ..tiny_models import tiny_vector, write_json, write_tiny_model
 from .hub_programs import open_all, open_one

@@ -68,7 +68,11 @@ def test_a_local_folder_is_known_by_what_it_was_made_from(tmp_path: Path) -> Non
     # A directory that describes itself may be a fine-tuned model, whose prompts are others.
     tuned = write_tiny_model(tmp_path / "c", pooling="mean")
     write_json(
-        tuned / "modules.json", [{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "1_Pooling"}]
+        tuned / "modules.json",
+        [
+            {"type": f"sentence_transformers.models.{kind}", "path": at}
+            for kind, at in (("Transformer", ""), ("Pooling", "1_Pooling"))
+        ],
     )
     write_json(tuned / "config.json", {"hidden_size": 5, "max_position_embeddings": 32, "_name_or_path": "BAAI/bge-m3"})
     np.testing.assert_allclose(Embedder(tuned).embed("red"), tiny_vector("red"), atol=1e-6)

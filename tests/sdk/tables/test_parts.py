@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,8 @@ from pyarrow import parquet
 
 from gte_sdk import Embedder, InputError
 from gte_sdk.cli.commands import gte
-from gte_sdk.cli.embed_ray import PartWriter
+from gte_sdk.cli.embed_ray import PartWriter, RayOptions, describe_model
+from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.tables.parts import (
     MAX_DEATHS,
     PART_ROWS,
@@ -56,9 +58,14 @@ def source(tmp_path: Path) -> Path:
 def work_of(model: Path, column: str = "text", **changes: Any) -> PartsWork:
     embedder = Embedder(model)
     work = PartsWork(
-        column, "embedding", "plain", str(model), embedder.fingerprint, embedder.variant, embedder.device, embedder.dim
-    )
+        column, "embedding", "plain", str(model), embedder.fingerprint, embedder.variant, embedder.device, embedder.dim,
+        embedder.prompt_for("plain"), embedder.max_tokens,
+    )  # fmt: skip
     return work._replace(**changes)
+
+
+def options_of(model: Path, **facts: Any) -> RayOptions:
+    return RayOptions(str(model), "cpu", 1, None, ModelFacts(**facts))
 
 
 def opened(source: Path, model: Path, *, resume: bool = False, overwrite: bool = False, **changes: Any) -> Path:
@@ -199,7 +206,7 @@ def test_a_damaged_part_is_written_again_and_a_missing_one_keeps_the_rest_back(m
 def test_a_part_that_workers_die_of_ends_the_run(model: Path, source: Path) -> None:
     folder = opened(source, model)
     part = cut_parts(read_sources(source, None)[1])[2]
-    write = PartWriter(folder, [part], work_of(model), 1)
+    write = PartWriter(folder, [part], work_of(model), options_of(model))
     for number in range(MAX_DEATHS - 1):
         (folder / f".{part.name}.{number:08x}.part").touch()
     (folder / ".part-000001.parquet.0badcafe.part").touch()  # of another part
@@ -229,23 +236,23 @@ def test_only_an_output_of_ours_is_replaced(tmp_path: Path) -> None:
 def test_a_worker_says_what_is_wrong_as_a_value(model: Path, source: Path) -> None:
     folder = opened(source, model)
     part = cut_parts(read_sources(source, None)[1])[2]
-    receipt = PartWriter(folder, [part], work_of(model), 1)({"place": 0})
+    receipt = PartWriter(folder, [part], work_of(model), options_of(model))({"place": 0})
     assert receipt == {"name": "part-000002.parquet", "row_count": 700, "was_cut": False, "error": ""}
 
-    other = PartWriter(folder, [part], work_of(model, fingerprint="other"), 1)({"place": 0})
+    other = PartWriter(folder, [part], work_of(model, fingerprint="other"), options_of(model))({"place": 0})
     assert f"fingerprint {Embedder(model).fingerprint}, expected other; give every machine the same" in other["error"]
 
     os.utime(source, ns=(0, 0))
     assert (
         "in.parquet changed while it was being embedded"
-        in (PartWriter(folder, [part], work_of(model), 1)({"place": 0})["error"])
+        in (PartWriter(folder, [part], work_of(model), options_of(model))({"place": 0})["error"])
     )
     parquet.write_table(pyarrow.table({"text": ["red", None]}), source)
     status = source.stat()
     null_part = Part(0, Source(str(source), status.st_size, status.st_mtime_ns, "", 2), 0, 2)
     assert (
         "in.parquet, row 2: 'text' is null; expected text"
-        in (PartWriter(folder, [null_part], work_of(model), 1)({"place": 0})["error"])
+        in (PartWriter(folder, [null_part], work_of(model), options_of(model))({"place": 0})["error"])
     )
     assert [path.name for path in folder.iterdir()] == ["part-000002.parquet"]
 
@@ -273,3 +280,22 @@ def test_wrong_usage(source: Path, arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(gte, ["embed", *words])
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in " ".join(result.stderr.split())
+
+
+def test_a_worker_opens_the_model_as_the_options_describe_it(model: Path, source: Path) -> None:
+    options = options_of(model, prompts={"query": "blue "}, max_tokens=5)
+    described = describe_model(options, "query")
+    assert (described["prompt"], described["max_tokens"]) == ("blue ", 5)
+    work = work_of(model, kind="query", **described)
+    folder = open_unfinished(
+        source.with_name("out"), work, read_sources(source, None)[1], resume=False, overwrite=False
+    )
+    part = cut_parts(read_sources(source, None)[1])[0]
+    assert PartWriter(folder, [part], work, options)({"place": 0})["error"] == ""
+    expected = Embedder(model, prompts={"query": "blue "}, max_tokens=5, truncation="ignore").embed_query(
+        parquet.read_table(source).column("text").to_pylist()[: part.row_count]
+    )
+    vectors = np.stack(parquet.read_table(folder / part.name).column("embedding").to_numpy())
+    np.testing.assert_array_equal(vectors, expected)
+    with pytest.raises(InputError, match="has prompt blue"):
+        opened(source, model, resume=True, kind="query")

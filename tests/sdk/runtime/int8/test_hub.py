@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gte_sdk import Embedder
-from gte_sdk.model_files.needed_files import NATIVE_MODEL_TYPES
+from gte_sdk.model_files.hub.needed_files import NATIVE_MODEL_TYPES
 from gte_sdk.runtime.native.architectures import ARCHITECTURES
 
 from ...model_files.hub_programs import hub_environment

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import GRAPH_FILES, GTE_JSON, INT8_WEIGHTS, TOKENIZER_JSON, WEIGHT_FILES, ModelDir
-from gte_sdk.model_files.graph_file import SENTENCE_EMBEDDING, STATES, graph_names, unknown_inputs
-from gte_sdk.model_files.hub_errors import Wanted
+from gte_sdk.model_files.directory import GRAPH_FILES, GTE_JSON, INT8_WEIGHTS, TOKENIZER_JSON, ModelDir
+from gte_sdk.model_files.graph_file import SENTENCE_EMBEDDING, STATES, WEIGHT_FILES, graph_names, unknown_inputs
+from gte_sdk.model_files.hub.hub_errors import Wanted
 from gte_sdk.model_files.modules import SAFETENSORS, static_folder
 from gte_sdk.model_files.published import CONFIG_JSON, IN_GRAPH, ModelFacts, known_of, read_json, read_modules
 

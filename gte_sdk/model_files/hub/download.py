@@ -25,13 +25,12 @@ from gte_sdk.model_files.directory import (
     PARITY_JSON,
     SPECIAL_TOKENS_JSON,
     TOKENIZER_JSON,
-    external_data_names,
     read_model_dir,
     sha256_of_file,
 )
-from gte_sdk.model_files.hub_errors import Wanted, is_unreachable, no_tokenizer, no_weights, to_hub_error
-from gte_sdk.model_files.modules import SAFETENSORS
-from gte_sdk.model_files.needed_files import (
+from gte_sdk.model_files.graph_file import external_data_names
+from gte_sdk.model_files.hub.hub_errors import Wanted, is_unreachable, no_tokenizer, no_weights, to_hub_error
+from gte_sdk.model_files.hub.needed_files import (
     check_graph,
     check_pooling,
     config_of,
@@ -39,6 +38,7 @@ from gte_sdk.model_files.needed_files import (
     weight_groups,
     weights_to_use,
 )
+from gte_sdk.model_files.modules import SAFETENSORS
 from gte_sdk.model_files.published import (
     CONFIG_JSON,
     IN_GRAPH,
@@ -49,6 +49,7 @@ from gte_sdk.model_files.published import (
     TOKENIZER_CONFIG_JSON,
     ModelFacts,
 )
+from gte_sdk.model_files.text_settings import SENTENCE_BERT_FILES
 from gte_sdk.model_files.user_cache import remembered_sha256
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -165,7 +166,8 @@ def _cached_snapshot(wanted: Wanted, must_be_certain: bool = False) -> Path:
         )
     groups = weight_groups(wanted, snapshot, is_ours=cached[GTE_JSON].path is not None)
     weights = weights_to_use(wanted, snapshot, _names_inside(snapshot))
-    names = [name for name in _DESCRIPTION if cached[name].path] + files_of_modules(snapshot)
+    older = [name for name in SENTENCE_BERT_FILES[1:] if (snapshot / name).is_file()]
+    names = [name for name in _DESCRIPTION if cached[name].path] + older + files_of_modules(snapshot)
     if weights is None:
         missing = [f"any of {[name for group in groups for name in group]}"]
     else:
@@ -235,7 +237,8 @@ def _downloaded_snapshot(wanted: Wanted, info: Any, facts: ModelFacts) -> Path:
         tokenizer, *modules = files_of_modules(snapshot)
         if tokenizer not in digests:
             raise no_tokenizer(wanted, tokenizer)
-        fetch(*(name for name in _DESCRIPTION if name != TOKENIZER_JSON), *modules)
+        older = [name for name in SENTENCE_BERT_FILES[1:] if name in digests]
+        fetch(*(name for name in _DESCRIPTION if name != TOKENIZER_JSON), *older, *modules)
         description = read_model_dir(snapshot, facts)
         dense = [f"{folder}/{SAFETENSORS}" for folder in description.dense]
         if lacking := [name for name in dense if name not in digests]:
