@@ -143,7 +143,8 @@ KNOWN_MODELS = (
     ),
     KnownModel("WhereIsAI", ("UAE-Large-V1",), (1024,), "cls", 512, "English", "MIT", _CARD, _BGE_QUERY),
     KnownModel(
-        "sentence-transformers", ("multi-qa-mpnet-base-dot-v1",), (768,), "cls", 512, "English", "not stated", _CARD
+        "sentence-transformers", ("multi-qa-mpnet-base-dot-v1",), (768,), "cls", 512, "English", "not stated", _CARD,
+        remark="made for the dot product of vectors of any length; with unit length its ranks may differ",
     ),
     KnownModel(
         "sentence-transformers",

@@ -6,13 +6,13 @@ python -m tests.docs.hub_models
 from pathlib import Path
 
 from gte_sdk.model_files.known_models import KNOWN_MODELS, KnownModel
-from tests.published.lookalikes import outcome_of
+from tests.published.lookalikes import engine_of, outcome_of, variants_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "models-from-the-hub.md"
 BEGIN, END = "<!-- the table of known models: begin -->\n", "<!-- the table of known models: end -->\n"
 _COLUMNS = (
     "model", "pooling", "`embed_query`", "`embed_documents`", "dimensions", "tokens", "languages", "licence",
-    "a bare conversion", "remarks",
+    "a bare conversion", "engine", "variants", "remarks",
 )  # fmt: skip
 
 
@@ -35,6 +35,8 @@ def _cells(row: KnownModel) -> list[str]:
         row.languages,
         row.licence,
         outcome_of(row),
+        engine_of(row),
+        variants_of(row),
         "; ".join(filter(None, [row.refused, row.remark])),
     ]
 

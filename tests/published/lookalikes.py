@@ -20,6 +20,18 @@ _ARCHITECTURES = {
     "embeddinggemma-300m": "qwen3",
     "Qwen3-Embedding-0.6B": "qwen3",
 }
+# By the first name of a row; the encoders of all others are of the native engine's family.
+_NOT_NATIVE = (
+    "gte-Qwen2-1.5B-instruct",
+    "snowflake-arctic-embed-m-long",
+    "gtr-t5-base",
+    "sentence-t5-base",
+    "nomic-embed-text-v1",
+    "nomic-embed-text-v2-moe",
+    "jina-embeddings-v2-small-en",
+    "embeddinggemma-300m",
+    "Qwen3-Embedding-0.6B",
+)
 
 
 def architecture_of(row: KnownModel) -> str:
@@ -34,3 +46,15 @@ def outcome_of(row: KnownModel) -> str:
     if row.dense and not row.graph_pools:
         return "only with its dense layers"
     return "loads, if its graph pools" if row.graph_pools else "loads"
+
+
+def engine_of(row: KnownModel) -> str:
+    """The engine that runs the models of a row on a CPU; the native one leaves dense layers to ONNX Runtime."""
+    if row.refused:
+        return ""
+    return "ONNX Runtime" if row.names[0] in _NOT_NATIVE or row.dense else "native"
+
+
+def variants_of(row: KnownModel) -> str:
+    """The variants that a row's models can have on that engine."""
+    return {"native": "fp32, int8", "ONNX Runtime": "of its graphs", "": ""}[engine_of(row)]

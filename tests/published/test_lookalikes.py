@@ -149,3 +149,54 @@ def test_static_models(tmp_path: Path, layout: str) -> None:
         static = StaticEmbedding(tokenizer, embedding_weights=table.numpy())
         SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path))
     assert_same(Embedder(tmp_path), SentenceTransformer(str(tmp_path), device="cpu"), {})
+
+
+Change = Callable[[Path], None]
+
+
+def _with_fields(name: str, **fields: Any) -> Change:
+    def change(path: Path) -> None:
+        content = json.loads((path / name).read_text()) if (path / name).is_file() else {}
+        (path / name).write_text(json.dumps({**content, **fields}))
+
+    return change
+
+
+def _renamed(name: str) -> Change:
+    def change(path: Path) -> None:
+        (path / "sentence_bert_config.json").unlink()
+        _with_fields(name, max_seq_length=20, do_lower_case=True)(path)
+
+    return change
+
+
+_SETTINGS, _TOKENIZER = "sentence_bert_config.json", "tokenizer_config.json"
+_BERT = {"tokenizer_class": "BertTokenizer"}
+
+
+@pytest.mark.filterwarnings("ignore::gte_sdk.TruncationWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        _renamed("sentence_roberta_config.json"),
+        _renamed("sentence_xlm-roberta_config.json"),
+        _with_fields(_SETTINGS, max_seq_length=30, tokenizer_args={"model_max_length": 17}),
+        _with_fields(_SETTINGS, max_seq_length=None),
+        _with_fields(_TOKENIZER, **_BERT),
+        _with_fields(_TOKENIZER, **_BERT, do_lower_case=False, strip_accents=True),
+        _with_fields(_TOKENIZER, **_BERT, do_lower_case=False, tokenize_chinese_chars=False),
+        _with_fields("config_sentence_transformers.json", truncate_dim=16),
+        _with_fields("1_Pooling/config.json", pooling_mode=["max"]),
+    ],
+    ids=["roberta", "xlm-roberta", "arguments", "no limit", "lower", "accents", "chinese", "shorter", "list"],
+)
+def test_settings_that_change_the_vectors(tmp_path: Path, make_transformer: MakeTransformer, change: Change) -> None:
+    transformer = make_transformer("bert")
+    modules = [Transformer(str(transformer.directory)), Pooling(DIM, "mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path))
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").write_bytes(transformer.graph.read_bytes())
+    change(tmp_path)
+    reference = SentenceTransformer(str(tmp_path), device="cpu")
+    texts = [*TEXTS, "Caf\u00e9 \u65e5\u672c read"]
+    np.testing.assert_allclose(Embedder(tmp_path).embed(texts), unit(reference.encode(texts)), atol=1e-5)
