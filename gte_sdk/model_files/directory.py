@@ -305,10 +305,10 @@ def _read_own(path: ModelPath) -> ModelDir:
         matryoshka_dims=read_matryoshka_dims(file, fields["dim"]),
         int8_limits=read_int8_limits(file, fields),
     )
-    name = next((name for name in SENTENCE_BERT_FILES if name in description.files), None)
-    if name is None:
+    settings = next((name for name in SENTENCE_BERT_FILES if name in description.files), None)
+    if settings is None:
         return description
-    return replace(description, lowercase=reads_lower_case(checked_file(description, name)))
+    return replace(description, lowercase=reads_lower_case(checked_file(description, settings)))
 
 
 def _file_records(file: ModelPath, items: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, FileRecord]]:

@@ -59,21 +59,20 @@ def _obey_settings(tokenizer: Tokenizer, description: ModelDir) -> None:
     if (tokenizer.padding or {}).get("direction") == "left":
         refuse_left_padding(description.path, description.tokenizer)
     with tokenizer_errors(f"{file} cannot tokenize a text"):
-        encoding = tokenizer.encode("a")
+        encoding = tokenizer.encode("")  # the special tokens
     if any(encoding.type_ids):
         raise ModelFormatError(
             f"{file} gives a text's tokens the segments {sorted(set(encoding.type_ids))}; gte-sdk passes 0 only, so it "
             "cannot be run"
         )
     settings = tokenizer_settings(description.path)
-    for side, place in (("bos", 0), ("eos", -1)):
-        adds = bool(encoding.special_tokens_mask[place]) if encoding.ids else False
-        if settings.get(f"add_{side}_token") is True and not adds:
-            raise ModelFormatError(
-                f"{description.path / TOKENIZER_CONFIG_JSON} has add_{side}_token=true, and {file} adds none: versions "
-                "of transformers differ in which of them they follow; save the tokenizer again with the token in "
-                "tokenizer.json"
-            )
+    asked = [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]
+    if len(encoding.ids) < len(asked):
+        raise ModelFormatError(
+            f"{description.path / TOKENIZER_CONFIG_JSON} asks for {' and '.join(asked)}, and {file} adds "
+            f"{len(encoding.ids)} tokens to a text: versions of transformers differ in which of them they follow; save "
+            "the tokenizer again with the tokens in tokenizer.json"
+        )
 
 
 def obey_bert_settings(tokenizer: Tokenizer, normalization: Mapping[str, Any] | None) -> bool:

@@ -151,7 +151,10 @@ def write_part(folder: Path, part: Part, work: PartsWork, embedder: Embedder) ->
     status = source.stat()
     if (status.st_size, status.st_mtime_ns) != (part.source.size, part.source.modified_ns):
         raise InputError(f"{source} changed while it was being embedded", remedy="other rows")
-    metadata = {"gte_sdk.model": work.model, "gte_sdk.fingerprint": work.fingerprint, "gte_sdk.kind": work.kind}
+    metadata = {
+        "gte_sdk.model": work.model, "gte_sdk.fingerprint": work.fingerprint, "gte_sdk.kind": work.kind,
+        "gte_sdk.dtype": "float32",
+    }  # fmt: skip
     rows = range(part.first_row, part.first_row + part.row_count)
     was_cut = False
     with (
