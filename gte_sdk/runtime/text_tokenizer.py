@@ -1,6 +1,7 @@
 """A model's tokenizer as the Embedder uses it: the tokenizers library, with the C++ tokenizer for many texts."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -58,19 +59,20 @@ def _obey_settings(tokenizer: Tokenizer, description: ModelDir) -> None:
         raise ModelFormatError(f"{file} cuts long texts at their beginning, and gte-sdk at their end; it cannot be run")
     if (tokenizer.padding or {}).get("direction") == "left":
         refuse_left_padding(description.path, description.tokenizer)
-    with tokenizer_errors(f"{file} cannot tokenize a text"):
-        encoding = tokenizer.encode("")  # the special tokens
-    if any(encoding.type_ids):
+    segments: set[int] = set()
+    with suppress(ModelFormatError), tokenizer_errors(str(file)):  # whoever embeds a text is told
+        segments = set(tokenizer.encode("a").type_ids)
+    if segments - {0}:
         raise ModelFormatError(
-            f"{file} gives a text's tokens the segments {sorted(set(encoding.type_ids))}; gte-sdk passes 0 only, so it "
-            "cannot be run"
+            f"{file} gives a text's tokens the segments {sorted(segments)}; gte-sdk passes 0 only, so it cannot be run"
         )
     settings = tokenizer_settings(description.path)
     asked = [name for name in ("add_bos_token", "add_eos_token") if settings.get(name) is True]
-    if len(encoding.ids) < len(asked):
+    added: int = tokenizer.num_special_tokens_to_add(False)
+    if added < len(asked):
         raise ModelFormatError(
             f"{description.path / TOKENIZER_CONFIG_JSON} asks for {' and '.join(asked)}, and {file} adds "
-            f"{len(encoding.ids)} tokens to a text: versions of transformers differ in which of them they follow; save "
+            f"{added} tokens to a text: versions of transformers differ in which of them they follow; save "
             "the tokenizer again with the tokens in tokenizer.json"
         )
 
