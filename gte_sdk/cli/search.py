@@ -194,7 +194,7 @@ def _search_in_store(
         found = passage_search.find(vector, count, words, -math.inf if min_score is None else min_score)
         if not watch and not store.counts()[1]:
             raise click.ClickException(f"{store.path} holds no passages")
-        if not found and not quiet:
+        if not (found or watch or quiet):
             least = f" with a score of {min_score} or more" if min_score is not None else ""
             click.echo(f"gte: nothing found{least}", err=True)
         return [Found(score, passage._replace(path=_shown_path(passage.path))) for score, passage in found]
