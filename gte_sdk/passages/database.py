@@ -104,7 +104,7 @@ def open_database(path: Path) -> sqlite3.Connection:
                     remedy="rebuild",
                 )
             if _schema_of(connection) != _own_schema(version):
-                raise IndexFormatError(f"{path} is damaged: its tables are not those of an index", remedy="rebuild")
+                raise damaged(path, "its tables are not those of an index")
     except BaseException:
         connection.close()
         raise
@@ -132,7 +132,38 @@ def reporting(path: Path) -> Iterator[None]:
             raise KeyboardInterrupt from error
         if isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in _NOT_DAMAGE):
             raise GteError(f"{path}: {error}") from error
-        raise IndexFormatError(f"{path} is damaged: {error}", remedy="rebuild") from error
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> IndexFormatError:
+    return IndexFormatError(f"{path} is damaged: {reason}", remedy="rebuild")
+
+
+def read_rows(
+    connection: sqlite3.Connection,
+    path: Path,
+    query: str,
+    types: tuple[type, ...],
+    parameters: tuple[Any, ...] = (),
+    times: int = 1,
+) -> list[Any]:
+    """Returns the rows of a query, whose values must have these types.
+
+    Their total size is bounded by the size of the file, `times` as much if the query repeats values: in a damaged file
+    whose pages form a circle, rows would never end.
+    """
+    rows = []
+    with reporting(path):
+        sizes = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
+        room = sizes[0] * sizes[1] * times
+        for row in connection.execute(query, parameters):
+            if any(type(value) is not wanted for value, wanted in zip(row, types, strict=True)):
+                raise damaged(path, "a value is of another type than its column")
+            room -= sum(len(value) if isinstance(value, bytes | str) else 1 for value in row)
+            if room < 0:
+                raise damaged(path, "it holds more than its size allows")
+            rows.append(row)
+    return rows
 
 
 def _fill(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:

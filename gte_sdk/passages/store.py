@@ -24,9 +24,11 @@ from gte_sdk.passages.database import (
     WITHOUT_WORDS,
     add_words_table,
     create_database,
+    damaged,
     format_version_of,
     open_database,
     open_in_memory,
+    read_rows,
     reporting,
 )
 from gte_sdk.passages.splitting import Passage
@@ -338,26 +340,10 @@ class PassageStore:
         return rows
 
     def _rows(self, query: str, types: tuple[type, ...], parameters: tuple[Any, ...] = (), times: int = 1) -> list[Any]:
-        """Returns the rows of a query, whose values must have these types.
-
-        Their total size is bounded by the size of the file, `times` as much if the query repeats values: in a damaged
-        file whose pages form a circle, rows would never end.
-        """
-        rows = []
-        with reporting(self.path):
-            sizes = [self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
-            room = sizes[0] * sizes[1] * times
-            for row in self._connection.execute(query, parameters):
-                if any(type(value) is not wanted for value, wanted in zip(row, types, strict=True)):
-                    raise self._damaged("a value is of another type than its column")
-                room -= sum(len(value) if isinstance(value, bytes | str) else 1 for value in row)
-                if room < 0:
-                    raise self._damaged("it holds more than its size allows")
-                rows.append(row)
-        return rows
+        return read_rows(self._connection, self.path, query, types, parameters, times)
 
     def _damaged(self, reason: str) -> IndexFormatError:
-        return IndexFormatError(f"{self.path} is damaged: {reason}", remedy="rebuild")
+        return damaged(self.path, reason)
 
     def _open(self) -> sqlite3.Connection:
         self._file = _identity(self.path)
