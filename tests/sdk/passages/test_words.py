@@ -4,7 +4,7 @@ import contextlib
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ DIM = 4
 SETTINGS = Settings("tiny", "sha256:tiny", DIM, ("/notes",))
 
 
-def put(store: PassageStore, texts: dict[str, Sequence[str]]) -> None:
+def put(store: PassageStore, texts: Mapping[str, Sequence[str]]) -> None:
     """Stores files of passages, with vectors that say nothing."""
     for path, parts in texts.items():
         hashes = [f"{path} {number}".encode() for number in range(len(parts))]
