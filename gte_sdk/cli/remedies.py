@@ -20,6 +20,7 @@ REMEDIES = {
     "encoding utf-16": "give --encoding utf-16",
     "on null": "give --on-null skip or --on-null empty",
     "make index": "make a passage index with: gte index FOLDER --output FILE",
+    "update index": "update it with: gte index --output FILE",
     "rebuild": "make it again with: gte index --rebuild",
     "output format": "give --format",
     "format npy": "use --format npy",

@@ -1,5 +1,6 @@
 """`gte search`: finds the passages that answer a question, in files or in a passage index."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ FROM_STANDARD_INPUT = "-"
 # A watch looks for changed files this often, in seconds.
 _WATCH_INTERVAL = 2.0
 
+MODES = ("hybrid", "meaning", "words")
+
 Find = Callable[[str], list[Found]]
 
 
@@ -39,6 +42,13 @@ Find = Callable[[str], list[Found]]
     "--lines", type=click.IntRange(min=0), default=4, show_default=True, metavar="N",
     help="How many lines of each passage to show.",
 )  # fmt: skip
+@click.option(
+    "--mode", type=click.Choice(MODES), default="hybrid", show_default=True,
+    help="Search by meaning, by words, or by both.",
+)  # fmt: skip
+@click.option(
+    "--min-score", type=click.FloatRange(-1, 1), metavar="SCORE", help="Leave out passages with a lower score."
+)
 @click.option(
     "--watch", is_flag=True,
     help="With an index: update it, keep running, and answer again when the answer changes, until Ctrl-C.",
@@ -58,6 +68,8 @@ def search(
     no_ignore: bool,
     skipped: bool,
     lines: int,
+    mode: str,
+    min_score: float | None,
     watch: bool,
     as_json: bool,
     model: str,
@@ -65,12 +77,15 @@ def search(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Find the passages of files that answer QUESTION, by meaning.
+    """Find the passages of files that answer QUESTION, by meaning and by words.
 
     The files with text at and below each PATH (by default the current folder) are split into passages of about a
-    paragraph: text of any kind, code, HTML, notebooks, PDF, DOCX, PPTX, ODT and EPUB. The passages nearest to the
-    question are shown, best first, as path:line, cosine score and text. The QUESTION "-" reads questions from standard
-    input, one on each line. The files are read once.
+    paragraph: text of any kind, code, HTML, notebooks, PDF, DOCX, PPTX, ODT and EPUB. The best passages are shown, best
+    first, as path:line, score and text. The QUESTION "-" reads questions from standard input, one on each line. The
+    files are read once.
+
+    By words, an identifier is found whole and in parts, in whatever style it is written. One that stands in a single
+    file comes first.
 
     A PATH can be an index made by `gte index`. It answers at once, because only the question is embedded.
 
@@ -82,6 +97,7 @@ def search(
       gte search "how do I save an index?" README.md docs/
       gte search "retry with backoff" src -k 10 --glob "*.py" --exclude "test_*"
       gte search "what did we decide?" notes.index
+      gte search EADDRINUSE src --mode words
       gte search "what is left to do?" notes.index --watch
       gte search - ~/notes                          # asks for questions until Ctrl-D
       gte search - docs --json < questions.txt > answers.jsonl
@@ -108,7 +124,8 @@ def search(
         )
         with PassageStore(None, settings) as store:
             _read_files(store, embedder, quiet, skipped)
-            _answer_all(question, _search_in_store(embedder, store, count, False, quiet), answer)
+            find = _search_in_store(embedder, store, count, mode, min_score, False, quiet)
+            _answer_all(question, find, answer)
         return
     if len(paths) > 1 or globs or excludes or types or no_ignore:
         raise click.UsageError("an index is searched alone, and with the --glob and --exclude that it was made with")
@@ -124,7 +141,16 @@ def search(
         if not quiet and not watch and store.meta("complete") != "true":
             shown = printable_path(store.path)
             click.echo(f"gte: {shown} is not finished; to finish it: gte index --output {shown}", err=True)
-        find = _search_in_store(embedder, store, count, watch, quiet)
+        if context.get_parameter_source("mode") is ParameterSource.DEFAULT and not watch and not store.has_words():
+            mode = "meaning"
+            if not quiet:
+                shown = printable_path(store.path)
+                click.echo(
+                    f"gte: {shown} was made without the words of its passages, and is searched by meaning; to add "
+                    f"them: gte index --output {shown}",
+                    err=True,
+                )
+        find = _search_in_store(embedder, store, count, mode, min_score, watch, quiet)
         if watch and question != FROM_STANDARD_INPUT:
             _answer_changes(question, find, answer)
         _answer_all(question, find, answer)
@@ -154,7 +180,9 @@ def _answer_changes(question: str, find: Find, answer: Callable[[str, list[Found
     keep_current(look, _WATCH_INTERVAL)
 
 
-def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch: bool, quiet: bool) -> Find:
+def _search_in_store(
+    embedder: Embedder, store: PassageStore, count: int, mode: str, min_score: float | None, watch: bool, quiet: bool
+) -> Find:
     passage_search = PassageSearch(store)
     notices = Notices(quiet)
 
@@ -162,10 +190,14 @@ def _search_in_store(embedder: Embedder, store: PassageStore, count: int, watch:
         if watch:
             with files_bar(quiet) as progress:
                 update_index(store, embedder, notices, progress)
-        query_vector = embed_batch(embedder, [text], "query").vectors
-        found = passage_search.find(query_vector[0], count)
-        if not found and not watch:
+        vector = None if mode == "words" else embed_batch(embedder, [text], "query").vectors[0]
+        words = None if mode == "meaning" else text
+        found = passage_search.find(vector, count, words, -math.inf if min_score is None else min_score)
+        if not watch and not store.counts()[1]:
             raise click.ClickException(f"{store.path} holds no passages")
+        if not (found or watch or quiet):
+            least = f" with a score of {min_score} or more" if min_score is not None else ""
+            click.echo(f"gte: nothing found{least}", err=True)
         return [Found(score, passage._replace(path=_shown_path(passage.path))) for score, passage in found]
 
     return find

@@ -2,6 +2,9 @@
 
 A file can come from anywhere, so its schema must be exactly ours. A view in place of a table could run forever, and a
 trigger would run at all. With our schema, SQLite executes nothing that a file contains. A signal ends every statement.
+
+The index of words is a virtual table of FTS5 that keeps itself in four plain ones. It is used only if all five are
+declared as FTS5 declares them here.
 """
 
 import contextlib
@@ -20,7 +23,9 @@ from gte_sdk.search.index_file import MAGIC as VECTOR_INDEX_MAGIC
 
 APPLICATION_ID = 0x47544531
 """The bytes "GTE1" at offset 68 of the file, where `file` and this module look."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WITHOUT_WORDS = 1
+"""The format before FORMAT_VERSION. It is the same but for the index of words, which an update adds."""
 _SQLITE_MAGIC = b"SQLite format 3\0"
 # An update holds SQLite's lock for one batch; whoever waits longer than this waits for something that hangs.
 _LOCK_SECONDS = 30
@@ -29,9 +34,9 @@ _MAX_NAME_BYTES = 255 - len("-journal")
 # Virtual machine instructions, well below a tenth of a second, after which Python handles signals.
 _INSTRUCTIONS = 100_000
 # What can be wrong around a file; everything else is wrong in it.
-_NOT_DAMAGE = ("locked", "busy", "readonly", "full", "unable to open", "disk I/O")
+_NOT_DAMAGE = ("locked", "busy", "readonly", "full", "unable to open", "disk I/O", "no such module")
 
-_SCHEMA = """
+_TABLES = """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
     CREATE TABLE files (id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 BLOB NOT NULL);
     CREATE TABLE vectors (id INTEGER PRIMARY KEY, text_sha256 BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
@@ -42,6 +47,11 @@ _SCHEMA = """
     CREATE INDEX passages_of_file ON passages (file_id);
     CREATE INDEX passages_of_vector ON passages (vector_id);
 """
+# By the id of a passage. The texts themselves are in the passages only.
+_WORDS = """
+    CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='porter unicode61 remove_diacritics 2')
+"""
+_SCHEMAS = {WITHOUT_WORDS: _TABLES, FORMAT_VERSION: _TABLES + _WORDS}
 
 
 def is_passage_store(path: Path) -> bool:
@@ -87,18 +97,29 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         with reporting(path):
             _prepared(connection)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version != FORMAT_VERSION:
+            version = format_version_of(connection)
+            if version not in _SCHEMAS:
                 raise IndexFormatError(
                     f"{path} has format version {version}; this gte-sdk reads {FORMAT_VERSION}: upgrade it",
                     remedy="rebuild",
                 )
-            if _schema_of(connection) != _own_schema():
-                raise IndexFormatError(f"{path} is damaged: its tables are not those of an index", remedy="rebuild")
+            if _schema_of(connection) != _own_schema(version):
+                raise damaged(path, "its tables are not those of an index")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def format_version_of(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def add_words_table(connection: sqlite3.Connection) -> None:
+    """Brings an index of the format WITHOUT_WORDS to FORMAT_VERSION, with no words yet, in the caller's transaction."""
+    connection.execute(_WORDS)
+    connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 @contextlib.contextmanager
@@ -111,7 +132,38 @@ def reporting(path: Path) -> Iterator[None]:
             raise KeyboardInterrupt from error
         if isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in _NOT_DAMAGE):
             raise GteError(f"{path}: {error}") from error
-        raise IndexFormatError(f"{path} is damaged: {error}", remedy="rebuild") from error
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> IndexFormatError:
+    return IndexFormatError(f"{path} is damaged: {reason}", remedy="rebuild")
+
+
+def read_rows(
+    connection: sqlite3.Connection,
+    path: Path,
+    query: str,
+    types: tuple[type, ...],
+    parameters: tuple[Any, ...] = (),
+    times: int = 1,
+) -> list[Any]:
+    """Returns the rows of a query, whose values must have these types.
+
+    Their total size is bounded by the size of the file, `times` as much if the query repeats values: in a damaged file
+    whose pages form a circle, rows would never end.
+    """
+    rows = []
+    with reporting(path):
+        sizes = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
+        room = sizes[0] * sizes[1] * times
+        for row in connection.execute(query, parameters):
+            if any(type(value) is not wanted for value, wanted in zip(row, types, strict=True)):
+                raise damaged(path, "a value is of another type than its column")
+            room -= sum(len(value) if isinstance(value, bytes | str) else 1 for value in row)
+            if room < 0:
+                raise damaged(path, "it holds more than its size allows")
+            rows.append(row)
+    return rows
 
 
 def _fill(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:
@@ -119,7 +171,7 @@ def _fill(connection: sqlite3.Connection, values: Mapping[str, Any]) -> None:
     connection.execute("PRAGMA auto_vacuum = FULL")
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-    connection.executescript(_SCHEMA)
+    connection.executescript(_SCHEMAS[FORMAT_VERSION])
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)", [(key, json.dumps(value)) for key, value in values.items()]
     )
@@ -140,7 +192,7 @@ def _schema_of(connection: sqlite3.Connection) -> set[tuple[Any, ...]]:
 
 
 @functools.cache
-def _own_schema() -> set[tuple[Any, ...]]:
+def _own_schema(version: int) -> set[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMAS[version])
         return _schema_of(connection)

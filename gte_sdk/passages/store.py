@@ -2,15 +2,16 @@
 
 Passages and vectors in two files could disagree after a crash. In one file every change is a transaction, so a kill
 leaves the state before it or after it. Vectors are stored under the SHA-256 of their text, so no text is embedded
-twice, even if it moves or if the first run was interrupted. There is no server and no dependency. A search reads all
-vectors into memory. docs/command-line.md has the schema.
+twice, even if it moves or if the first run was interrupted. The words of the passages are in the same file, by SQLite's
+FTS5. There is no server and no dependency. A search reads all vectors into memory. docs/command-line.md has the schema.
 """
 
 import contextlib
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,20 @@ from numpy.typing import NDArray
 
 from gte_sdk._kernels import MAX_DIM
 from gte_sdk.errors import IndexFormatError, InputError, ModelMismatchError
-from gte_sdk.passages.database import create_database, open_database, open_in_memory, reporting
+from gte_sdk.passages.database import (
+    WITHOUT_WORDS,
+    add_words_table,
+    create_database,
+    damaged,
+    format_version_of,
+    open_database,
+    open_in_memory,
+    read_rows,
+    reporting,
+)
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.update_lock import exclusive
+from gte_sdk.passages.words import match_any, words_of_text
 
 # Fewer than the parameters that SQLite allowed in a statement before 3.32 (999).
 _PARAMETERS = 500
@@ -56,6 +68,15 @@ class FilePassages(NamedTuple):
     state: FileState
     passages: Sequence[tuple[Passage, bytes]]
     """Each with the SHA-256 of the text that is embedded for it."""
+
+
+class WordHit(NamedTuple):
+    """A passage that has some of the words."""
+
+    passage_id: int
+    vector_id: int
+    bm25: float
+    """Positive; more is better."""
 
 
 class Snapshot(NamedTuple):
@@ -164,15 +185,8 @@ class PassageStore:
 
     def embedded_texts(self, text_hashes: Iterable[bytes]) -> set[bytes]:
         """Returns the hashes whose vectors are in the index."""
-        wanted = list(text_hashes)
-        found: set[bytes] = set()
-        with reporting(self.path):
-            for start in range(0, len(wanted), _PARAMETERS):
-                part = wanted[start : start + _PARAMETERS]
-                marks = ", ".join("?" * len(part))
-                query = f"SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({marks})"
-                found.update(row[0] for row in self._connection.execute(query, part))
-        return found
+        query = "SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({})"
+        return {text_hash for (text_hash,) in self._rows_of(query, (bytes,), list(text_hashes))}
 
     def add_vectors(self, text_hashes: Sequence[bytes], vectors_ND: NDArray[np.float32]) -> None:
         rows = zip(text_hashes, (vector.tobytes() for vector in vectors_ND.astype("<f4", copy=False)), strict=True)
@@ -184,7 +198,7 @@ class PassageStore:
         with self._transaction():
             for file in files:
                 path = os.fsencode(file.path)
-                self._connection.execute("DELETE FROM files WHERE path = ?", (path,))
+                self._remove_file(path)
                 insert = "INSERT INTO files (path, stamp, sha256) VALUES (?, ?, ?)"
                 file_id = self._connection.execute(insert, (path, *file.state)).lastrowid
                 self._connection.executemany(
@@ -192,6 +206,7 @@ class PassageStore:
                     "VALUES (?, ?, ?, ?, (SELECT id FROM vectors WHERE text_sha256 = ?))",
                     [(file_id, part.line, part.context, part.text, text_hash) for part, text_hash in file.passages],
                 )
+                self._add_words(path)
 
     def set_stamps(self, stamps: Mapping[str, str]) -> None:
         with self._transaction():
@@ -200,11 +215,43 @@ class PassageStore:
 
     def remove_files(self, paths: Iterable[str]) -> None:
         with self._transaction():
-            self._connection.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(path),) for path in paths])
+            for path in paths:
+                self._remove_file(os.fsencode(path))
 
     def remove_unused_vectors(self) -> None:
         with self._transaction():
             self._connection.execute("DELETE FROM vectors WHERE id NOT IN (SELECT vector_id FROM passages)")
+
+    def has_words(self) -> bool:
+        """Returns whether the index has the words of its passages. Indexes of the first format have none."""
+        with reporting(self.path):
+            return format_version_of(self._connection) != WITHOUT_WORDS
+
+    def add_all_words(self) -> None:
+        """Gives an index of the first format the words of its passages, in one transaction."""
+        with self._transaction():
+            add_words_table(self._connection)
+            for (path,) in self._rows("SELECT path FROM files", (bytes,)):
+                self._add_words(path)
+
+    def _add_words(self, path: bytes) -> None:
+        self._connection.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", self._words_of(path))
+
+    def _remove_file(self, path: bytes) -> None:
+        if self.has_words():
+            # A table without the texts has to be told which words leave it.
+            delete = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)"
+            self._connection.executemany(delete, self._words_of(path))
+        self._connection.execute("DELETE FROM files WHERE path = ?", (path,))
+
+    def _words_of(self, path: bytes) -> list[tuple[int, str]]:
+        """Returns a file's passages by id, each as the text whose words are indexed. It begins with the file's name."""
+        query = (
+            "SELECT passages.id, context, passages.text FROM passages JOIN files ON files.id = file_id WHERE path = ?"
+        )
+        name = path.replace(b"\\", b"/").rpartition(b"/")[2].decode("utf-8", "replace")
+        rows = self._rows(query, (int, str, str), (path,))
+        return [(id, words_of_text(f"{name}\n{context}\n{text}")) for id, context, text in rows]
 
     # --- what a search reads
 
@@ -239,36 +286,66 @@ class PassageStore:
             raise self._damaged("a vector holds NaN or an infinity")
         return Snapshot([id for id, _ in rows], vectors_ND.astype(np.float32, copy=False), version)
 
-    def passages_of(self, vector_ids: Collection[int], count: int) -> dict[int, list[Passage]]:
-        """Returns for each vector its first `count` passages, ordered by path and line."""
+    def passages_of(self, vector_ids: Sequence[int], count: int) -> list[tuple[int, int]]:
+        """Returns the ids of each vector's first `count` passages by path and line, each after its vector's id."""
         query = (
-            "SELECT path, line, context, text FROM passages JOIN files ON files.id = file_id "
-            "WHERE vector_id = ? ORDER BY path, line LIMIT ?"
+            "SELECT vector_id, id FROM (SELECT vector_id, passages.id, "
+            "row_number() OVER (PARTITION BY vector_id ORDER BY path, line) AS place "
+            "FROM passages JOIN files ON files.id = file_id WHERE vector_id IN ({})) WHERE place <= ?"
         )
-        found = {id: self._rows(query, (bytes, int, str, str), (id, count), count) for id in vector_ids}
-        return {id: [Passage(os.fsdecode(path), *rest) for path, *rest in rows] for id, rows in found.items()}
+        return self._rows_of(query, (int, int), vector_ids, (count,))
 
-    def _rows(self, query: str, types: tuple[type, ...], parameters: tuple[int, ...] = (), times: int = 1) -> list[Any]:
-        """Returns the rows of a query, whose values must have these types.
+    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
+        """Returns passages by their ids."""
+        query = (
+            "SELECT passages.id, path, line, context, text FROM passages JOIN files ON files.id = file_id "
+            "WHERE passages.id IN ({})"
+        )
+        rows = self._rows_of(query, (int, bytes, int, str, str), ids)
+        return {id: Passage(os.fsdecode(path), *rest) for id, path, *rest in rows}
 
-        Their total size is bounded by the size of the file, `times` as much if the query repeats values: in a damaged
-        file whose pages form a circle, rows would never end.
+    def count_word(self, word: str) -> int:
+        """Returns the number of passages that have a word."""
+        query = "SELECT count(*) FROM words WHERE words MATCH ?"
+        return int(self._rows(query, (int,), (match_any([word]),))[0][0])
+
+    def count_files_with_word(self, word: str) -> int:
+        query = (
+            "SELECT count(DISTINCT file_id) FROM words JOIN passages ON passages.id = words.rowid WHERE words MATCH ?"
+        )
+        return int(self._rows(query, (int,), (match_any([word]),))[0][0])
+
+    def find_words(self, words: Sequence[str], count: int) -> list[WordHit]:
+        """Returns the `count` passages with the highest BM25 for any of the words, best first.
+
+        BM25 is that of FTS5: k1 = 1.2, b = 0.75, and a word that more than half of the passages have weighs nothing.
         """
+        query = (
+            "SELECT passages.id, vector_id, -score FROM "
+            "(SELECT rowid, bm25(words) AS score FROM words WHERE words MATCH ? ORDER BY score, rowid LIMIT ?) AS best "
+            "JOIN passages ON passages.id = best.rowid JOIN vectors ON vectors.id = vector_id "
+            "ORDER BY score, best.rowid"
+        )
+        hits = [WordHit(*row) for row in self._rows(query, (int, int, float), (match_any(words), count))]
+        if not all(0 <= hit.bm25 < math.inf for hit in hits):
+            raise self._damaged("a word has a weight that no word has")
+        return hits
+
+    def _rows_of(
+        self, query: str, types: tuple[type, ...], ids: Sequence[Any], others: tuple[Any, ...] = ()
+    ) -> list[Any]:
+        """Returns the rows of a query for some ids, for whose marks it has a pair of braces."""
         rows = []
-        with reporting(self.path):
-            sizes = [self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
-            room = sizes[0] * sizes[1] * times
-            for row in self._connection.execute(query, parameters):
-                if any(type(value) is not wanted for value, wanted in zip(row, types, strict=True)):
-                    raise self._damaged("a value is of another type than its column")
-                room -= sum(len(value) if isinstance(value, bytes | str) else 1 for value in row)
-                if room < 0:
-                    raise self._damaged("it holds more than its size allows")
-                rows.append(row)
+        for start in range(0, len(ids), _PARAMETERS):
+            part = ids[start : start + _PARAMETERS]
+            rows += self._rows(query.format(", ".join("?" * len(part))), types, (*part, *others), len(part))
         return rows
 
+    def _rows(self, query: str, types: tuple[type, ...], parameters: tuple[Any, ...] = (), times: int = 1) -> list[Any]:
+        return read_rows(self._connection, self.path, query, types, parameters, times)
+
     def _damaged(self, reason: str) -> IndexFormatError:
-        return IndexFormatError(f"{self.path} is damaged: {reason}", remedy="rebuild")
+        return damaged(self.path, reason)
 
     def _open(self) -> sqlite3.Connection:
         self._file = _identity(self.path)

@@ -93,6 +93,8 @@ def update_index(store: PassageStore, embedder: Embedder, notice: Notice, progre
     """
     with store.locked(lambda: notice(f"{store.path}: another process updates it; waiting")):
         store.check_fingerprint(embedder.fingerprint)
+        if not store.has_words():
+            store.add_all_words()
         return _update(store, embedder, notice, progress)
 
 

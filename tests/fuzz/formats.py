@@ -119,6 +119,9 @@ _STATEMENTS = [
     "(VALUES(1) UNION ALL SELECT n + 1 FROM r) SELECT n AS id, 1 AS file_id, n AS line, '' AS context, '' AS text, "
     "1 AS vector_id FROM r",
     "CREATE TRIGGER t AFTER INSERT ON files BEGIN DELETE FROM vectors; END",
+    "UPDATE words_data SET block = {}", "UPDATE words_data SET block = {} WHERE id = 1",
+    "UPDATE words_data SET block = {} WHERE id > 10", "UPDATE words_docsize SET sz = {}",
+    "UPDATE words_config SET v = {}", "DELETE FROM words_docsize", "DROP TABLE words", "UPDATE words_idx SET pgno = {}",
 ]  # fmt: skip
 _SQL_VALUES = [
     "NULL", "0", "-1", "9223372036854775807", "1.5", "x'ff00'", "''", "'null'", "'[]'", "'{}'", "'1e400'", "'-3'",
@@ -155,7 +158,7 @@ def passage_index(folder: Path) -> Case:
             connection.close()
         with PassageStore(path) as store:
             store.check_fingerprint("sha256:x")
-            for found in PassageSearch(store).find(np.ones(DIM, np.float32), 5):
+            for found in PassageSearch(store).find(np.ones(DIM, np.float32), 5, "text 3 Top"):
                 assert isinstance(found.passage.text, str)
             store.files()
             store.counts()

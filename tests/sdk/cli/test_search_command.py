@@ -40,7 +40,7 @@ def answers(result: Result) -> list[dict[str, Any]]:
 
 
 def test_passages_are_ranked_by_the_cosine_of_their_vectors(model: Path, folder: Path) -> None:
-    found = answers(search(model, "blue", folder, "--json", "-k", "3"))
+    found = answers(search(model, "blue", folder, "--json", "-k", "3", "--mode", "meaning"))
     assert [answer["rank"] for answer in found] == [1, 2, 3]
     assert (found[0]["path"], found[0]["line"], found[0]["context"]) == (str(folder / "colours.md"), 5, "red")
     assert found[0]["text"] == "## blue\n\nblue\nblue fast"
@@ -63,6 +63,29 @@ def test_text_output_names_the_place_the_score_and_the_heading(model: Path, fold
     assert "gte: 4 passages of 3 files" in result.stderr
     assert "embedded in" in result.stderr
     assert "\x1b" not in result.output
+
+
+def test_words_and_both_are_modes_and_both_is_the_default(model: Path, folder: Path) -> None:
+    (folder / "net.py").write_text("def bind():\n    raise_error(EADDRINUSE)\n", encoding="utf-8")
+    by_words = answers(search(model, "EADDRINUSE", folder, "--json", "--mode", "words"))
+    assert [Path(answer["path"]).name for answer in by_words] == ["net.py"]
+    assert 0 < by_words[0]["score"] < 1
+    by_meaning = answers(search(model, "EADDRINUSE", folder, "--json", "--mode", "meaning", "-k", "9"))
+    by_both = answers(search(model, "EADDRINUSE", folder, "--json", "-k", "9"))
+    assert by_both == answers(search(model, "EADDRINUSE", folder, "--json", "-k", "9", "--mode", "hybrid"))
+    assert Path(by_both[0]["path"]).name == "net.py"
+    cosine = {answer["path"]: answer["score"] for answer in by_meaning}[by_both[0]["path"]]
+    assert by_both[0]["score"] == pytest.approx(0.6 * cosine + 0.4 * by_words[0]["score"], abs=3e-6)
+
+
+def test_passages_below_the_least_score_are_left_out(model: Path, folder: Path) -> None:
+    scores = [answer["score"] for answer in answers(search(model, "blue", folder, "--json"))]
+    least = (scores[0] + scores[1]) / 2
+    assert len(answers(search(model, "blue", folder, "--json", "--min-score", str(least)))) == 1
+    result = search(model, "blue", folder, "--min-score", "1")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "gte: nothing found with a score of 1.0 or more" in result.stderr
+    assert search(model, "blue", folder, "--min-score", "2").exit_code == 2
 
 
 def test_colours_are_for_terminals_and_not_where_no_color_is_set(

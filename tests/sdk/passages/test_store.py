@@ -54,7 +54,7 @@ def use(path: Path) -> None:
     """Everything that a search or an update reads."""
     with PassageStore(path) as store:
         store.check_fingerprint("sha256:tiny")
-        PassageSearch(store).find(QUERY, 5)
+        PassageSearch(store).find(QUERY, 5, "text 1")
         store.files()
         store.counts()
         store.embedded_texts([b"a"])
@@ -67,7 +67,7 @@ ENDLESS = (
 )
 
 
-@pytest.mark.parametrize("table", ["meta", "files", "vectors", "passages"])
+@pytest.mark.parametrize("table", ["meta", "files", "vectors", "passages", "words"])
 @pytest.mark.parametrize(
     "replacement",
     [
@@ -96,11 +96,16 @@ def test_another_schema_is_refused_when_it_is_opened(path: Path, table: str, rep
         "CREATE INDEX more ON passages (abs(line))",
         "CREATE TABLE more (a)",
         "ALTER TABLE files ADD COLUMN more TEXT DEFAULT 'x'",
+        "CREATE VIRTUAL TABLE more USING fts5vocab('words', 'row')",
+        "PRAGMA writable_schema = 1; UPDATE sqlite_master SET sql = replace(sql, 'porter', 'trigram') "
+        "WHERE name = 'words'",
+        "PRAGMA writable_schema = 1; UPDATE sqlite_master SET sql = replace(sql, 'PRIMARY KEY', 'PRIMARY KEY DESC') "
+        "WHERE name = 'words_data'",
     ],
 )
 def test_what_was_added_to_the_schema_is_refused(path: Path, addition: str) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute(addition)
+        connection.executescript(addition)
         connection.commit()
     with pytest.raises(IndexFormatError, match="its tables are not those of an index"):
         use(path)
@@ -143,6 +148,34 @@ def test_a_value_that_no_index_holds_is_one_error_with_the_path_and_the_remedy(p
     with pytest.raises(IndexFormatError, match=r"notes\.index is damaged: ") as refusal:
         use(path)
     assert refusal.value.remedy == "rebuild"
+
+
+@pytest.mark.parametrize("value", ["x''", "zeroblob(64)", "x'ffffffffffffffffffff'", "1e400"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE words_data SET block = {}",
+        "UPDATE words_data SET block = {} WHERE id = 1",
+        "UPDATE words_data SET block = {} WHERE id = 10",
+        "UPDATE words_data SET block = {} WHERE id > 10",
+        "UPDATE words_docsize SET sz = {}",
+        "UPDATE words_docsize SET id = id + 1000",
+        "UPDATE words_idx SET pgno = {}",
+        "UPDATE words_config SET v = {}",
+        "INSERT INTO words_config VALUES ('rank', {})",
+        "DELETE FROM words_data",
+        "DELETE FROM words_docsize",
+        "DELETE FROM words_config",
+        "UPDATE words_data SET block = substr(block, 1, length(block) / 2)",
+    ],
+)
+def test_words_that_lie_end_in_an_answer_or_in_one_error(path: Path, change: str, value: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        with contextlib.suppress(sqlite3.IntegrityError):
+            connection.execute(change.format(value))
+        connection.commit()
+    with contextlib.suppress(IndexFormatError):  # any other exception fails the test
+        use(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
