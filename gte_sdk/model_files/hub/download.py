@@ -105,7 +105,7 @@ def fetch_model(
     """
     try:
         from huggingface_hub import HfApi, constants
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is public in both majors
     except ImportError as error:
         raise HubError(f"model={model!r} is a Hub name, and that needs: pip install 'gte-sdk[hub]'") from error
 
