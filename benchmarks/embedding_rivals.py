@@ -39,7 +39,10 @@ def open_sentence_transformers(directory: Path, backend: Literal["torch", "onnx"
     return lambda texts: np.asarray(model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False))
 
 
-def open_fastembed(model: Path, graph: str) -> Embed:
+def open_fastembed(model: Path, graph: str, batch_size: int) -> Embed:
+    """fastembed's default is a batch of 256 texts, padded to the longest of them; a batch of one has no padding."""
+    import json
+
     import numpy as np
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -49,11 +52,11 @@ def open_fastembed(model: Path, graph: str) -> Embed:
         pooling=PoolingType.MEAN,
         normalization=True,
         sources=ModelSource(hf="local/model"),
-        dim=384,
+        dim=json.loads((model / "config.json").read_text())["hidden_size"],
         model_file=graph,
     )
     embedding = TextEmbedding("local/model", specific_model_path=str(model), threads=threads())
-    return lambda texts: np.array(list(embedding.embed(list(texts))))
+    return lambda texts: np.array(list(embedding.embed(list(texts), batch_size=batch_size)))
 
 
 def open_optimum(model: Path) -> Embed:
@@ -170,6 +173,9 @@ RIVALS: dict[str, Rival] = {
     "onnxruntime-fp32": Rival(lambda model, _: open_onnxruntime(model, FP32), slow=True),
     "onnxruntime-int8": Rival(lambda model, _: open_onnxruntime(model, INT8), slow=True),
     "gte-int8-onnxruntime": Rival(lambda model, _: open_gte(model, "int8", "onnxruntime"), slow=True),
-    "fastembed-fp32": Rival(lambda model, _: open_fastembed(model, FP32), slow=True),
-    "fastembed-int8": Rival(lambda model, _: open_fastembed(model, INT8), slow=True),
+    "fastembed-fp32-batch-1": Rival(lambda model, _: open_fastembed(model, FP32, 1), slow=True),
+    "fastembed-fp32-batch-32": Rival(lambda model, _: open_fastembed(model, FP32, 32), slow=True),
+    "fastembed-fp32": Rival(lambda model, _: open_fastembed(model, FP32, 256), slow=True),
+    "fastembed-int8-batch-1": Rival(lambda model, _: open_fastembed(model, INT8, 1), slow=True),
+    "fastembed-int8": Rival(lambda model, _: open_fastembed(model, INT8, 256), slow=True),
 }

@@ -215,7 +215,7 @@ def serve_fastembed() -> None:
     from benchmarks.embedding_rivals import INT8, open_fastembed
     from gte_sdk.model_files.directory import bundled_model_path
 
-    embed = open_fastembed(bundled_model_path("gte-mini"), INT8)
+    embed = open_fastembed(bundled_model_path("gte-mini"), INT8, batch_size=256)
 
     def embeddings(content: dict[str, Any]) -> dict[str, Any]:
         return _base64_rows([row.astype(np.float32) for row in embed([content["input"]])])
