@@ -1,11 +1,11 @@
 """nDCG@10 of a passage index searched by words, by meaning and by both, and by reciprocal ranks for comparison.
 
     python -m benchmarks.hybrid_search 'DATA/eval/retrieval/*' 'DATA/eval/code_search/*' --vectors CACHE
-    python -m benchmarks.hybrid_search --questions benchmarks/search_questions.json --index questions.index
+    python -m benchmarks.hybrid_search --questions benchmarks/search_questions.json --indexes build
 
 The first form takes ranking sets (training/evaluate/protocols.py), each document as a passage of its own. The second
-asks the questions of the file about this repository and Python's standard library, in an index that it makes or
-updates. There, files are ranked by their best passages, and every file that answers a question counts the same.
+asks the questions of the file about this repository and about Python's standard library, in an index of each that it
+makes or updates. There, files are ranked by their best passages, and every file that answers counts the same.
 """
 
 import argparse
@@ -29,9 +29,10 @@ from training.evaluate.scores import find_sets
 
 MODES = ("words", "meaning", "hybrid", "ranks")
 BEST, FUSED, RANK_CONSTANT = 10, 100, 60
-REPOSITORY = Path(__file__).resolve().parent.parent
-REPOSITORY_FOLDERS = ("gte_sdk", "csrc", "docs", "export", "training")
-STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
+PLACES = {
+    "repository": (Path(__file__).resolve().parent.parent, ("gte_sdk", "csrc", "docs", "export", "training")),
+    "standard library": (Path(sysconfig.get_path("stdlib")), (".",)),
+}
 NOT_ASKED_ABOUT = (
     "test", "tests", "site-packages", "idlelib", "lib2to3", "pydoc_data", "turtledemo", "distutils", "encodings",
     "tkinter", "ensurepip", "models", "*.txt",
@@ -49,7 +50,8 @@ def main() -> None:
     parser.add_argument("--model", default="gte-mini")
     parser.add_argument("--vectors", type=Path, help="a folder that keeps vectors between runs")
     parser.add_argument("--questions", type=Path, help="a JSON list of {question, in, answers}")
-    parser.add_argument("--index", type=Path, default=Path("questions.index"), help="with --questions: the index")
+    parser.add_argument("--in", dest="places", choices=PLACES, action="append", help="with --questions: where; both")
+    parser.add_argument("--indexes", type=Path, default=Path(), help="with --questions: the folder of the indexes")
     arguments = parser.parse_args()
     embedder = Embedder(arguments.model, truncation="ignore")
     scores = {}
@@ -57,9 +59,10 @@ def main() -> None:
         scores[f"{path.parent.name}/{path.name}"] = score_set(path, embedder, arguments.vectors)
         show(f"{path.parent.name}/{path.name}", scores[f"{path.parent.name}/{path.name}"])
     if arguments.questions:
-        for place, of_place in score_questions(arguments.questions, arguments.index, embedder).items():
-            scores[f"questions/{place}"] = of_place
-            show(f"questions/{place}", of_place)
+        for place in arguments.places or PLACES:
+            index = arguments.indexes / f"{place}.index"
+            scores[f"questions/{place}"] = score_questions(arguments.questions, place, index, embedder)
+            show(f"questions/{place}", scores[f"questions/{place}"])
     means = {mode: float(np.mean([of_set[mode] for of_set in scores.values()])) for mode in MODES}
     show("mean", means)
 
@@ -87,26 +90,19 @@ def score_set(path: Path, embedder: Embedder, cache: Path | None) -> dict[str, f
     return {mode: 100 * score_ranking(of_mode, ranking.grades)["ndcg@10"] for mode, of_mode in ranked.items()}
 
 
-def score_questions(path: Path, index: Path, embedder: Embedder) -> dict[str, dict[str, float]]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    roots = {"repository": REPOSITORY, "standard library": STANDARD_LIBRARY}
-    paths = (*(str(REPOSITORY / folder) for folder in REPOSITORY_FOLDERS), str(STANDARD_LIBRARY))
-    settings = Settings("gte-mini", embedder.fingerprint, embedder.dim, paths, excludes=NOT_ASKED_ABOUT)
+def score_questions(path: Path, place: str, index: Path, embedder: Embedder) -> dict[str, float]:
+    rows = [row for row in json.loads(path.read_text(encoding="utf-8")) if row["in"] == place]
+    root, folders = PLACES[place]
+    paths = tuple(str(root / folder) for folder in folders)
+    settings = Settings(embedder.fingerprint, embedder.fingerprint, embedder.dim, paths, excludes=NOT_ASKED_ABOUT)
     with PassageStore(index, settings) as store:
         update_index(store, embedder, lambda notice: None, lambda done, total: None)
-        print(*store.counts(), "files and passages")
         numbers = {name: number for number, name in enumerate(store.files())}
         queries_QD = embedder.embed_query([row["question"] for row in rows])
         questions = [Question(row["question"], vector_D) for row, vector_D in zip(rows, queries_QD, strict=True)]
         ranked = rank_all(PassageSearch(store), questions, lambda found: numbers[found.passage.path])
-    scores = {}
-    for place, root in roots.items():
-        of_place = [number for number, row in enumerate(rows) if row["in"] == place]
-        grades = [{numbers[str(root / answer)]: 1 for answer in rows[number]["answers"]} for number in of_place]
-        scores[place] = {
-            mode: 100 * score_ranking(of_mode[of_place], grades)["ndcg@10"] for mode, of_mode in ranked.items()
-        }
-    return scores
+    grades = [{numbers[str(root / answer)]: 1 for answer in row["answers"]} for row in rows]
+    return {mode: 100 * score_ranking(of_mode, grades)["ndcg@10"] for mode, of_mode in ranked.items()}
 
 
 def rank_all(

@@ -91,6 +91,7 @@ def test_an_index_answers_what_a_search_of_the_files_answers(model: Path, folder
         from_index = answers("blue", index, "-k", count)
         assert from_index == from_files
     assert len(from_index) == 4
+    from_index = answers("blue", index, "--mode", "meaning")
     expected = Embedder(model).embed_documents("red\n## blue\n\nblue\nblue fast") @ Embedder(model).embed_query("blue")
     np.testing.assert_allclose(from_index[0]["score"], expected, atol=2e-6)
 

@@ -76,7 +76,7 @@ def test_an_index_keeps_the_flags(bare: Path, tmp_path: Path) -> None:
     assert made.exit_code == 0, made.stderr
     (folder / "b.txt").write_text("fast", encoding="utf-8")
     assert "1 added" in run("index", "-o", index).stderr
-    found = run("search", "slow", index, "--json")
+    found = run("search", "slow", index, "--json", "--mode", "meaning")
     assert found.exit_code == 0, found.stderr
     model = Embedder(bare, pooling="cls", prompts={"document": "blue ", "query": "slow "}, max_tokens=6)
     with PassageStore(index) as store:
