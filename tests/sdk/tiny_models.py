@@ -34,7 +34,8 @@ def write_tiny_model(
     (path / "1_Pooling").mkdir(parents=True, exist_ok=True)
     (path / graph_name).parent.mkdir(exist_ok=True)
     tiny_tokenizer().save(str(path / "tokenizer.json"))
-    write_json(path / "config.json", {"model_type": "bert", "hidden_size": DIM, "max_position_embeddings": 32})
+    # No architecture of the native engine, so that the graph is what runs.
+    write_json(path / "config.json", {"model_type": "albert", "hidden_size": DIM, "max_position_embeddings": 32})
     write_json(path / "1_Pooling" / "config.json", {"pooling_mode": pooling})
     write_json(
         path / "config_sentence_transformers.json", {"prompts": prompts or {}, "matryoshka_dims": [*matryoshka_dims]}

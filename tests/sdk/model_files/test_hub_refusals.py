@@ -15,7 +15,6 @@ from .hub_programs import open_all, open_one
 from .hub_stand_in import COMMIT, Fault, open_hub, serve_hub
 
 NAME = "somebody/tiny-model"
-EXPORT = f"python export/to_onnx.py {NAME} --output DIR, and give DIR as the model"
 
 
 def only_safetensors(path: Path) -> None:
@@ -39,7 +38,7 @@ def no_weights(path: Path) -> None:
 
 
 def unknown_graph(path: Path) -> None:
-    (path / "model.safetensors").write_bytes(b"weights")
+    write_json(path / "config.json", {"model_type": "bert", "hidden_size": 5})
     (path / "onnx" / "model.onnx").rename(path / "onnx" / "model_O3.onnx")
 
 
@@ -50,14 +49,14 @@ def no_fast_tokenizer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "variant", "messages"),
     [
-        (only_safetensors, "auto", ["has safetensors weights and no ONNX graph; ", EXPORT]),
+        (only_safetensors, "auto", ["has safetensors weights and no ONNX graph; gte-sdk's export does not take"]),
         (
             only_a_pickle,
             "auto",
             ["as pytorch_model.bin only, a pickle, which is refused because loading it runs", "ONNX"],
         ),
         (no_weights, "auto", ["has neither an ONNX graph nor weights; check the name"]),
-        (unknown_graph, "auto", ["under names that are not known (onnx/model_O3.onnx); ", EXPORT]),
+        (unknown_graph, "auto", ["under names that are not known (onnx/model_O3.onnx); gte-sdk's export takes only"]),
         (
             another_architecture,
             "auto",
