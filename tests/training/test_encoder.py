@@ -123,7 +123,8 @@ def test_what_cannot_be_rebuilt_is_refused(tiny_encoder: Encoder, tokenizer_dire
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ModelFormatError, match="has a module LSTM"):
         load_encoder(tmp_path)
-    modules[1]["type"], modules[2]["type"] = "models.Normalize", "models.Pooling"
+    modules[1]["type"] = "sentence_transformers.models.Normalize"
+    modules[2]["type"] = "sentence_transformers.models.Pooling"
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ModelFormatError, match="Transformer, Normalize, Pooling in this order"):
         load_encoder(tmp_path)
