@@ -18,7 +18,8 @@ from gte_sdk.passages import updating
 from gte_sdk.passages.database import is_passage_store
 from gte_sdk.passages.reembedding import reembed_index
 from gte_sdk.passages.searching import Found, PassageSearch
-from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.splitting import Passage
+from gte_sdk.passages.store import FilePassages, PassageStore, Settings
 from gte_sdk.passages.updating import update_index
 
 from ..tiny_models import TABLE, write_tiny_model
@@ -127,7 +128,7 @@ def test_it_is_told_when_there_is_nothing_to_do(made: Path, models: tuple[Path, 
 def test_killed_at_a_step_the_old_index_answers_and_the_next_call_goes_on(
     made: Path, models: tuple[Path, Path], step: str, calls: int, tmp_path: Path
 ) -> None:
-    whole = shutil.copy(made, tmp_path / "uninterrupted")
+    whole = Path(shutil.copy(made, tmp_path / "uninterrupted"))
     rebuilt(whole, models[1])
     before, content = everything(made, models[0]), made.read_bytes()
     arguments = ["index", "-o", str(made), "--rebuild-with", str(models[1]), "--quiet"]
@@ -152,7 +153,7 @@ def test_killed_at_a_step_the_old_index_answers_and_the_next_call_goes_on(
 def test_what_an_older_split_or_another_index_left_is_not_kept(
     made: Path, models: tuple[Path, Path], name: str
 ) -> None:
-    whole = shutil.copy(made, made.with_name("uninterrupted"))
+    whole = Path(shutil.copy(made, made.with_name("uninterrupted")))
     rebuilt(whole, models[1])
     embedder = Embedder(models[1])
     with PassageStore(made) as old:
@@ -160,10 +161,10 @@ def test_what_an_older_split_or_another_index_left_is_not_kept(
         settings = settings._replace(fingerprint=embedder.fingerprint, dim=embedder.dim)
         path, state = next(iter(old.files().items()))
     with PassageStore(made.with_name("i.rebuild"), settings) as left:
-        wrong = updating.Passage(path, 1, "", "another split")
+        wrong = Passage(path, 1, "", "another split")
         left.add_vectors([updating.hash_of(wrong)], embedder.embed_documents(["another split"]))
-        left.put_files([updating.FilePassages(path, state, [(wrong, updating.hash_of(wrong))])])
-        gone = updating.FilePassages("/gone.md", state, [(wrong, updating.hash_of(wrong))])
+        left.put_files([FilePassages(path, state, [(wrong, updating.hash_of(wrong))])])
+        gone = FilePassages("/gone.md", state, [(wrong, updating.hash_of(wrong))])
         left.put_files([gone])
     rebuilt(made, models[1])
     assert everything(made, models[1]) == everything(whole, models[1])
