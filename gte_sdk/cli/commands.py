@@ -13,6 +13,7 @@ from gte_sdk.cli.bundle import bundle, verify
 from gte_sdk.cli.cache import cache
 from gte_sdk.cli.convert import convert
 from gte_sdk.cli.doctor import doctor
+from gte_sdk.cli.drift import drift
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
 from gte_sdk.cli.models import download, models
@@ -69,6 +70,7 @@ gte.add_command(cache)
 gte.add_command(convert)
 gte.add_command(doctor)
 gte.add_command(download)
+gte.add_command(drift)
 gte.add_command(embed)
 gte.add_command(index)
 gte.add_command(models)

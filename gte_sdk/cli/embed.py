@@ -19,7 +19,7 @@ from gte_sdk.embedding.text_kinds import TEXT_KINDS, TextKind, conversion, embed
 from gte_sdk.embedding.vector_types import VECTOR_DTYPES, row_type
 from gte_sdk.errors import InputError
 from gte_sdk.tables.journal import VectorJournal
-from gte_sdk.tables.text_batches import ON_NULL, OnNull, TableOptions, TextTable, rows_of
+from gte_sdk.tables.text_batches import ON_NULL, OnNull, TableOptions, TextTable, rows_of, without_column
 from gte_sdk.tables.text_tables import FORMATS, Format, format_of, open_text_table
 from gte_sdk.tables.vector_files import VECTOR_FORMATS, VectorFormat, Write, open_writer, vector_format_of
 
@@ -80,6 +80,7 @@ class Counts(NamedTuple):
     "--dim", type=click.IntRange(min=1), metavar="N",
     help="Shorten the vectors to N dimensions, for models trained for it.",
 )  # fmt: skip
+@click.option("--replace", is_flag=True, help="Replace vectors that INPUT has in --vector-column, instead of stopping.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run from what it kept beside FILE, if anything.")
 @model_options
@@ -105,6 +106,7 @@ def embed(
     vector_column: str,
     dtype: str,
     dim: int | None,
+    replace: bool,
     overwrite: bool,
     resume: bool,
     model: str,
@@ -133,6 +135,7 @@ def embed(
       gte embed export.csv.gz --delimiter ";" --encoding cp1252 --on-null skip -o vectors.parquet
       echo "a line of text" | gte embed - > vectors.jsonl
       gte embed reviews.parquet --column review --dtype int8 --dim 256 --output vectors.npy
+      gte embed export.parquet --replace --output new.parquet   # the vectors of another model
       gte embed reviews.parquet --column review --on ray --output vectors
     """
     delimiter = "\t" if delimiter == "\\t" else delimiter
@@ -144,8 +147,8 @@ def embed(
             raise click.UsageError("--on ray reads and writes Parquet; use --on local for other formats")
         if options != TableOptions(column):
             raise click.UsageError("--delimiter, --encoding and --on-null go with --on local")
-        if (dtype, dim) != ("float32", None):
-            raise click.UsageError("--dtype and --dim go with --on local")
+        if (dtype, dim, replace) != ("float32", None, False):
+            raise click.UsageError("--dtype, --dim and --replace go with --on local")
         ray_options = RayOptions(model, "cuda" if device == "cuda" else "cpu", threads or 1, workers, model_facts())
         embed_on_ray(
             Path(source), column, Path(output), kind, vector_column, ray_options,
@@ -174,6 +177,8 @@ def embed(
     with _open_source(source) as source_file:
         name = "standard input" if source == STANDARD_STREAM else source
         table = open_text_table(source_file, name, source_format, options)
+        if replace:
+            table = without_column(table, vector_column)
         embedder = open_model(model, device, threads, dim=dim)
         convert = conversion(embedder, dtype)
         metadata = {

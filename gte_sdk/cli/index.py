@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,12 +10,20 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from gte_sdk.atomic_file import beside, move_whole
+from gte_sdk.atomic_file import move_whole
 from gte_sdk.cli.folder_options import count_left_out, print_status, say_left_out, wanted_options
-from gte_sdk.cli.model_options import facts_to_keep, model_options, open_model, use_kept_facts
+from gte_sdk.cli.model_options import (
+    complete_model,
+    facts_to_keep,
+    model_options,
+    open_model,
+    say_cut,
+    use_kept_facts,
+)
+from gte_sdk.cli.rebuild_with import drop_unless_same, rebuild_path_of, rebuild_with, settings_of
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable_path
 from gte_sdk.embedding.embedder import Embedder
-from gte_sdk.errors import HubError, IndexFormatError, InputError
+from gte_sdk.errors import HubError, InputError
 from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.passages.database import is_passage_store
 from gte_sdk.passages.store import PassageStore, Settings
@@ -41,6 +48,10 @@ _WATCH_SHARE = 0.05
 )  # fmt: skip
 @click.option("--status", is_flag=True, help="Say what is in the index and what an update would do; change nothing.")
 @click.option("--rebuild", is_flag=True, help="Build a new index. The old one answers until it is complete.")
+@click.option(
+    "--rebuild-with", "new_model", metavar="MODEL", shell_complete=complete_model,
+    help="Embed the texts of the index again with another model. The old one answers until that is complete.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on standard output after each update.")
 @model_options
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only: no progress bar, notices or summary.")
@@ -58,6 +69,7 @@ def index(
     interval: float,
     status: bool,
     rebuild: bool,
+    new_model: str | None,
     as_json: bool,
     model: str,
     device: str,
@@ -74,6 +86,7 @@ def index(
     Examples:
       gte index ~/notes --output notes.index
       gte index --output notes.index                # again, after writing some notes
+      gte index --output notes.index --rebuild-with thenlper/gte-small
       gte index src docs --glob "*.py" --glob "*.md" -o project.index --watch
       gte search "how are passages ranked?" notes.index
     """
@@ -84,8 +97,16 @@ def index(
         return
     if not output.parent.is_dir():
         raise InputError(f"{output}: the folder {output.parent} does not exist; create it first")
+    if new_model is not None:
+        others = (paths, globs, excludes, types, no_ignore, skipped, watch, rebuild, as_json)
+        if any(others) or context.get_parameter_source("model") is not ParameterSource.DEFAULT:
+            raise click.UsageError("--rebuild-with reads no files; give it alone, and update the index afterwards")
+        embedder = open_model(new_model, device, threads)
+        with _saying_what_is_saved(rebuild_path_of(output), quiet):
+            rebuild_with(output, embedder, _stored_name(new_model), facts_to_keep(), quiet)
+        return
     model_is_given = context.get_parameter_source("model") is not ParameterSource.DEFAULT
-    previous = _settings_of(output, must_be_whole=not (rebuild and paths))
+    previous = settings_of(output, must_be_whole=not (rebuild and paths))
     if not paths and previous is None:
         paths = (Path(),)
     if previous is not None and not paths:
@@ -117,11 +138,11 @@ def index(
         facts=facts_to_keep(),
     )
     notices = Notices(quiet)
-    target = beside(Path(os.path.realpath(output)), ".rebuild") if rebuild else output
-    try:
+    target = rebuild_path_of(output) if rebuild else output
+    with _saying_what_is_saved(target, quiet):
         with _lock_of_rebuild(output, rebuild, notices):
-            if rebuild and target.exists():
-                _drop_unless_same(target, settings)
+            if rebuild:
+                drop_unless_same(target, settings)
             with PassageStore(target, settings) as store:
                 store.check_fingerprint(embedder.fingerprint)
                 if store.settings[3:8] != settings[3:8]:
@@ -135,6 +156,13 @@ def index(
                 keep_current(
                     lambda: _update(store, embedder, as_json, quiet, skipped, notices, watching=True), interval
                 )
+
+
+@contextlib.contextmanager
+def _saying_what_is_saved(target: Path, quiet: bool) -> Iterator[None]:
+    """Says after Ctrl-C where the finished work is."""
+    try:
+        yield
     except KeyboardInterrupt:
         if not quiet:
             click.echo(
@@ -184,26 +212,6 @@ def keep_current(look: Callable[[], object], interval: float) -> None:
         time.sleep(max(interval, took / _WATCH_SHARE))
 
 
-def _settings_of(path: Path, must_be_whole: bool = True) -> Settings | None:
-    """Returns None if there is no index, or if it is damaged but will be replaced anyway."""
-    if not path.exists():
-        return None
-    try:
-        with PassageStore(path) as store:
-            return store.settings
-    except IndexFormatError:
-        if must_be_whole:
-            raise
-        return None
-
-
-def _drop_unless_same(path: Path, settings: Settings) -> None:
-    """Keeps what an interrupted rebuild with the same model left, and deletes anything else."""
-    left = _settings_of(path, must_be_whole=False) if is_passage_store(path) else None
-    if left is None or (left.fingerprint, left.facts) != (settings.fingerprint, settings.facts):
-        path.unlink()
-
-
 def _update(
     store: PassageStore, embedder: Embedder, as_json: bool, quiet: bool, skipped: bool, notices: Notices,
     watching: bool = False,
@@ -234,12 +242,6 @@ def _update(
         )
         say_left_out(changes.left_out, skipped)
         say_cut(changes.was_cut, embedder)
-
-
-def say_cut(was_cut: bool, embedder: Embedder) -> None:
-    if was_cut:
-        limit = f"the {embedder.max_tokens} tokens that the model reads"
-        click.echo(f"gte: some passages are longer than {limit}; their ends are not searched", err=True)
 
 
 def _described(changes: Changes) -> str:

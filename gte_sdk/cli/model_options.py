@@ -101,6 +101,13 @@ def open_model(
     )  # fmt: skip
 
 
+def say_cut(was_cut: bool, embedder: Embedder) -> None:
+    """Says that the ends of some passages are not read, if that is so."""
+    if was_cut:
+        limit = f"the {embedder.max_tokens} tokens that the model reads"
+        click.echo(f"gte: some passages are longer than {limit}; their ends are not searched", err=True)
+
+
 def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What a shell offers for --model: bundled models, and directories and bundles beside what is typed so far.
 

@@ -27,6 +27,7 @@ REMEDIES = {
     "format jsonl": "--format jsonl keeps rows as they are",
     "format parquet": "--format parquet keeps them",
     "vector column": "name another with --vector-column",
+    "vectors there": "name another with --vector-column, or give --replace",
 }
 
 

@@ -11,8 +11,8 @@ from click.core import ParameterSource
 
 from gte_sdk.cli.answers import print_json, print_passage
 from gte_sdk.cli.folder_options import described, list_left_out, say_left_out, wanted_options
-from gte_sdk.cli.index import keep_current, open_embedder, say_cut
-from gte_sdk.cli.model_options import model_options, open_model, use_kept_facts
+from gte_sdk.cli.index import keep_current, open_embedder
+from gte_sdk.cli.model_options import model_options, open_model, say_cut, use_kept_facts
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch

@@ -183,6 +183,15 @@ class PassageStore:
         rows = self._rows("SELECT path, stamp, sha256 FROM files", (bytes, str, bytes))
         return {os.fsdecode(path): FileState(stamp, sha256) for path, stamp, sha256 in rows}
 
+    def passages_of_file(self, path: str) -> list[Passage]:
+        """Returns the passages of a file, in their order."""
+        query = (
+            "SELECT line, context, text FROM passages JOIN files ON files.id = file_id WHERE path = ? "
+            "ORDER BY passages.id"
+        )
+        rows = self._rows(query, (int, str, str), (os.fsencode(path),))
+        return [Passage(path, *row) for row in rows]
+
     def embedded_texts(self, text_hashes: Iterable[bytes]) -> set[bytes]:
         """Returns the hashes whose vectors are in the index."""
         query = "SELECT text_sha256 FROM vectors WHERE text_sha256 IN ({})"

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from gte_sdk.errors import IndexFormatError, InputError
 from gte_sdk.passages.reading.decoding import NoTextError, decode
 from gte_sdk.passages.reading.parser import Parser
 from gte_sdk.passages.reading.sections import Reading, Section, passages_of
-from gte_sdk.passages.splitting import text_to_embed
+from gte_sdk.passages.splitting import Passage, text_to_embed
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore
 from gte_sdk.passages.text_files import LeaveOut, LeftOut, Wanted, find_text_files, format_of, kind_of, read_content
 from gte_sdk.passages.update_lock import lock_path_of
@@ -156,21 +156,16 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
     progress(0, len(to_read))
     with Parser() as parser:
         files = _ReadFiles({} if split_again else known, left_out_before, leave_out, parser)
-        for group in _groups(files.read(to_read, present)):
+        for group in in_groups(files.read(to_read, present)):
             if store.meta("complete") != "false":
                 store.set_meta({"complete": "false"})
-            texts = {text_hash: text_to_embed(part) for file in group for part, text_hash in file.passages}
-            for text_hash in store.embedded_texts(texts):
-                del texts[text_hash]
-            by_length = sorted(texts, key=lambda text_hash: -len(texts[text_hash]))
-            for start in range(0, len(by_length), BATCH_PASSAGES):
-                batch = by_length[start : start + BATCH_PASSAGES]
-                rows = embed_batch(embedder, [texts[text_hash] for text_hash in batch], "document")
-                store.add_vectors(batch, rows.vectors)
-                embedded += len(batch)
-                was_cut |= rows.was_cut
-                share = (start + len(batch)) / len(by_length)
+
+            def batch_done(share: float, done: int = done) -> None:
                 progress(done + int((files.read_count - done) * share), len(to_read))
+
+            count, cut = embed_group(store, embedder, group, batch_done)
+            embedded += count
+            was_cut |= cut
             remember(files.left_out)  # first: what is stored is not read again
             store.put_files(group)
             for file in group:
@@ -193,6 +188,34 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
     without_text = sum(file.reason not in NOT_WHOLLY for file in {**not_read_again, **files.left_out}.values())
     unchanged = len(present) - added - changed
     return Changes(added, changed, len(gone), unchanged, without_text, embedded, was_cut, tuple(left_out))
+
+
+def embed_group(
+    store: PassageStore, embedder: Embedder, group: Sequence[FilePassages], batch_done: Callable[[float], None]
+) -> tuple[int, bool]:
+    """Stores the vectors of some files' texts, as far as they are not there, batch by batch.
+
+    Args:
+        store: The index.
+        embedder: Its model.
+        group: The files.
+        batch_done: Called after each batch with the share that is done, up to 1.
+
+    Returns:
+        How many texts were embedded, and whether one of them is longer than the model reads.
+    """
+    texts = {text_hash: text_to_embed(part) for file in group for part, text_hash in file.passages}
+    for text_hash in store.embedded_texts(texts):
+        del texts[text_hash]
+    by_length = sorted(texts, key=lambda text_hash: -len(texts[text_hash]))
+    was_cut = False
+    for start in range(0, len(by_length), BATCH_PASSAGES):
+        batch = by_length[start : start + BATCH_PASSAGES]
+        rows = embed_batch(embedder, [texts[text_hash] for text_hash in batch], "document")
+        store.add_vectors(batch, rows.vectors)
+        was_cut |= rows.was_cut
+        batch_done((start + len(batch)) / len(by_length))
+    return len(by_length), was_cut
 
 
 def _scan(store: PassageStore, leave_out: LeaveOut, known: dict[str, FileState]) -> tuple[set[str], list[_Found]]:
@@ -268,13 +291,16 @@ class _ReadFiles:
             if reading.reason:
                 self._leave(name, LeftOut(path, reading.reason, reading.detail))
             passages = passages_of(_shown(name), reading.sections)
-            yield FilePassages(
-                name, state, [(part, hashlib.sha256(text_to_embed(part).encode()).digest()) for part in passages]
-            )
+            yield FilePassages(name, state, [(part, hash_of(part)) for part in passages])
 
     def _leave(self, name: str, file: LeftOut) -> None:
         self.left_out[name] = file
         self._leave_out(file)
+
+
+def hash_of(passage: Passage) -> bytes:
+    """Returns the SHA-256 of the text that is embedded for a passage."""
+    return hashlib.sha256(text_to_embed(passage).encode()).digest()
 
 
 def read_sections(path: Path, content: bytes, parser: Parser) -> Reading:
@@ -294,7 +320,8 @@ def _shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _groups(files: Iterator[FilePassages]) -> Iterator[list[FilePassages]]:
+def in_groups(files: Iterator[FilePassages]) -> Iterator[list[FilePassages]]:
+    """Yields files in lists of about _GROUP_PASSAGES passages, whose texts are embedded together."""
     group: list[FilePassages] = []
     passage_count = 0
     for file in files:

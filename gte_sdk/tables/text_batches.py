@@ -123,6 +123,28 @@ def named(columns: Sequence[str]) -> str:
     return f"the columns are {', '.join(columns):.1000}" if columns else "there are no columns"
 
 
+def without_column(table: TextTable, name: str) -> TextTable:
+    """Returns the table with rows that lack a column, such as vectors that are made again.
+
+    Raises InputError if it is the column of the texts.
+    """
+    if name == table.column:
+        raise InputError(f"the column {name!r} holds the texts", remedy="vector column")
+
+    def batches() -> Iterator[TextBatch]:
+        for batch in table.batches:
+            if batch.record_batch is not None:
+                columns = batch.record_batch
+                kept = [column for column in columns.schema.names if column != name]
+                yield batch._replace(record_batch=columns.select(kept))
+            else:
+                rows = [{key: value for key, value in row.items() if key != name} for row in batch.rows or ()]
+                yield batch._replace(rows=rows)
+
+    columns = None if table.columns is None else tuple(column for column in table.columns if column != name)
+    return table._replace(columns=columns, batches=batches())
+
+
 def rows_of(batch: TextBatch) -> str:
     """Names the rows of a batch, for a message."""
     return f"rows {batch.first_row} to {batch.first_row + len(batch.texts) + batch.skipped - 1}"

@@ -195,4 +195,4 @@ def _record_batch(pyarrow: Any, batch: TextBatch, schema: Any) -> Any:
 
 def _check_vector_column(vector_column: str, columns: Sequence[str] | Mapping[str, Any]) -> None:
     if vector_column in columns:
-        raise InputError(f"the input has a column {vector_column!r} already", remedy="vector column")
+        raise InputError(f"the input has a column {vector_column!r} already", remedy="vectors there")
