@@ -32,6 +32,8 @@ if sys.platform != "win32":
 _MAX_NAME_BYTES = 143
 _MAX_ADDED_BYTES = 16
 _TOKEN_CHARACTERS = 8
+# What a new folder replaces, until it is in its place.
+_REPLACED = "old"
 # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_USER_MAPPED_FILE
 _IN_USE = (5, 32, 1224)
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
@@ -79,11 +81,12 @@ def replace_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises InputError as `check_directory` does. Whatever was in the folder is removed.
     """
-    check_directory(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    _clear_left_folders(path)
+    check_directory(path, overwrite)
+    workplace, lock = _open_workplace(path)
     try:
-        built, replaced = workplace / "new", workplace / "old"
+        built, replaced = workplace / "new", workplace / _REPLACED
         built.mkdir()
         yield built
         if path.exists():
@@ -97,6 +100,39 @@ def replace_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(workplace)
+        if lock is not None:
+            os.close(lock)
+
+
+def _open_workplace(path: Path) -> tuple[Path, int | None]:
+    """A new folder beside `path`, and the descriptor that locks it."""
+    while True:
+        workplace = _temporary_path(path, secrets.token_hex(_TOKEN_CHARACTERS // 2))
+        workplace.mkdir(mode=0o700)
+        if sys.platform == "win32":  # which opens no folder
+            return workplace, None
+        lock = os.open(workplace, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks: its leftovers stay
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if workplace.exists():  # else it was taken for a leftover before it was locked
+            return workplace, lock
+        os.close(lock)
+
+
+def _clear_left_folders(path: Path) -> None:
+    """Removes what killed writers of the folder left; what one had just moved out of the way gets its name back."""
+    if sys.platform == "win32":
+        return
+    for workplace in leftovers(path):
+        with contextlib.suppress(OSError):  # somebody writes it, or removed it first
+            lock = os.open(workplace, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (workplace / _REPLACED).exists() and not path.exists():
+                    (workplace / _REPLACED).rename(path)
+                shutil.rmtree(workplace)
+            finally:
+                os.close(lock)
 
 
 def check_directory(path: Path, overwrite: bool = False) -> None:

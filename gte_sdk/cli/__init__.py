@@ -1,7 +1,7 @@
 """The command `gte`: the way in, and what every command has in common when it ends.
 
 Exit codes: 0 done, 1 failed or nothing found, 2 wrong usage, 130 Ctrl-C, 141 the reader of a pipe went away, 143 a
-kill (SIGTERM).
+kill (SIGTERM). A second signal ends a command at once, and so do ten seconds after the first.
 """
 
 import os
@@ -20,6 +20,7 @@ def main() -> NoReturn:
     except ImportError as error:
         sys.exit(f"gte: the command line needs {error.name}: pip install 'gte-sdk[cli]'")
     from gte_sdk.cli.commands import gte
+    from gte_sdk.cli.stopping import end_at_second_signal
 
     interrupted = 130
 
@@ -30,6 +31,7 @@ def main() -> NoReturn:
 
     # A plain kill ends through the same clean-up as Ctrl-C: temporary files are removed.
     signal.signal(signal.SIGTERM, end)
+    end_at_second_signal()
     # A character that the terminal cannot show is replaced; it must not end a search.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from gte_sdk.cli.model_options import model_options, open_model
+from gte_sdk.cli.stopping import leave_to_another
 from gte_sdk.errors import InputError
 
 KEY_VARIABLE = "GTE_API_KEY"
@@ -121,6 +122,7 @@ def serve(
         with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
             click.echo(f"gte: serving {settings.model_name} at {url}", err=True)
 
+    leave_to_another()
     run(app, listener, settings, announce, access_log)
 
 

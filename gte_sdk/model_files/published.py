@@ -44,7 +44,7 @@ _WIDTH_NAMES = ("hidden_size", "dim", "n_embd", "d_model", "hidden_dim")
 # What of a model is parsed as a whole, at several times its bytes of memory. Real descriptions and headers of weights
 # have up to a few MB, and tokenizers of multilingual models some 35 MB.
 MAX_JSON_BYTES = 16 * 2**20
-MAX_TOKENIZER_BYTES = 128 * 2**20
+MAX_TOKENIZER_BYTES = 64 * 2**20
 # The bytes of a file's name that file systems allow.
 LONGEST_NAME = 255
 # Beyond what any model has; transformers writes 1e30 for a tokenizer without a limit.

@@ -59,6 +59,8 @@ def _obey_settings(tokenizer: Tokenizer, description: ModelDir) -> None:
         raise ModelFormatError(f"{file} cuts long texts at their beginning, and gte-sdk at their end; it cannot be run")
     if (tokenizer.padding or {}).get("direction") == "left":
         refuse_left_padding(description.path, description.tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()  # to a length that the file names
     segments: set[int] = set()
     with suppress(ModelFormatError), tokenizer_errors(str(file)):  # whoever embeds a text is told
         segments = set(tokenizer.encode("a").type_ids)

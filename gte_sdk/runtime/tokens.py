@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from gte_sdk.errors import GteError, ModelFormatError
 from gte_sdk.model_files.published import MAX_TOKENIZER_BYTES, ModelPath, read_text
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, Piece, TextPieces
+from gte_sdk.runtime.tokenizer_bounds import check_before_reading, check_tokenizer
 from gte_sdk.runtime.word_pieces import WordPieces, room_for_text
 
 # So many characters are tokenized at once: a tokenizer takes up to 0.6 KB for each.
@@ -69,7 +70,7 @@ class TokenBatch(NamedTuple):
 def load_tokenizer(path: ModelPath) -> Tokenizer:
     """Reads a tokenizer.json. The truncation and padding that it may carry are switched off: both are done here.
 
-    Raises ModelFormatError where the file is missing or is no tokenizer.
+    Raises ModelFormatError where the file is missing, is no tokenizer, or makes much of a little (tokenizer_bounds.py).
     """
     tokenizer = read_tokenizer(path)
     tokenizer.no_truncation()
@@ -82,7 +83,10 @@ def read_tokenizer(path: ModelPath) -> Tokenizer:
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; a model directory needs the fast tokenizer's tokenizer.json")
     with tokenizer_errors(f"{path} is not a readable tokenizer.json"):
-        tokenizer: Tokenizer = Tokenizer.from_str(read_text(path, MAX_TOKENIZER_BYTES))
+        text = read_text(path, MAX_TOKENIZER_BYTES)
+        check_before_reading(path, text)
+        tokenizer: Tokenizer = Tokenizer.from_str(text)
+        check_tokenizer(path, tokenizer)
     return tokenizer
 
 

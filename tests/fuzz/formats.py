@@ -28,6 +28,7 @@ from model_formats import (
 )
 from mutations import mutate_bytes, mutate_json
 from pyarrow import parquet
+from tokenizer_parts import tokenizer_parts
 
 from gte_sdk import Index, _kernels
 from gte_sdk.passages.searching import PassageSearch
@@ -222,6 +223,7 @@ FORMATS: dict[str, Callable[[Path], Case]] = {
     "gte.json": lambda folder: json_file_of_a_model(folder, "gte.json", own=True),
     "config.json": lambda folder: json_file_of_a_model(folder, "config.json", own=False),
     "tokenizer.json": lambda folder: json_file_of_a_model(folder, "tokenizer.json", own=False),
+    "tokenizer parts": tokenizer_parts,
     "modules.json": lambda folder: json_file_of_a_model(
         folder, "modules.json", own=False,
         content=[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},

@@ -56,6 +56,8 @@ def _write(path: Path, model: Any, config: dict[str, Any]) -> None:
     (path / "onnx").mkdir(parents=True)
     (path / "onnx" / "model_quantized.onnx").write_bytes(model.SerializeToString())
     (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}', encoding="utf-8")
     _tokenizer().save(str(path / "tokenizer.json"))
 
 

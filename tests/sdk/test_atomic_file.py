@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and links, pipes, devices and permissions stay what they are."""
 
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -160,6 +161,42 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
         assert Path(file.name).exists()
     assert target.read_bytes() == b"first"
     assert sorted(tmp_path.iterdir()) == sorted([other, target])
+
+
+@posix
+def test_a_folder_that_a_killed_writer_left_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    target, left = tmp_path / ("model" * 50), leftover_folder(tmp_path, "model" * 50)
+    own = tmp_path / ".model-12345678"
+    own.mkdir()
+    (left / "new").mkdir()
+    with replace_directory(target) as folder:
+        assert not left.exists()
+        with replace_directory(target) as second:
+            (second / "name").write_text("second")
+        (folder / "name").write_text("first")
+        shutil.rmtree(target)
+    assert (target / "name").read_text() == "first"
+    assert sorted(tmp_path.iterdir()) == sorted([own, target])
+
+
+@posix
+def test_a_folder_that_a_killed_writer_had_moved_away_is_back(tmp_path: Path) -> None:
+    left = leftover_folder(tmp_path, "model")
+    (left / "old").mkdir()
+    (left / "old" / "name").write_text("old")
+    with pytest.raises(InputError, match="model exists"), replace_directory(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model" / "name").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def leftover_folder(folder: Path, name: str) -> Path:
+    with replace_directory(folder / name):
+        (left,) = leftovers(folder / name)
+        path = left.name
+    shutil.rmtree(folder / name)
+    (folder / path).mkdir()
+    return folder / path
 
 
 def test_a_target_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
