@@ -187,7 +187,7 @@ def prefix_space(path: ModelPath) -> bool | None:
 
 
 def expected_steps(path: ModelPath) -> list[tuple[str, str, bool]]:
-    """Setting, step, and whether tokenizer.json must have this step; of classes in which transformers' versions differ."""
+    """Setting, step, and whether tokenizer.json must have the step, where versions of transformers differ."""
     settings = tokenizer_settings(path)
     return [
         (name, step.removeprefix("-"), (settings.get(name, default) is True) != step.startswith("-"))

@@ -38,8 +38,12 @@ def load_text_tokenizer(description: ModelDir) -> "TextTokenizer":
 
     That is lower case first where sentence_bert_config.json has do_lower_case, and no special tokens in a static model.
     """
-    file = checked_file(description, description.tokenizer)
-    tokenizer = read_tokenizer(file)
+    if not description.files and not (description.path / description.tokenizer).is_file():
+        raise ModelFormatError(
+            f"{description.path / description.tokenizer} is missing; transformers makes it from other files of a "
+            "tokenizer: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        )
+    tokenizer = read_tokenizer(checked_file(description, description.tokenizer))
     if not description.files and description.token_table is None:
         _obey_settings(tokenizer, description)
     tokenizer.no_truncation()

@@ -20,7 +20,8 @@ from .conftest import tiny_tokenizer
 
 LIMIT = 24
 TEXTS = [
-    "read a file", " the red", "", "the [PAD] file", "[PAD]", "read <pad> the <mask> file", "a [MASK] b [D] c", "RED [D]",
+    "read a file", " the red", "", "the [PAD] file", "[PAD]", "read <pad> the <mask> file", "a [MASK] b [D] c",
+    "RED [D]",
     "\u00c9t\u00e9, fast.", "red " * 40,
 ]  # fmt: skip
 Write = Callable[[Path], dict[str, Any]]
@@ -53,6 +54,15 @@ def byte_level(first_space: bool, **fields: Any) -> Write:
         return {"tokenizer_class": "RobertaTokenizer", **names, **fields}
 
     return write
+
+
+def with_segments(path: Path) -> dict[str, Any]:
+    """As Funnel and XLNet have them, whose first or last token is a segment of its own."""
+    tokenizer: Tokenizer = tiny_tokenizer().backend_tokenizer
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS]:2 $A:0 [SEP]:0", special_tokens=special)
+    tokenizer.save(str(path / "tokenizer.json"))
+    return {"tokenizer_class": "FunnelTokenizer"}
 
 
 def sentence_pieces(*steps: str, **fields: Any) -> Write:
@@ -124,7 +134,8 @@ def test_the_ids_are_those_of_transformers(tmp_path: Path, write: Write) -> None
     assert load(path).tokenize(TEXTS, LIMIT, "", 1).ids == theirs
     # An export writes a tokenizer.json that needs no settings beside it.
     exported = Tokenizer.from_str(json.dumps({**_read_tokenizer(path), "truncation": None, "padding": None}))
-    assert [encoding.ids[:LIMIT - 1] for encoding in exported.encode_batch(TEXTS)] == [ids[:LIMIT - 1] for ids in theirs]
+    ids = [encoding.ids[: LIMIT - 1] for encoding in exported.encode_batch(TEXTS)]
+    assert ids == [each[: LIMIT - 1] for each in theirs]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +144,7 @@ def test_the_ids_are_those_of_transformers(tmp_path: Path, write: Write) -> None
         (word_pieces(split_special_tokens=True), "split_special_tokens=true"),
         (word_pieces(added_tokens_decoder={"4": {"text": "[MASK]"}}), "has tokens that are none: KeyError"),
         (word_pieces(additional_special_tokens="[D]"), "has tokens that are none: TypeError"),
+        (with_segments, "gives a text's tokens the segments [0, 2]"),
         (sentence_pieces("accents"), "differ in do_lower_case"),
         (sentence_pieces("lower"), "differ in keep_accents"),
         (sentence_pieces(tokenizer_class="DebertaV2Tokenizer", split_by_punct=True), "differ in split_by_punct"),
