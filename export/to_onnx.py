@@ -23,6 +23,7 @@ from click.core import ParameterSource
 from export.directory.card import Origin, describe_shape, format_card, format_summary
 from export.directory.layout import hash_weights, measure_size, name_source, write_json, write_layout
 from export.directory.output import ExportError, check_space, explain_errors
+from export.external_data import remove_graph
 from export.golden import write_golden
 from export.graphs.half import convert_to_half
 from export.graphs.onnxruntime_int8 import INSTRUCTION_SETS, quantize_with_onnxruntime
@@ -170,7 +171,10 @@ def main(
         # Both are read before the work begins, so that a bad line is reported at once.
         calibration_texts = parity.read_corpus(calibration or CALIBRATION_TEXTS)
         sts_set = read_sts(sts, tokenizer, encoder.max_tokens) if sts else None
-        check_space(directory, encoder)
+        needs_one_file = ["--precision fp16"] if "fp16" in kept else []
+        if "int8" in kept and quantization != "per-token":
+            needs_one_file.append(f"--quantization {quantization}")
+        check_space(directory, encoder, needs_one_file)
         write_layout(encoder, source_directory, directory)
 
         # The other graphs are made from fp32 and compared with it, even if it is not kept.
@@ -210,7 +214,7 @@ def main(
         progress.step("writing card, parity.json and gte.json")
         del runs
         for unwanted in set(graphs) - set(kept):
-            graphs[unwanted].unlink()
+            remove_graph(graphs[unwanted])
         origin = Origin(
             source=name_source(source, source_name),
             licence=licence or guess_licence(source_directory),

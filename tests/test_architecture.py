@@ -97,14 +97,15 @@ ROOMS: dict[str, dict[str, set[str]]] = {
     },
     "export": {
         "export": set(),
-        "directory": set(),
-        "graphs": set(),
-        "parity": set(),
+        "external_data": set(),
+        "directory": {"external_data"},
+        "graphs": {"external_data"},
+        "parity": {"external_data"},
         "interop": {"parity"},
         "source": {"directory", "graphs"},
         "golden": {"directory"},
         "ranges": {"directory", "parity"},
-        "to_onnx": {"directory", "graphs", "parity", "source", "golden", "ranges"},
+        "to_onnx": {"external_data", "directory", "graphs", "parity", "source", "golden", "ranges"},
     },
 }
 MAY_INCLUDE: dict[str, set[str]] = {

@@ -2,17 +2,15 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from export.external_data import exceeds_one_file
 from gte_sdk.errors import GteError
 from training.encoders.encoder import AnyEncoder
-
-# protobuf's limit, less what a graph without its weights takes.
-LARGEST_FILE = 2**31 - 2**23
 
 
 class ExportError(click.ClickException):
@@ -33,14 +31,18 @@ def explain_errors() -> Iterator[None]:
         raise ExportError(f"{type(error).__name__}: {error}") from error
 
 
-def check_space(directory: Path, encoder: AnyEncoder) -> None:
+def check_space(directory: Path, encoder: AnyEncoder, needs_one_file: Sequence[str]) -> None:
     """Raises ExportError if the disk has no room for the graphs, or an ONNX file none for the weights.
 
-    The fp32 graph, its copy for calibration, its levelled copy and the int8 graph exist at the same time.
+    The fp32 graph, what it is made of or its copy for calibration, and the int8 graph exist at the same time.
+    needs_one_file: what was asked for that is not made of a graph with external data.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in encoder.parameters())
-    if size > LARGEST_FILE:
-        raise ExportError(f"the weights take {size / 1e9:.2f} GB, but an ONNX file holds {LARGEST_FILE / 1e9:.2f} GB")
+    if needs_one_file and exceeds_one_file(size):
+        raise ExportError(
+            f"the weights take {size / 1e9:.2f} GB, which is more than one ONNX file holds, and "
+            f"{' and '.join(needs_one_file)} need one; fp32 and per-token int8 do not"
+        )
     needed = int(3.5 * size)
     free = shutil.disk_usage(directory).free
     if free < needed:

@@ -3,7 +3,6 @@
 gte_sdk/runtime/int8/quantize.py levels the channels with it.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -50,11 +49,11 @@ def _observe_magnitudes(
     """Yields the name and the magnitudes (r, k) of the r real tokens, for each batch and tensor."""
     if not tensors:  # ONNX Runtime takes "no outputs" for "all outputs"
         return
-    model = onnx.load(graph)
+    model = onnx.load(graph, load_external_data=False)
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
-    with tempfile.TemporaryDirectory() as folder:
-        observed = Path(folder) / "observed.onnx"
-        onnx.save(model, observed)
+    observed = graph.with_name(f"{graph.name}.observed")  # beside it, where external data of the graph are
+    try:
+        onnx.save(model, observed, format="protobuf")
         session = onnxruntime.InferenceSession(str(observed), providers=["CPUExecutionProvider"])
         inputs = {node.name for node in session.get_inputs()}
         for batch in batches:
@@ -62,3 +61,5 @@ def _observe_magnitudes(
             real = batch.attention_mask.astype(bool)
             for name, values_NTK in zip(tensors, session.run(list(tensors), feed), strict=True):
                 yield name, np.abs(values_NTK[real])
+    finally:
+        observed.unlink(missing_ok=True)

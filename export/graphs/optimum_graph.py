@@ -7,6 +7,7 @@ training is traced alone and appended. parity/measure.py judges the whole as it 
 
 import copy
 import logging
+import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,7 @@ def check_optimum(model_type: str) -> None:
 
 
 def write_optimum_graph(encoder: Encoder, path: Path, opset: int) -> None:
-    """Writes the encoder as one ONNX file with float32 weights, as trace.write_graph does.
+    """Writes the encoder as an ONNX graph with float32 weights, as trace.write_graph does.
 
     Raises ModelFormatError if optimum fails, or its graph has other inputs than token ids, mask and segments.
     """
@@ -41,23 +42,22 @@ def write_optimum_graph(encoder: Encoder, path: Path, opset: int) -> None:
     configuration = make_configuration(backbone.config)
     if hasattr(configuration, "with_behavior"):  # an encoder-decoder: only its encoder embeds
         configuration = configuration.with_behavior("encoder")
-    parts = [path.with_name(f"{path.name}.{part}") for part in ("states", "pooling")]
     level = logging.getLogger("optimum").level
     logging.getLogger("optimum").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of every shape that tracing reads; parity checks the result
-            export(backbone, configuration, parts[0], opset=opset)
-        write_pooling(encoder, parts[1], opset)
-        model, pooling = (onnx.load(part) for part in parts)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            parts = [Path(folder) / f"{part}.onnx" for part in ("states", "pooling")]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of every shape that tracing reads; parity checks the result
+                export(backbone, configuration, parts[0], opset=opset)
+            write_pooling(encoder, parts[1], opset)
+            model, pooling = (onnx.load(part) for part in parts)
     except Exception as error:  # optimum's, PyTorch's and onnx's own exceptions share no narrower base
         raise ModelFormatError(
             f"optimum-onnx {version('optimum-onnx')} failed to export {backbone.config.model_type!r}: {error!r}"
         ) from error
     finally:
         logging.getLogger("optimum").setLevel(level)
-        for part in parts:
-            part.unlink(missing_ok=True)
     _take_states_only(model, path)
     append_pooling(model, pooling)
     save_clean(model, path, encoder.dim)

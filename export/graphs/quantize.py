@@ -7,6 +7,7 @@ per output channel, embedding tables one per row, and the channels are levelled:
 the rule, and this file writes it into a graph of standard ONNX operators.
 """
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.external_data import has_external_data, optimize_graph, save_graph, take_weights_in
 from export.graphs.calibrate import measure_channel_maxima
 from gte_sdk.runtime.int8.quantize import (
     GELU_SHIFT,
@@ -42,22 +44,32 @@ class QuantizationSummary(NamedTuple):
 
 
 def quantize(source: Path, target: Path, calibration: Sequence[TokenBatch]) -> QuantizationSummary:
-    """Writes the int8 version of the fp32 graph `source` to `target`, with channels levelled on `calibration`."""
-    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)  # folds constants, names every node
-    model = onnx.load(target)
-    rewriter = _Rewriter(model)
-    rewriter.level(measure_channel_maxima(target, rewriter.matmul_inputs(), calibration))
-    rewriter.rewrite()
-    onnx.checker.check_model(model)
-    onnx.save(model, target)
+    """Writes the int8 version of the fp32 graph `source` to `target`, with channels levelled on `calibration`.
+
+    Of a graph with external data, one matrix in float32 is in memory at a time, beside the integers.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        prepared = Path(folder) / target.name
+        if has_external_data(source):
+            optimize_graph(source, prepared)
+        else:
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)  # folds constants, names every node
+        model = onnx.load(prepared, load_external_data=False)
+        rewriter = _Rewriter(model, prepared.parent)
+        rewriter.level(measure_channel_maxima(prepared, rewriter.matmul_inputs(), calibration))
+        rewriter.rewrite()
+        take_weights_in(model, prepared.parent)
+    save_graph(model, target)
     return QuantizationSummary(rewriter.quantized, rewriter.kept_in_float)
 
 
 class _Rewriter:
     """Walks the nodes in order and replaces MatMul and Gather of weights by their integer forms."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
+        """folder: that of the graph's external data."""
         self.graph = model.graph
+        self.folder = folder
         self.weights = {tensor.name: tensor for tensor in self.graph.initializer}
         self.producers = {name: node for node in self.graph.node for name in node.output}
         self.nodes: list[NodeProto] = []
@@ -75,7 +87,7 @@ class _Rewriter:
         """Chooses the factors of each activation from its channels' maxima and from all weights that read it."""
         for activations, maxima_K in maxima.items():
             weights_KN = [
-                numpy_helper.to_array(self.weights[node.input[1]])
+                self._values(node.input[1])
                 for node in self.graph.node
                 if self._is_weight_matmul(node) and node.input[0] == activations
             ]
@@ -106,7 +118,7 @@ class _Rewriter:
         return self._is_matrix(name) and self.weights[name].data_type == TensorProto.FLOAT
 
     def _rewrite_gather(self, node: NodeProto) -> None:
-        table_VD = numpy_helper.to_array(self.weights[node.input[0]])
+        table_VD = self._values(node.input[0])
         if len(table_VD) < MINIMUM_TABLE_ROWS:
             self.kept_in_float[node.name] = f"a table of {len(table_VD)} rows is added to every token"
             self.nodes.append(node)
@@ -124,7 +136,7 @@ class _Rewriter:
     def _rewrite_matmul(self, node: NodeProto) -> None:
         activations, name = node.input
         output = node.output[0]
-        weights_KN = numpy_helper.to_array(self.weights[name]) * self.factors[activations][:, None]
+        weights_KN = self._values(name) * self.factors[activations][:, None]
         codes_KN, scales_1N = quantize_without_saturation(weights_KN)
         self._constant(f"{name}/int8", codes_KN)
         self._constant(f"{name}/scale", scales_1N)
@@ -208,7 +220,13 @@ class _Rewriter:
 
     def _scalar(self, name: str) -> float | None:
         tensor = self.weights.get(name)
-        return float(numpy_helper.to_array(tensor)) if tensor is not None and not tensor.dims else None
+        return float(self._values(name)) if tensor is not None and not tensor.dims else None
+
+    def _values(self, name: str) -> NDArray[np.float32]:
+        tensor = TensorProto()  # a copy, because older versions of onnx read external data into the tensor itself
+        tensor.CopyFrom(self.weights[name])
+        values: NDArray[np.float32] = numpy_helper.to_array(tensor, str(self.folder))
+        return values
 
     def _constant(self, name: str, values: NDArray[np.generic]) -> None:
         if name not in self.constants:

@@ -7,6 +7,7 @@ which costs 8 to 17 % of the tokens per second. parity/measure.py finds what tra
 
 import copy
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from export.external_data import save_graph
 from training.encoders.encoder import (
     AnyEncoder,
     Encoder,
@@ -43,7 +45,7 @@ def list_inputs(encoder: AnyEncoder) -> list[str]:
 
 
 def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
-    """Writes the encoder, with pooling and unit length, as one ONNX file with float32 weights.
+    """Writes the encoder, with pooling and unit length, as an ONNX graph with float32 weights.
 
     The inputs are (n, t) int64 with both dimensions free. The outputs are last_hidden_state (n, t, h) and
     sentence_embedding (n, d). The encoder itself does not change.
@@ -56,18 +58,22 @@ def write_graph(encoder: AnyEncoder, path: Path, opset: int = OPSET) -> None:
     examples = (token_ids_NT, attention_mask_NT, torch.zeros_like(token_ids_NT))[: len(names)]
     free: dict[str, dict[int, str]] = {name: {0: "batch", 1: "sequence"} for name in (*names, OUTPUT_NAMES[0])}
     free[OUTPUT_NAMES[1]] = {0: "batch"}
-    with torch.no_grad(), _without_warnings():
+    # The exporter writes a file for each weight where they take more than 2 GiB.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, torch.no_grad(), _without_warnings():
+        exported = Path(folder) / path.name
         torch.onnx.export(
             traced,
             examples,
-            str(path),
+            str(exported),
             input_names=names,
             output_names=list(OUTPUT_NAMES),
             dynamic_axes=free,
             opset_version=opset,
             dynamo=False,
         )
-    save_clean(onnx.load(path), path, encoder.dim)
+        del traced  # its weights would be in memory twice
+        model = onnx.load(exported)
+    save_clean(model, path, encoder.dim)
 
 
 def write_pooling(encoder: Encoder, path: Path, opset: int) -> None:
@@ -104,8 +110,7 @@ def save_clean(model: onnx.ModelProto, path: Path, dim: int) -> None:
     for node in model.graph.node:  # they may contain paths of this machine
         node.ClearField("doc_string")
         node.ClearField("metadata_props")
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+    save_graph(model, path)
 
 
 class _FoldedTable(nn.Module):

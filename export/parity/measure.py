@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from export.external_data import graph_bytes
 from export.parity.speed import describe_machine, measure_speed
 from gte_sdk import top_k_cosine
 from gte_sdk.errors import InputError
@@ -140,7 +141,7 @@ def measure(runs: Mapping[str, Run], graphs: Mapping[str, Path], corpus: Tokeniz
             continue
         vectors = reference if name == "fp32" else run(corpus.ids)
         measured[name] = {
-            "bytes": graphs["int8" if name == NATIVE else name].stat().st_size,
+            "bytes": graph_bytes(graphs["int8" if name == NATIVE else name]),
             **_compare(vectors, reference),
             "alone_against_in_batch": _measure_batch_dependence(run, corpus, vectors),
             "speed": measure_speed(run, corpus.ids, [corpus.ids[index] for index in sample]),

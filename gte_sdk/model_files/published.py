@@ -21,6 +21,8 @@ ModelPath: TypeAlias = Path | BundlePath
 CONFIG_JSON = "config.json"
 TOKENIZER_CONFIG_JSON = "tokenizer_config.json"
 MODULES_JSON = "modules.json"
+ADAPTER_CONFIG_JSON = "adapter_config.json"
+"""Of peft: weights beside it are added to the model's own."""
 SENTENCE_BERT_JSON = "sentence_bert_config.json"
 SENTENCE_TRANSFORMERS_JSON = "config_sentence_transformers.json"
 POOLING_JSON = "1_Pooling/config.json"

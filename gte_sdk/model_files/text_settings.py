@@ -39,6 +39,16 @@ _TASK, _STATES = "feature-extraction", "last_hidden_state"
 _OTHER_OUTPUTS = ("transformer_task", "modality_config", "module_output_name")
 # transformers' classes with the settings of BERT's tokenizer, without "Tokenizer" and "Fast", or their model types.
 _BERT_TOKENIZERS = ("bert", "distilbert", "mpnet", "electra", "mobilebert", "convbert", "squeezebert", "layoutlm")
+# Those of byte-level BPE, which go before tokenizer.json with their own add_prefix_space.
+_BYTE_LEVEL_TOKENIZERS = ("roberta", "longformer", "deberta", "gpt2", "bart", "led")
+# Of SentencePiece: settings, what transformers takes for a missing one, and the step that tokenizer.json then has, or
+# not ("-"). Version 5 of transformers follows the settings, and version 4 the file.
+_STEPS: Mapping[str, tuple[tuple[str, bool, str], ...]] = {
+    "albert": (("do_lower_case", True, "Lowercase"), ("keep_accents", False, "-StripAccents")),
+    "debertav2": (("do_lower_case", False, "Lowercase"), ("split_by_punct", False, "Punctuation")),
+}
+# What sentence-transformers does to some texts only, and late interaction and decoders to theirs.
+_OTHER_READING = ("processing_kwargs", "query_length", "document_length", "query_expansion")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
 # RoBERTa and its relatives number positions from the one behind that of padding, which is 1 if config.json is silent.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -100,6 +110,11 @@ def check_text_settings(path: ModelPath) -> None:
                 f"{file} has {name}={arguments!r:.200}, which may change the vectors; it cannot be run: take a model "
                 "whose config.json says it"
             )
+    if asked := [name for name in _OTHER_READING if settings.get(name)]:
+        raise ModelFormatError(
+            f"{file} has {asked[0]}={settings[asked[0]]!r:.200}, which changes what is read of a text, and which "
+            "gte-sdk does not obey; it cannot be run"
+        )
     text = settings.get("modality_config", {"text": {}})
     how = text.get("text") if isinstance(text, dict) else None
     if (
@@ -119,6 +134,11 @@ def check_text_settings(path: ModelPath) -> None:
         raise ModelFormatError(
             f"{path / TOKENIZER_CONFIG_JSON} has truncation_side={tokenizer['truncation_side']!r}: the model reads the "
             "ends of long texts, and gte-sdk their beginnings; it cannot be run"
+        )
+    if tokenizer.get("split_special_tokens") is True:
+        raise ModelFormatError(
+            f"{path / TOKENIZER_CONFIG_JSON} has split_special_tokens=true: names of special tokens inside of a text "
+            "are read as words, and by gte-sdk as these tokens; it cannot be run"
         )
     sides = [tokenizer, *(settings.get(name) or {} for name in _TOKENIZER_ARGUMENTS)]
     if any(each.get("padding_side") == "left" for each in sides):
@@ -150,14 +170,35 @@ def bert_normalization(path: ModelPath) -> dict[str, Any] | None:
     It does so for the tokenizers of BERT's family, where the settings default to those of lower case. None for others.
     """
     settings = tokenizer_settings(path)
-    kind = settings.get("tokenizer_class") or read_json(path / CONFIG_JSON).get("model_type")
-    if str(kind).removesuffix("Fast").removesuffix("Tokenizer").lower() not in _BERT_TOKENIZERS:
+    if _tokenizer_kind(path) not in _BERT_TOKENIZERS:
         return None
     return {
         "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
         "strip_accents": settings.get("strip_accents"),
         "lowercase": settings.get("do_lower_case", True),
     }
+
+
+def prefix_space(path: ModelPath) -> bool | None:
+    """Whether transformers puts a space before a text, for its classes of byte-level BPE. None for others."""
+    if _tokenizer_kind(path) not in _BYTE_LEVEL_TOKENIZERS:
+        return None
+    return tokenizer_settings(path).get("add_prefix_space") is True
+
+
+def expected_steps(path: ModelPath) -> list[tuple[str, str, bool]]:
+    """Setting, step, and whether tokenizer.json must have the step, where versions of transformers differ."""
+    settings = tokenizer_settings(path)
+    return [
+        (name, step.removeprefix("-"), (settings.get(name, default) is True) != step.startswith("-"))
+        for name, default, step in _STEPS.get(_tokenizer_kind(path), ())
+    ]
+
+
+def _tokenizer_kind(path: ModelPath) -> str:
+    """transformers' class of the tokenizer, without "Tokenizer" and "Fast", or the model type: "bert", "debertav2"."""
+    kind = tokenizer_settings(path).get("tokenizer_class") or read_json(path / CONFIG_JSON).get("model_type")
+    return str(kind).removesuffix("Fast").removesuffix("Tokenizer").lower().replace("-", "")
 
 
 def _position_count(config: Mapping[str, Any]) -> int | None:

@@ -5,16 +5,17 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import BertNormalizer, Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import Sequence as ProcessorSequence
 
 from gte_sdk.checks import check_count
 from gte_sdk.errors import InputError, ModelFormatError
 from gte_sdk.model_files.directory import ModelDir, checked_file
-from gte_sdk.model_files.published import TOKENIZER_CONFIG_JSON
-from gte_sdk.model_files.text_settings import refuse_left_padding, tokenizer_settings
+from gte_sdk.model_files.published import TOKENIZER_CONFIG_JSON, ModelPath
+from gte_sdk.model_files.text_settings import expected_steps, prefix_space, refuse_left_padding, tokenizer_settings
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, TextPieces
 from gte_sdk.runtime.tokens import (
     SpecialTokens,
@@ -28,6 +29,8 @@ from gte_sdk.runtime.word_pieces import WordPieces, normalizer_steps, word_piece
 
 # With at least this many texts it pays to use the C++ tokenizer, which takes 10 ms to create.
 WORD_PIECES_TEXTS = 16
+_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MORE_TOKENS = ("additional_special_tokens", "extra_special_tokens")
 
 
 def load_text_tokenizer(description: ModelDir) -> "TextTokenizer":
@@ -35,8 +38,12 @@ def load_text_tokenizer(description: ModelDir) -> "TextTokenizer":
 
     That is lower case first where sentence_bert_config.json has do_lower_case, and no special tokens in a static model.
     """
-    file = checked_file(description, description.tokenizer)
-    tokenizer = read_tokenizer(file)
+    if not description.files and not (description.path / description.tokenizer).is_file():
+        raise ModelFormatError(
+            f"{description.path / description.tokenizer} is missing; transformers makes it from other files of a "
+            "tokenizer: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+        )
+    tokenizer = read_tokenizer(checked_file(description, description.tokenizer))
     if not description.files and description.token_table is None:
         _obey_settings(tokenizer, description)
     tokenizer.no_truncation()
@@ -55,6 +62,7 @@ def _obey_settings(tokenizer: Tokenizer, description: ModelDir) -> None:
     """
     file = description.path / description.tokenizer
     obey_bert_settings(tokenizer, description.normalization)
+    obey_other_settings(tokenizer, description.path)
     if (tokenizer.truncation or {}).get("direction") == "left":
         raise ModelFormatError(f"{file} cuts long texts at their beginning, and gte-sdk at their end; it cannot be run")
     if (tokenizer.padding or {}).get("direction") == "left":
@@ -88,6 +96,65 @@ def obey_bert_settings(tokenizer: Tokenizer, normalization: Mapping[str, Any] | 
         return False
     tokenizer.normalizer = BertNormalizer(own.clean_text, **normalization)  # type: ignore[assignment, unused-ignore]
     return True
+
+
+def obey_other_settings(tokenizer: Tokenizer, path: ModelPath) -> bool:
+    """Does what else transformers takes from tokenizer_config.json: a first space, and the tokens inside of a text.
+
+    Returns whether that changed the tokenizer. Raises ModelFormatError for settings that transformers' versions differ
+    in, and for tokens that are malformed.
+    """
+    own: Any = tokenizer.pre_tokenizer
+    for name, step, is_expected in expected_steps(path):
+        steps = f"{normalizer_steps(tokenizer)} {'' if own is None else own.__getstate__().decode()}"
+        if (step in steps) != is_expected:
+            raise ModelFormatError(
+                f"{path / TOKENIZER_CONFIG_JSON} and tokenizer.json differ in {name}, and versions of transformers in "
+                "which of them they follow; save the tokenizer again"
+            )
+    space = prefix_space(path)
+    is_other = isinstance(own, ByteLevel) and space not in (None, own.add_prefix_space)
+    if is_other:
+        tokenizer.pre_tokenizer = ByteLevel(space, own.trim_offsets, own.use_regex)  # type: ignore[assignment, arg-type]
+    return _add_tokens(tokenizer, path) or is_other
+
+
+def _add_tokens(tokenizer: Tokenizer, path: ModelPath) -> bool:
+    """Adds the tokens of tokenizer_config.json that tokenizer.json lacks or has with other flags, as transformers does.
+
+    They are what a text may contain by name, such as "<pad>". Returns whether there were any.
+    """
+    settings = tokenizer_settings(path)
+    own = tokenizer.get_added_tokens_decoder().values()
+    try:
+        listed = sorted((settings.get("added_tokens_decoder") or {}).items(), key=lambda entry: int(entry[0]))
+        tokens = [_token_of(fields) for _, fields in listed]
+        values = [value for value in map(settings.get, _NAMED_TOKENS) if value is not None]
+        for name in _MORE_TOKENS:
+            more = settings.get(name) or []
+            if not isinstance(more, list | dict):
+                raise TypeError(name)
+            values += more.values() if isinstance(more, dict) else more
+        named = [_token_of(value) for value in values]
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ModelFormatError(f"{path / TOKENIZER_CONFIG_JSON} has tokens that are none: {error!r}") from error
+    known = {repr(token) for token in own}
+    others = [token for token in tokens if repr(token) not in known]
+    contents = {token.content for token in (*own, *tokens)}
+    for token in named:
+        if token.content not in contents:
+            others.append(token)
+            contents.add(token.content)
+    tokenizer.add_tokens(others)
+    return bool(others)
+
+
+def _token_of(value: Any) -> AddedToken:
+    """A token of tokenizer_config.json: its text, which makes it a special one, or its fields."""
+    if isinstance(value, str):
+        return AddedToken(value, special=True)
+    fields = {key: flag for key, flag in value.items() if key != "__type"}
+    return AddedToken(fields.pop("content"), **fields)
 
 
 def put_lower_case_first(tokenizer: Tokenizer) -> None:

@@ -273,13 +273,6 @@ def test_too_small_a_disk(bert_checkpoint: Path, tmp_path: Path, monkeypatch: py
     assert "0 MB are free" in refused(bert_checkpoint, tmp_path / "model")
 
 
-def test_more_weights_than_an_onnx_file_holds(
-    bert_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("export.directory.output.LARGEST_FILE", 100_000)
-    assert "the weights take 0.00 GB, but an ONNX file holds 0.00 GB" in refused(bert_checkpoint, tmp_path / "model")
-
-
 @pytest.mark.skipif(find_spec("optimum") is not None, reason="optimum is installed; tests/optimum tests it")
 def test_optimum_is_an_extra(bert_checkpoint: Path, tmp_path: Path) -> None:
     message = refused(bert_checkpoint, tmp_path / "model", "--exporter", "optimum")

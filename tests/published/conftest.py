@@ -43,6 +43,19 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
         **_SHAPE, "max_position_embeddings": 512, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2,
         "eos_token_id": 3, "local_attention": 16,
     },
+    "roberta": {**_SHAPE, "max_position_embeddings": 513, "type_vocab_size": 1},
+    "camembert": {**_SHAPE, "max_position_embeddings": 513, "type_vocab_size": 1},
+    "mpnet": {**_SHAPE, "max_position_embeddings": 514},  # its code takes the padding to be 1
+    "distilbert": {
+        "dim": DIM, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "pad_token_id": 0, "max_position_embeddings": 512,
+    },
+    "electra": {**_SHAPE, "max_position_embeddings": 512, "embedding_size": 16},
+    "albert": {**_SHAPE, "max_position_embeddings": 512, "embedding_size": 16, "bos_token_id": 2, "eos_token_id": 3},
+    "deberta-v2": {
+        **_SHAPE, "max_position_embeddings": 512, "type_vocab_size": 0, "relative_attention": True,
+        "position_buckets": 8, "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False,
+    },
+    "nomic_bert": {**_SHAPE, "max_position_embeddings": 512},
     "qwen3": {**_SHAPE, "max_position_embeddings": 512, "num_key_value_heads": 2, "head_dim": 8},
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ from gte_sdk.model_files.text_settings import (
     reads_lower_case,
     sentence_bert_file,
 )
-from gte_sdk.runtime.text_tokenizer import obey_bert_settings, put_lower_case_first
+from gte_sdk.runtime.text_tokenizer import obey_bert_settings, obey_other_settings, put_lower_case_first
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.configuration import build_configuration
 from training.encoders.encoder import (
@@ -184,7 +184,10 @@ def _read_tokenizer(directory: Path) -> dict[str, Any]:
     settings = sentence_bert_file(directory)
     lowercase = settings is not None and reads_lower_case(settings)
     tokenizer = load_tokenizer(directory / TOKENIZER_JSON)
-    is_other = (directory / CONFIG_JSON).is_file() and obey_bert_settings(tokenizer, bert_normalization(directory))
+    is_other = False
+    if (directory / CONFIG_JSON).is_file():
+        is_other = obey_bert_settings(tokenizer, bert_normalization(directory))
+        is_other |= obey_other_settings(tokenizer, directory)
     if not (lowercase or is_other):
         return read_json(directory / TOKENIZER_JSON)
     if lowercase:

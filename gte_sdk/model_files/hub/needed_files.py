@@ -13,7 +13,15 @@ from gte_sdk.model_files.directory import GRAPH_FILES, GTE_JSON, INT8_WEIGHTS, T
 from gte_sdk.model_files.graph_file import SENTENCE_EMBEDDING, STATES, WEIGHT_FILES, graph_names, unknown_inputs
 from gte_sdk.model_files.hub.hub_errors import Wanted
 from gte_sdk.model_files.modules import SAFETENSORS, static_folder
-from gte_sdk.model_files.published import CONFIG_JSON, IN_GRAPH, ModelFacts, known_of, read_json, read_modules
+from gte_sdk.model_files.published import (
+    ADAPTER_CONFIG_JSON,
+    CONFIG_JSON,
+    IN_GRAPH,
+    ModelFacts,
+    known_of,
+    read_json,
+    read_modules,
+)
 
 # The model types in gte_sdk/runtime/native/architectures.py, which the native engine runs from weights without a graph.
 NATIVE_MODEL_TYPES = (
@@ -31,10 +39,15 @@ def _variants_to_use(variant: str, is_ours: bool) -> tuple[str, ...]:
 
 
 def check_pooling(wanted: Wanted, description: ModelDir, graph: str, names: Collection[str], facts: ModelFacts) -> None:
-    """Refuses a graph of which nobody says that it pools, before it is fetched.
+    """Refuses weights that an adapter changes, or of which nobody says that they pool, before they are fetched.
 
     A graph with its weights in other files is small, so it is fetched and looked at first (check_graph).
     """
+    if ADAPTER_CONFIG_JSON in names and not graph.endswith(".onnx"):
+        raise ModelFormatError(
+            f"{wanted}: {ADAPTER_CONFIG_JSON} adds an adapter to the weights, which gte-sdk does not do; take a model "
+            f"with both merged; {graph} was not downloaded"
+        )
     if description.pooling == IN_GRAPH and not graph.endswith(".onnx"):
         raise ModelFormatError(f"{wanted}: {description.why_in_graph}; {graph} was not downloaded")
     known = known_of(description.path)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gte_sdk import _kernels
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import ModelDir, read_modules_only_in_graph
-from gte_sdk.model_files.published import MODULES_JSON, ModelPath
+from gte_sdk.model_files.published import ADAPTER_CONFIG_JSON, MODULES_JSON, ModelPath
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.native.build import build_encoder
@@ -63,6 +63,8 @@ def refuse_other_modules(description: ModelDir) -> None:
         raise NotCoveredError(f"{MODULES_JSON} names {only_in_graph[0]}, which only a graph computes")
     if description.dense:
         raise NotCoveredError("dense layers follow its pooling")
+    if (description.path / ADAPTER_CONFIG_JSON).is_file():
+        raise NotCoveredError(f"{ADAPTER_CONFIG_JSON} adds an adapter to its weights, and transformers applies it")
 
 
 def native_engine(
