@@ -57,7 +57,7 @@ gte::Linear random_fp32_linear(size_t inputs, size_t outputs) {
 
 gte::Norm random_norm(size_t width = hidden) {
     auto weight = random_floats(width, 0.2f, 1.0f);
-    return {std::move(weight), random_floats(width, 0.1f)};
+    return {std::move(weight), random_floats(width, 0.1f), width};
 }
 
 uint64_t checksum(const std::vector<float>& values) {  // FNV-1a over the bits
@@ -103,7 +103,7 @@ gte::Layer random_family_layer(const Kind& kind, bool int8, size_t index, const 
 // token_embeddings are borrowed: (vocabulary, hidden) or narrower.
 gte::Encoder random_family_encoder(const Kind& kind, bool int8, const std::vector<float>& token_embeddings) {
     gte::Encoder encoder;
-    encoder.hidden = hidden;
+    encoder.dim = encoder.hidden = encoder.attention_width = hidden;
     encoder.heads = 4;
     encoder.vocabulary = vocabulary;
     encoder.embedding_width = kind.embedding_width;
@@ -206,7 +206,7 @@ bool family_gives_its_bits(const std::vector<int32_t>& token_ids, const std::vec
 
 int main() {
     gte::Encoder encoder;
-    encoder.hidden = hidden;
+    encoder.dim = encoder.hidden = encoder.attention_width = hidden;
     encoder.heads = 4;
     encoder.vocabulary = vocabulary;
     encoder.embedding_width = hidden;
@@ -237,7 +237,7 @@ int main() {
         starts.push_back(static_cast<int64_t>(token_ids.size()));
     }
     gte::Encoder table;
-    table.hidden = hidden;
+    table.dim = table.hidden = hidden;
     table.vocabulary = vocabulary;
     table.embedding_width = hidden;
     table.token_codes = encoder.token_codes;

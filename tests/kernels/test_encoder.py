@@ -33,6 +33,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "heads of 16": {"heads": 8},
     "heads of 48 that turn": {"hidden": 192, "heads": 4, "wide": 64, "positions": False, "rotary": [100.0, 1e4]},
     "one head": {"heads": 1, "relative": True},
+    "heads of 12": {"hidden": 48, "heads": 4, "wide": 100},
+    "an odd number of odd heads": {"hidden": 35, "heads": 5, "wide": 33, "width": 24, "relative": True},
+    "halves of 3 that turn": {
+        "hidden": 72, "heads": 12, "wide": 50, "positions": False, "rotary": [100.0, 1e4], "gated": True,
+        "norm_first": True, "windows": [0, 3],
+    },
     "more inputs than a block": {"hidden": 64, "heads": 2, "wide": 832, "layer_count": 1},
 }  # fmt: skip
 
@@ -190,7 +196,7 @@ def test_int8_is_near_fp32() -> None:
 
 
 def test_a_table_of_floats_is_the_mean_of_its_rows() -> None:
-    for width in (16, 48, 304):
+    for width in (16, 48, 304, 5):
         weights = make_weights(hidden=width, heads=1, layer_count=0)
         nothing = {"positions": None, "embedding_norm": None, "most_tokens": 0}
         weights = Weights(weights.settings | nothing, [])
@@ -202,7 +208,7 @@ def test_a_table_of_floats_is_the_mean_of_its_rows() -> None:
             )
 
 
-@pytest.mark.parametrize("name", ["bert", "norms first, a window (ModernBERT)"])
+@pytest.mark.parametrize("name", ["bert", "norms first, a window (ModernBERT)", "halves of 3 that turn"])
 def test_channel_maxima_are_those_of_all_inputs(name: str) -> None:
     weights = make_weights(**ARCHITECTURES[name])
     encoder, texts = make_encoder(weights), make_texts(6, LENGTHS * 9)

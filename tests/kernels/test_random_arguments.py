@@ -64,7 +64,7 @@ def test_texts_of_random_lengths(
 
 MAY_BE_MISSING = ["positions", "embedding_norm", "projection", "bias", "attention_norm"]
 MAY_BE_GIVEN = ["token_type_row", "relative_bias", "final_norm", "rotary"]
-WIDTHS = st.sampled_from([64, 64, 64, 64, 64, 64, 128, 128, 65, 16, 0])
+WIDTHS = st.sampled_from([64, 64, 64, 64, 64, 64, 128, 128, 66, 12, 0])
 
 
 @settings(max_examples=CASES, deadline=None)

@@ -21,12 +21,12 @@ GTE_INLINE void turn(const float* cosines, size_t head, float* partners, float* 
     }
 }
 
-// Turns all queries and keys of a text, rows (count, 3 hidden). scratch: (head).
+// Turns all queries and keys of a text, rows (count, 3 attention_width). scratch: (head).
 void turn_queries_and_keys(const Encoder& encoder, const Rotary& rotary, size_t count, float* scratch, float* rows) {
-    const size_t hidden = encoder.hidden, head = hidden / encoder.heads;
+    const size_t width = encoder.attention_width, head = width / encoder.heads;
     for (size_t position = 0; position < count; ++position) {
-        for (size_t offset = 0; offset < 2 * hidden; offset += head) {
-            turn(rotary.rows.data() + position * 2 * head, head, scratch, rows + position * 3 * hidden + offset);
+        for (size_t offset = 0; offset < 2 * width; offset += head) {
+            turn(rotary.rows.data() + position * 2 * head, head, scratch, rows + position * 3 * width + offset);
         }
     }
 }

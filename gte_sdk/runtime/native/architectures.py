@@ -21,6 +21,7 @@ from gte_sdk.runtime.native.configuration import (
     rotary_frequencies,
     switch,
     whole,
+    widths,
 )
 from gte_sdk.runtime.native.description import EncoderWeights, Layer, Linear, NotCoveredError
 from gte_sdk.runtime.native.parameters import (
@@ -141,7 +142,7 @@ def _bert_like(
     embedding_width: int | None = None,
 ) -> EncoderWeights:
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    hidden, heads = widths(config)
     width = embedding_width or hidden
     positions_PE = read_array(parameters, "embeddings.position_embeddings.weight", -1, width)[first_position(config) :]
     if whole(config, "type_vocab_size", 2, least=0):
@@ -182,7 +183,7 @@ def _modernbert(config: Config, tensors: Tensors) -> EncoderWeights:
     # position_embedding_type stands in published configurations, and transformers does not read it here.
     refuse_other_arithmetic(config, {"auto_map": (None,)})
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.tok_embeddings.weight"))
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    hidden, heads = widths(config)
     norm_bias = switch(config, "norm_bias", False)
     return EncoderWeights(
         hidden=hidden,
@@ -258,10 +259,10 @@ def _gte(config: Config, tensors: Tensors) -> EncoderWeights:
     model_type "new" is Alibaba-NLP/new-impl on the Hub, "gte" the same in transformers, with other names.
     """
     harmless = {"layer_norm_type": (None, "layer_norm"), "position_embedding_type": (None, "rope"),
-                "logn_attention_scale": (None, False), "head_dim": (None,)}  # fmt: skip
+                "logn_attention_scale": (None, False)}  # fmt: skip
     refuse_other_arithmetic(config, harmless)
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    hidden, heads = widths(config)
     row_E = None
     if whole(config, "type_vocab_size", 1, least=0):
         row_E = read_array(parameters, "embeddings.token_type_embeddings.weight", -1, hidden)[0]
