@@ -180,8 +180,9 @@ def _bert_layers(config: Config, parameters: Parameters, names: LayerNames) -> I
 
 def _modernbert(config: Config, tensors: Tensors) -> EncoderWeights:
     """Normalization before each block, rotary positions, a gated feed-forward; most layers see a window of tokens."""
-    # position_embedding_type stands in published configurations, and transformers does not read it here.
-    refuse_other_arithmetic(config, {"auto_map": (None,)})
+    # position_embedding_type stands in published configurations, and transformers does not read it here. sliding_window
+    # would stand for local_attention, depending on which of them comes last.
+    refuse_other_arithmetic(config, {"auto_map": (None,), "sliding_window": (None,)})
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.tok_embeddings.weight"))
     hidden, heads = widths(config)
     norm_bias = switch(config, "norm_bias", False)

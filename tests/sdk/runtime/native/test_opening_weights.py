@@ -97,6 +97,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("modernbert", {"local_attention": 1}, "local_attention=1"),
     ("modernbert", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rotary positions of type 'yarn'"),
     ("gte", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rotary positions of type 'dynamic'"),
+    ("modernbert", {"sliding_window": 3}, "sliding_window=3"),
     ("modernbert", {"head_dim": 8}, "head_dim=8 for 4 heads in a width of 64"),
     ("gte", {"rope_parameters": {"partial_rotary_factor": 0.5}}, r"partial_rotary_factor=0\.5"),
     ("modernbert", {"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5"),
