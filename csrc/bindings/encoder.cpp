@@ -22,7 +22,7 @@ namespace {
 
 using TokenIds = py::array_t<int32_t, py::array::c_style>;
 
-// Beyond any model's. The tables of rotary angles and relative biases grow with it.
+// Beyond any model's. The table of relative biases grows with it.
 constexpr size_t most_positions = 1 << 24;
 constexpr size_t maxima_batch_tokens = 512;
 
@@ -43,7 +43,8 @@ class Encoder {
             const std::string& activation, bool gated, const std::optional<Floats>& positions,
             const std::optional<Floats>& token_type_row, const std::optional<Norm>& embedding_norm,
             const std::optional<Linear>& projection, const std::optional<Floats>& relative_bias,
-            const std::optional<Norm>& final_norm) {
+            const std::optional<Norm>& final_norm, std::optional<int64_t> padding_token,
+            const std::optional<Floats>& padding_row) {
         // Without what comes before layers it is a table, whose sums need no wider rows.
         const bool plain = !projection && !positions && !embedding_norm && !final_norm;
         const size_t width = embedding_width_of(token_embeddings), unit = plain ? gte::lanes : gte::width_unit;
@@ -86,6 +87,12 @@ class Encoder {
                                                 : std::vector<float>(embeddings.padded_count());
         } else {
             require(!token_type_row, "the row of token type 0 is part of the positions");
+        }
+        if (padding_token || padding_row) {
+            require(padding_token && *padding_token >= 0 && padding_row && !encoder_.positions.empty(),
+                    "a padding token, its row and positions belong together");
+            encoder_.padding_token = *padding_token;
+            encoder_.padding_row = padded_rows(*padding_row, 1, embeddings);
         }
         if (relative_bias) {
             require(most_tokens > 0, "relative biases need most_tokens");
@@ -302,13 +309,14 @@ void bind_encoder(py::module_& module) {
         .def(py::init<Embeddings, const std::optional<Floats>&, size_t, size_t, size_t, float, const std::string&, bool,
                       const std::string&, bool, const std::optional<Floats>&, const std::optional<Floats>&,
                       const std::optional<Norm>&, const std::optional<Linear>&, const std::optional<Floats>&,
-                      const std::optional<Norm>&>(),
+                      const std::optional<Norm>&, std::optional<int64_t>, const std::optional<Floats>&>(),
              py::arg("token_embeddings"), py::arg("token_scales"), py::arg("hidden"), py::arg("heads"),
              py::arg("most_tokens"), py::arg("epsilon"), py::arg("pooling"), py::arg("norm_first"),
              py::arg("activation"), py::arg("gated"), py::arg("positions") = py::none(),
              py::arg("token_type_row") = py::none(), py::arg("embedding_norm") = py::none(),
              py::arg("projection") = py::none(), py::arg("relative_bias") = py::none(),
-             py::arg("final_norm") = py::none())
+             py::arg("final_norm") = py::none(), py::arg("padding_token") = py::none(),
+             py::arg("padding_row") = py::none())
         .def("add_layer", &Encoder::add_layer, py::arg("query_key_value"), py::arg("attention_output"),
              py::arg("feed_forward_in"), py::arg("feed_forward_out"), py::arg("attention_norm"),
              py::arg("feed_forward_norm"), py::arg("window") = 0, py::arg("rotary") = py::none())

@@ -66,11 +66,14 @@ struct Norm {
     bool is_identity() const { return weight.empty(); }
 };
 
+// Angles are kept of so many positions: 4 MB for heads of 64. Those of later ones are made when a text has them.
+constexpr size_t kept_positions = 8192;
+
 // The angles of rotary positions. A row is of a position: the cosine for each value of a head, then what its partner in
 // the other half of the head is multiplied by: the sine, negative in the first half.
 struct Rotary {
     std::vector<float> frequencies;  // (head / 2)
-    std::vector<float> rows;         // (most_tokens, 2, head)
+    std::vector<float> rows;         // (positions, 2, head), of the first ones, at most kept_positions
 };
 
 struct Layer {
@@ -100,6 +103,10 @@ struct Encoder {
     std::vector<float> token_scales;  // (vocabulary), of the codes
     std::vector<float> positions;     // (most_tokens, embedding_width), the row of token type 0 added; empty: no table
     std::vector<float> token_row;     // (embedding_width), added to each embedding where there is no table of positions
+    // RoBERTa's rule: this token, wherever it stands, has a row (embedding_width) of its own and is not counted. -1:
+    // none.
+    int64_t padding_token = -1;
+    std::vector<float> padding_row;
     Norm embedding_norm;
     Linear projection;  // from embedding_width to hidden; without outputs where there is none
     // Added to the scaled scores, [head][key - query + most_tokens - 1]; each head's row has `bias_stride` values, so
@@ -125,7 +132,9 @@ Linear make_linear(const float* weights, const float* bias, const Layout& inputs
 Linear make_int8_linear(const int8_t* codes, const float* scales, const float* bias, const float* smoothing,
                         const Layout& inputs, const Layout& outputs, bool shifted);
 
-// The angle of a position is float(position) * frequency, rounded to float, as PyTorch's models have it.
 Rotary make_rotary(const float* frequencies, size_t head, size_t most_tokens);
+
+// row (2, head) of a position. Its angle is float(position) * frequency, rounded to float, as PyTorch's models have it.
+void write_rotary_row(const float* frequencies, size_t head, size_t position, float* row);
 
 }  // namespace gte

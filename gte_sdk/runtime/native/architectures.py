@@ -92,7 +92,7 @@ def _bert(config: Config, tensors: Tensors) -> EncoderWeights:
 
 
 def _roberta(config: Config, tensors: Tensors) -> EncoderWeights:
-    """Positions are counted from the one behind that of padding."""
+    """Positions are counted from the one behind that of padding, and padding tokens are not."""
     refuse_other_arithmetic(config, _PLAIN)
     whole(config, "pad_token_id", 1, least=0)
     return _bert_like(config, tensors, _BERT)
@@ -144,19 +144,24 @@ def _bert_like(
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
     hidden, heads = widths(config)
     width = embedding_width or hidden
-    positions_PE = read_array(parameters, "embeddings.position_embeddings.weight", -1, width)[first_position(config) :]
+    positions_PE = read_array(parameters, "embeddings.position_embeddings.weight", -1, width)
     if whole(config, "type_vocab_size", 2, least=0):
         positions_PE = positions_PE + read_array(parameters, "embeddings.token_type_embeddings.weight", -1, width)[0]
+    # Where positions are counted from the one behind that of padding, a padding token has that row anywhere in a text.
+    first = first_position(config)
+    padding = first - 1 if first else None
     return EncoderWeights(
         hidden=hidden,
         heads=heads,
-        most_tokens=len(positions_PE),
+        most_tokens=len(positions_PE) - first,
         epsilon=epsilon(config, "layer_norm_eps", 1e-12),
         pooling="",
         token_embeddings_VE=read_array(parameters, "embeddings.word_embeddings.weight", -1, width),
         layers=_bert_layers(config, parameters, names),
         activation=activation(config, "hidden_act"),
-        positions_PE=positions_PE,
+        positions_PE=positions_PE[first:],
+        padding_token=padding,
+        padding_row_E=None if padding is None else positions_PE[padding],
         embedding_norm=read_norm(parameters, "embeddings.LayerNorm", width),
         projection=None if width == hidden else read_linear(parameters, "embeddings_project", hidden, width),
     )

@@ -25,6 +25,8 @@ def build_encoder(weights: EncoderWeights) -> Any:
         weights.projection,
         weights.relative_bias_HD,
         weights.final_norm,
+        weights.padding_token,
+        weights.padding_row_E,
     )
     for layer in weights.layers:
         encoder.add_layer(*layer)

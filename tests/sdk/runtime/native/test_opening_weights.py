@@ -119,6 +119,36 @@ def test_what_is_not_known_is_refused_with_the_reason(
         Embedder(path)
 
 
+ROTARY = [name for name, config in CONFIGURATIONS.items() if config["model_type"] in ("modernbert", "gte", "new")]
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ROTARY)
+def test_rotary_positions_go_as_far_as_the_model_reads(
+    name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its int8 weights were made, and kept, by an Embedder that reads less."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = random_texts([700])[0]
+    longer = write_look_alike(tmp_path / "longer", name, max_position_embeddings=1000)
+    expected = Embedder(longer, variant=variant).embed(text)
+    path = write_look_alike(tmp_path / "model", name)
+    Embedder(path, variant=variant).close()
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 900}))
+    for _ in range(2):  # int8: from the cache, if it was not before
+        embedder = Embedder(path, variant=variant, truncation="error")
+        assert (embedder.engine, embedder.max_tokens) == ("native", 900)
+        np.testing.assert_array_equal(embedder.embed(text), expected)
+
+
+def test_a_table_of_positions_ends_where_it_ends(tmp_path: Path) -> None:
+    path = write_look_alike(tmp_path, "mpnet")
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 900}))
+    embedder = Embedder(path, truncation="ignore")
+    assert embedder.max_tokens == 512
+    assert np.isfinite(embedder.embed(random_texts([700]))).all()
+
+
 def test_poolings_that_the_encoder_has_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its pooling is 'max'; mean, "):
         Embedder(write_look_alike(tmp_path / "max", pooling="max"), engine="native")
