@@ -98,12 +98,15 @@ class Encoder:
         projection: tuple[_Floats, _Floats | None] | None = None,
         relative_bias: _Floats | None = None,
         final_norm: tuple[_Floats, _Floats] | None = None,
+        padding_token: int | None = None,
+        padding_row: _Floats | None = None,
     ) -> None:
         """token_embeddings (vocabulary, E), int8 with token_scales (vocabulary,) or float32 without.
 
         pooling: "mean", "cls" or "lasttoken". activation: "gelu", "gelu_tanh", "relu" or "silu". positions
         (most_tokens, E) has the row of token type 0 added; without it token_type_row (E,) is added to each embedding.
         relative_bias (heads, 2 * most_tokens - 1): [h, key - query + most_tokens - 1] is added to the scaled scores.
+        padding_token, from 0: wherever it stands, padding_row (E,) is added to it, and positions do not count it.
         """
 
     def add_layer(

@@ -13,83 +13,18 @@
 #include <vector>
 
 #include "bindings/checks.hpp"
+#include "bindings/encoder_weights.hpp"
 #include "encoder/encoder.hpp"
 
 namespace py = pybind11;
 
 namespace {
 
-using Bytes = py::array_t<int8_t, py::array::c_style>;
 using TokenIds = py::array_t<int32_t, py::array::c_style>;
 
-using Linear = std::tuple<Floats, std::optional<Floats>>;
-using Int8Linear = std::tuple<Bytes, Floats, Floats, Floats, bool>;
-using AnyLinear = std::variant<Linear, Int8Linear>;
-using Norm = std::tuple<Floats, Floats>;
-using Embeddings = std::variant<Bytes, Floats>;
-
-// Beyond any model's. The tables of rotary angles and relative biases grow with it.
+// Beyond any model's. The table of relative biases grows with it.
 constexpr size_t most_positions = 1 << 24;
 constexpr size_t maxima_batch_tokens = 512;
-
-template <class Array>
-void require_shape(const Array& array, std::initializer_list<size_t> shape, const char* message) {
-    require(static_cast<size_t>(array.ndim()) == shape.size(), message);
-    py::ssize_t axis = 0;
-    for (const size_t size : shape) {
-        require(static_cast<size_t>(array.shape(axis++)) == size, message);
-    }
-}
-
-std::vector<float> vector_of(const Floats& values, size_t count) {
-    require(static_cast<size_t>(values.size()) == count, "a vector of weights has another length");
-    const Floats read = aligned(values);
-    return {read.data(), read.data() + count};
-}
-
-void require_width(size_t width) {
-    require(width > 0 && width % gte::width_unit == 0 && width <= gte::most_inputs,
-            "widths must be multiples of 64, at most 65536");
-}
-
-gte::Linear linear_of(const Linear& arrays, size_t inputs, size_t outputs) {
-    const auto& [weights, bias] = arrays;
-    require_shape(weights, {outputs, inputs}, "a matrix of weights has another shape");
-    require(!bias || static_cast<size_t>(bias->size()) == outputs, "a bias does not belong to its weights");
-    const Floats read_weights = aligned(weights), read_bias = bias ? aligned(*bias) : Floats();
-    return gte::make_linear(read_weights.data(), bias ? read_bias.data() : nullptr, inputs, outputs);
-}
-
-gte::Linear linear_of(const Int8Linear& arrays, size_t inputs, size_t outputs) {
-    const auto& [codes, scales, bias, smoothing, shifted] = arrays;
-    require_shape(codes, {inputs, outputs}, "a matrix of weights has another shape");
-    require(static_cast<size_t>(scales.size()) == outputs && static_cast<size_t>(bias.size()) == outputs &&
-                static_cast<size_t>(smoothing.size()) == inputs,
-            "scales, bias or smoothing factors do not belong to their weights");
-    return gte::make_int8_linear(codes.data(), aligned(scales).data(), aligned(bias).data(), aligned(smoothing).data(),
-                                 inputs, outputs, shifted);
-}
-
-gte::Linear linear_of(const AnyLinear& arrays, size_t inputs, size_t outputs) {
-    return std::visit([=](const auto& given) { return linear_of(given, inputs, outputs); }, arrays);
-}
-
-// The number of inputs of a layer that nothing else tells.
-size_t input_count_of(const AnyLinear& arrays) {
-    const auto count = [](const py::array& matrix, py::ssize_t axis) {
-        require(matrix.ndim() == 2, "a matrix of weights has another shape");
-        return static_cast<size_t>(matrix.shape(axis));
-    };
-    const Linear* linear = std::get_if<Linear>(&arrays);
-    return linear != nullptr ? count(std::get<0>(*linear), 1) : count(std::get<0>(std::get<Int8Linear>(arrays)), 0);
-}
-
-gte::Norm norm_of(const std::optional<Norm>& arrays, size_t width) {
-    if (!arrays) {
-        return {};
-    }
-    return {vector_of(std::get<0>(*arrays), width), vector_of(std::get<1>(*arrays), width)};
-}
 
 template <class Value>
 Value named(const std::string& name, const char* message, std::initializer_list<std::pair<const char*, Value>> values) {
@@ -108,11 +43,23 @@ class Encoder {
             const std::string& activation, bool gated, const std::optional<Floats>& positions,
             const std::optional<Floats>& token_type_row, const std::optional<Norm>& embedding_norm,
             const std::optional<Linear>& projection, const std::optional<Floats>& relative_bias,
-            const std::optional<Norm>& final_norm) {
-        set_token_embeddings(std::move(token_embeddings), token_scales);
-        const size_t width = encoder_.embedding_width;
-        encoder_.hidden = hidden;
+            const std::optional<Norm>& final_norm, std::optional<int64_t> padding_token,
+            const std::optional<Floats>& padding_row) {
+        // Without what comes before layers it is a table, whose sums need no wider rows.
+        const bool plain = !projection && !positions && !embedding_norm && !final_norm;
+        const size_t width = embedding_width_of(token_embeddings), unit = plain ? gte::lanes : gte::width_unit;
+        require_width(hidden);
+        require_width(width);
+        require(heads > 0 && hidden % heads == 0, "heads must divide hidden");
+        require(projection || width == hidden, "embeddings of another width than hidden need a projection");
+        const gte::Layout embeddings = padded_to(unit, width), states = padded_to(unit, hidden);
+        encoder_.dim = hidden;
+        encoder_.hidden = states.padded_count();
+        encoder_.embedding_width = embeddings.padded_count();
         encoder_.heads = heads;
+        encoder_.attention_width = heads * padded_head(hidden / heads, heads);
+        require(encoder_.attention_width <= gte::most_inputs, "heads this narrow need more than 65536 values together");
+        set_token_embeddings(std::move(token_embeddings), token_scales);
         encoder_.most_tokens = most_tokens;
         encoder_.epsilon = epsilon;
         encoder_.norm_first = norm_first;
@@ -126,25 +73,26 @@ class Encoder {
                                                       {"relu", gte::Activation::relu},
                                                       {"silu", gte::Activation::silu}});
         require(most_tokens <= most_positions, "most_tokens is beyond what any model has");
-        encoder_.embedding_norm = norm_of(embedding_norm, width);
-        encoder_.final_norm = norm_of(final_norm, hidden);
+        encoder_.embedding_norm = norm_of(embedding_norm, embeddings);
+        encoder_.final_norm = norm_of(final_norm, states);
         if (positions) {
             require_shape(*positions, {most_tokens, width}, "positions must be (most_tokens, embedding width)");
-            encoder_.positions = vector_of(*positions, most_tokens * width);
+            encoder_.positions = padded_rows(*positions, most_tokens, embeddings);
         }
-        const size_t unit = encoder_.is_table() && !projection ? gte::lanes : gte::width_unit;
-        require(hidden > 0 && hidden % unit == 0 && width > 0 && width % unit == 0 && heads > 0 &&
-                    heads <= hidden / gte::lanes && hidden % (heads * gte::lanes) == 0,
-                "widths must be multiples of 64, those of heads and tables of 16");
-        require(hidden <= gte::most_inputs && width <= gte::most_inputs, "widths above 65536 overflow the sums");
-        require(projection || width == hidden, "embeddings of another width than hidden need a projection");
         if (projection) {
-            encoder_.projection = linear_of(*projection, width, hidden);
+            encoder_.projection = linear_of(*projection, embeddings, states);
         }
         if (encoder_.positions.empty()) {
-            encoder_.token_row = token_type_row ? vector_of(*token_type_row, width) : std::vector<float>(width);
+            encoder_.token_row = token_type_row ? padded_rows(*token_type_row, 1, embeddings)
+                                                : std::vector<float>(embeddings.padded_count());
         } else {
             require(!token_type_row, "the row of token type 0 is part of the positions");
+        }
+        if (padding_token || padding_row) {
+            require(padding_token && *padding_token >= 0 && padding_row && !encoder_.positions.empty(),
+                    "a padding token, its row and positions belong together");
+            encoder_.padding_token = *padding_token;
+            encoder_.padding_row = padded_rows(*padding_row, 1, embeddings);
         }
         if (relative_bias) {
             require(most_tokens > 0, "relative biases need most_tokens");
@@ -157,19 +105,22 @@ class Encoder {
                    const std::optional<Norm>& attention_norm, const Norm& feed_forward_norm, size_t window,
                    const std::optional<Floats>& rotary) {
         require(!encoding_, "layers are added before the first text is encoded");
-        const size_t hidden = encoder_.hidden, wide = input_count_of(feed_forward_out);
-        require_width(hidden);
-        require_width(encoder_.embedding_width);
+        const gte::Layout states = padded_to(gte::width_unit, encoder_.dim);
+        require(encoder_.hidden == states.padded_count(), "a table whose width is no multiple of 64 has no layers");
+        const size_t wide = input_count_of(feed_forward_out);
         require_width(wide);
         require(encoder_.most_tokens > 0, "layers need most_tokens");
         require(attention_norm || encoder_.norm_first, "only a norm that comes first may be left out");
         gte::Layer layer;
-        layer.query_key_value = linear_of(query_key_value, hidden, 3 * hidden);
-        layer.attention_output = linear_of(attention_output, hidden, hidden);
-        layer.feed_forward_in = linear_of(feed_forward_in, hidden, encoder_.gated ? 2 * wide : wide);
-        layer.feed_forward_out = linear_of(feed_forward_out, wide, hidden);
-        layer.attention_norm = norm_of(attention_norm, hidden);
-        layer.feed_forward_norm = norm_of(feed_forward_norm, hidden);
+        require(!rotary || encoder_.dim / encoder_.heads % 2 == 0, "rotary positions need heads of an even width");
+        const gte::Layout between = padded_to(gte::width_unit, wide);
+        layer.query_key_value = linear_of(query_key_value, states, layout_of_heads(encoder_, 3, rotary.has_value()));
+        layer.attention_output = linear_of(attention_output, layout_of_heads(encoder_, 1, rotary.has_value()), states);
+        layer.feed_forward_in =
+            linear_of(feed_forward_in, states, {encoder_.gated ? size_t{2} : 1, wide, between.padded_count()});
+        layer.feed_forward_out = linear_of(feed_forward_out, between, states);
+        layer.attention_norm = norm_of(attention_norm, states);
+        layer.feed_forward_norm = norm_of(feed_forward_norm, states);
         layer.window = std::min(window, encoder_.most_tokens);
         layer.rotary = rotary ? rotary_of(*rotary) : nullptr;
         for (gte::Linear* linear :
@@ -181,12 +132,12 @@ class Encoder {
     }
 
     // token_ids of all texts one after another, text i at [starts[i], starts[i + 1]); out (texts, hidden) is written,
-    // or for token_states out (tokens, hidden).
+    // or for token_states out (tokens, hidden), of the model's own width.
     void encode(const TokenIds& token_ids, const Integers& starts, Floats& out, size_t batch_tokens, size_t threads,
                 const std::string& instruction_set, bool token_states) {
         const Texts texts = checked_texts(token_ids, starts);
         require(!(token_states && encoder_.is_table()), "a table has no states of tokens");
-        require_shape(out, {token_states ? texts.ids.size() : texts.count(), encoder_.hidden},
+        require_shape(out, {token_states ? texts.ids.size() : texts.count(), encoder_.dim},
                       "out must be (texts or tokens, hidden)");
         float* out_data = out.mutable_data();
         require(is_aligned(out_data), "out must be aligned");
@@ -209,7 +160,11 @@ class Encoder {
         for (const gte::Layer& layer : encoder_.layers) {
             std::vector<Floats> of_layer;
             for (const gte::Linear* linear : linears_of(layer)) {
-                of_layer.emplace_back(linear->input_count, maxima.data() + linear->first_channel);
+                Floats of_linear(linear->inputs.count());
+                for (size_t i = 0; i < linear->inputs.count(); ++i) {
+                    of_linear.mutable_data()[i] = maxima[linear->first_channel + linear->inputs.place(i)];
+                }
+                of_layer.push_back(std::move(of_linear));
             }
             found.push_back(std::move(of_layer));
         }
@@ -229,21 +184,28 @@ class Encoder {
         return {&layer.query_key_value, &layer.attention_output, &layer.feed_forward_in, &layer.feed_forward_out};
     }
 
+    static size_t embedding_width_of(const Embeddings& embeddings) {
+        const auto width = [](const py::array& table) {
+            require(table.ndim() == 2, "tables must be matrices");
+            return static_cast<size_t>(table.shape(1));
+        };
+        return std::visit([&](const auto& table) { return width(table); }, embeddings);
+    }
+
     void set_token_embeddings(Embeddings embeddings, const std::optional<Floats>& scales) {
         if (std::holds_alternative<Bytes>(embeddings)) {
-            const Bytes codes = std::get<Bytes>(embeddings);
-            require(codes.ndim() == 2 && scales, "tables must be matrices, and scales belong to int8");
+            const Bytes codes = padded_table(std::get<Bytes>(embeddings), encoder_.embedding_width);
+            require(scales.has_value(), "scales belong to int8");
             encoder_.token_codes = codes.data();
-            encoder_.token_scales = vector_of(*scales, static_cast<size_t>(codes.shape(0)));
+            encoder_.token_scales = padded_rows(*scales, 1, static_cast<size_t>(codes.shape(0)));
             token_embeddings_ = codes;
         } else {
-            const Floats floats = aligned(std::get<Floats>(embeddings));
-            require(floats.ndim() == 2 && !scales, "tables must be matrices, and scales belong to int8");
+            const Floats floats = padded_table(aligned(std::get<Floats>(embeddings)), encoder_.embedding_width);
+            require(!scales, "scales belong to int8");
             encoder_.token_floats = floats.data();
             token_embeddings_ = floats;
         }
         encoder_.vocabulary = static_cast<size_t>(token_embeddings_.shape(0));
-        encoder_.embedding_width = static_cast<size_t>(token_embeddings_.shape(1));
     }
 
     void set_relative_bias(const Floats& biases) {
@@ -259,8 +221,8 @@ class Encoder {
 
     // Layers with equal frequencies share their angles.
     std::shared_ptr<const gte::Rotary> rotary_of(const Floats& given) const {
-        const size_t head = encoder_.hidden / encoder_.heads;
-        const std::vector<float> frequencies = vector_of(given, head / 2);
+        const size_t head = encoder_.attention_width / encoder_.heads;
+        const std::vector<float> frequencies = padded_rows(given, 1, {1, encoder_.dim / encoder_.heads / 2, head / 2});
         for (const gte::Layer& layer : encoder_.layers) {
             if (layer.rotary != nullptr && layer.rotary->frequencies == frequencies) {
                 return layer.rotary;
@@ -347,13 +309,14 @@ void bind_encoder(py::module_& module) {
         .def(py::init<Embeddings, const std::optional<Floats>&, size_t, size_t, size_t, float, const std::string&, bool,
                       const std::string&, bool, const std::optional<Floats>&, const std::optional<Floats>&,
                       const std::optional<Norm>&, const std::optional<Linear>&, const std::optional<Floats>&,
-                      const std::optional<Norm>&>(),
+                      const std::optional<Norm>&, std::optional<int64_t>, const std::optional<Floats>&>(),
              py::arg("token_embeddings"), py::arg("token_scales"), py::arg("hidden"), py::arg("heads"),
              py::arg("most_tokens"), py::arg("epsilon"), py::arg("pooling"), py::arg("norm_first"),
              py::arg("activation"), py::arg("gated"), py::arg("positions") = py::none(),
              py::arg("token_type_row") = py::none(), py::arg("embedding_norm") = py::none(),
              py::arg("projection") = py::none(), py::arg("relative_bias") = py::none(),
-             py::arg("final_norm") = py::none())
+             py::arg("final_norm") = py::none(), py::arg("padding_token") = py::none(),
+             py::arg("padding_row") = py::none())
         .def("add_layer", &Encoder::add_layer, py::arg("query_key_value"), py::arg("attention_output"),
              py::arg("feed_forward_in"), py::arg("feed_forward_out"), py::arg("attention_norm"),
              py::arg("feed_forward_norm"), py::arg("window") = 0, py::arg("rotary") = py::none())

@@ -42,9 +42,9 @@ struct Batches {
 float* output_of_batch(const Batches& batches, size_t first_text) {
     switch (batches.output) {
         case Output::text_vectors:
-            return batches.out + first_text * batches.encoder.hidden;
+            return batches.out + first_text * batches.encoder.dim;
         case Output::token_states:
-            return batches.out + static_cast<size_t>(batches.starts[first_text]) * batches.encoder.hidden;
+            return batches.out + static_cast<size_t>(batches.starts[first_text]) * batches.encoder.dim;
         case Output::channel_maxima:
             break;
     }
@@ -95,24 +95,25 @@ void work_on_one_batch(void* context, size_t slot) {
 }  // namespace
 
 void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longest_text) {
+    grow(vector, encoder.hidden);
     if (encoder.is_table()) {
         return;
     }
-    const size_t width = encoder.hidden, head = width / encoder.heads;
+    const size_t attended = encoder.attention_width, head = attended / encoder.heads;  // attended >= hidden
     size_t wide_width = 0;
     for (const Layer& layer : encoder.layers) {
         wide_width = std::max(wide_width, layer.feed_forward_in.output_count);
     }
     const size_t wide_rows = std::min(row_count, feed_forward_rows);
     const size_t key_stride = (longest_text + lanes - 1) / lanes * lanes;
-    grow(hidden, row_count * width);
-    grow(query_key_value, row_count * std::max(3 * width, encoder.embedding_width));
-    grow(context, row_count * width);
+    grow(hidden, row_count * encoder.hidden);
+    grow(query_key_value, row_count * std::max(3 * attended, encoder.embedding_width));
+    grow(context, row_count * attended);
     grow(wide, wide_rows * wide_width);
     grow(row_scales, row_count);
     attention_stride = std::max(attention_stride, (2 * head + attention_rows) * key_stride);
     grow(attention, crew.size() * attention_stride);
-    grow(codes, std::max((row_count + spare_rows) * width, (wide_rows + spare_rows) * wide_width));
+    grow(codes, std::max((row_count + spare_rows) * attended, (wide_rows + spare_rows) * wide_width));
 }
 
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,

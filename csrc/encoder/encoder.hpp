@@ -19,8 +19,8 @@ namespace gte {
 
 enum class Output { text_vectors, token_states, channel_maxima };
 
-// Text i has the token_ids at [starts[i], starts[i + 1]). Its unit row goes to out (text_count, hidden), or the last
-// states of its tokens, as they are before pooling, to out (token_count, hidden). For channel_maxima, which needs
+// Text i has the token_ids at [starts[i], starts[i + 1]). Its unit row goes to out (text_count, dim), or the last
+// states of its tokens, as they are before pooling, to out (token_count, dim). For channel_maxima, which needs
 // layers in fp32, the largest magnitudes of the inputs of all linear layers go to the workspace.
 using EncodeBatch = void (*)(const Encoder& encoder, Workspace& workspace, const int32_t* token_ids,
                              const int64_t* starts, size_t text_count, Output output, float* out);

@@ -27,18 +27,19 @@ namespace gte {
 namespace {
 
 void run_layer(const Encoder& encoder, const Layer& layer, Workspace& space, const int64_t* starts, size_t text_count) {
-    const size_t hidden = encoder.hidden, row_count = static_cast<size_t>(starts[text_count] - starts[0]);
+    const size_t hidden = encoder.hidden, attended = encoder.attention_width;
+    const size_t row_count = static_cast<size_t>(starts[text_count] - starts[0]);
     float* rows = space.hidden.data();
     float* query_key_value = space.query_key_value.data();
     float* context = space.context.data();
     apply_to_hidden(encoder, layer.attention_norm, layer.query_key_value, space, rows, row_count, query_key_value);
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);
-        attend(encoder, layer, space, query_key_value + first * 3 * hidden,
-               static_cast<size_t>(starts[text + 1] - starts[text]), context + first * hidden);
+        attend(encoder, layer, space, query_key_value + first * 3 * attended,
+               static_cast<size_t>(starts[text + 1] - starts[text]), context + first * attended);
     }
     float* change = query_key_value;  // which nobody reads any more
-    apply(layer.attention_output, space, context, hidden, row_count, change, [](size_t) {});
+    apply(layer.attention_output, space, context, attended, row_count, change, [](size_t) {});
     add_change(encoder, layer.attention_norm, change, row_count, rows);
     for (size_t first = 0; first < row_count; first += feed_forward_rows) {
         const size_t count = row_count - first < feed_forward_rows ? row_count - first : feed_forward_rows;
@@ -53,9 +54,9 @@ void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token
     const size_t hidden = encoder.hidden, row_count = static_cast<size_t>(starts[text_count] - starts[0]);
     if (encoder.is_table()) {
         if (encoder.token_codes != nullptr) {
-            pool_embeddings(encoder, TokenCodes{encoder}, token_ids, starts, text_count, out);
+            pool_embeddings(encoder, TokenCodes{encoder}, space, token_ids, starts, text_count, out);
         } else {
-            pool_embeddings(encoder, TokenFloats{encoder}, token_ids, starts, text_count, out);
+            pool_embeddings(encoder, TokenFloats{encoder}, space, token_ids, starts, text_count, out);
         }
         return;
     }
@@ -68,14 +69,17 @@ void encode_batch(const Encoder& encoder, Workspace& space, const int32_t* token
         normalize_rows(rows, row_count, hidden, encoder.final_norm, encoder.epsilon);
     }
     if (output == Output::token_states) {
-        std::memcpy(out, rows, row_count * hidden * sizeof(float));
+        for (size_t row = 0; row < row_count; ++row) {
+            std::copy_n(rows + row * hidden, encoder.dim, out + row * encoder.dim);
+        }
     }
     if (output != Output::text_vectors) {
         return;
     }
     for (size_t text = 0; text < text_count; ++text) {
         const size_t first = static_cast<size_t>(starts[text] - starts[0]);
-        pool(encoder, rows + first * hidden, static_cast<size_t>(starts[text + 1] - starts[text]), out + text * hidden);
+        pool(encoder, space, rows + first * hidden, static_cast<size_t>(starts[text + 1] - starts[text]),
+             out + text * encoder.dim);
     }
 }
 

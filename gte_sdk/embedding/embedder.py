@@ -33,6 +33,7 @@ from gte_sdk.errors import InputError, ModelMismatchError
 from gte_sdk.model_files.directory import fingerprint_of_files, read_model_dir
 from gte_sdk.model_files.locate import locate_model, storable_name
 from gte_sdk.model_files.published import PLAIN, ModelFacts
+from gte_sdk.model_files.user_cache import remembered_sha256
 from gte_sdk.runtime.engine import Engine, EngineSettings, cut_engine, refuse_closed
 from gte_sdk.runtime.opening import open_engine
 from gte_sdk.runtime.text_tokenizer import load_text_tokenizer
@@ -167,7 +168,7 @@ class Embedder:
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the vector space. All variants of one export have the same fingerprint."""
-        return fingerprint_of_files(self._description, self._engine.graph_name)
+        return fingerprint_of_files(self._description, self._engine.graph_name, remembered_sha256)
 
     @property
     def prompts(self) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ before it is read. Nothing in a model directory is ever executed.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -206,15 +206,30 @@ def fingerprint_of_weights(weights_sha256: str, tokenizer_sha256: str, pooling: 
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def fingerprint_of_files(description: ModelDir, graph_name: str) -> str:
-    """The recorded fingerprint, or one made from the graph, or table, and the dense layers that are really used."""
+def sha256_of_file(path: ModelPath) -> str:
+    if isinstance(path, BundlePath):
+        return path.sha256
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint_of_files(
+    description: ModelDir, graph_name: str, sha256: Callable[[ModelPath], str] = sha256_of_file
+) -> str:
+    """The recorded fingerprint, or one made from the graph, or table, and the dense layers that are really used.
+
+    sha256: gives that of a file; user_cache.py has one that remembers.
+    """
     if description.fingerprint is not None:
         return description.fingerprint
     path = description.path
     dense = (f"{folder}/{SAFETENSORS}" for folder in description.dense)
     others = external_data_names(path, graph_name) if description.token_table is None else []
-    weights = "".join(sha256_of_file(path / name) for name in (graph_name, *others, *dense))
-    return fingerprint_of_weights(weights, sha256_of_file(path / description.tokenizer), description.pooling)
+    weights = "".join(sha256(path / name) for name in (graph_name, *others, *dense))
+    return fingerprint_of_weights(weights, sha256(path / description.tokenizer), description.pooling)
 
 
 def write_gte_json(
@@ -256,16 +271,6 @@ def write_gte_json(
     }
     (path / GTE_JSON).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return read_model_dir(path)
-
-
-def sha256_of_file(path: ModelPath) -> str:
-    if isinstance(path, BundlePath):
-        return path.sha256
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_own(path: ModelPath) -> ModelDir:

@@ -50,6 +50,8 @@ _STEPS: Mapping[str, tuple[tuple[str, bool, str], ...]] = {
 # What sentence-transformers does to some texts only, and late interaction and decoders to theirs.
 _OTHER_READING = ("processing_kwargs", "query_length", "document_length", "query_expansion")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions")
+# The positions of these are angles, also where config.json leaves their base at its default.
+_ROTARY_POSITIONS = ("modernbert", "gte", "new")
 # RoBERTa and its relatives number positions from the one behind that of padding, which is 1 if config.json is silent.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -207,5 +209,5 @@ def _position_count(config: Mapping[str, Any]) -> int | None:
 
 def _has_position_table(config: Mapping[str, Any]) -> bool:
     """Whether positions are rows of a table, not angles or distances, which have no end."""
-    other = any("rope" in key or "rotary" in key for key in config)
+    other = config.get("model_type") in _ROTARY_POSITIONS or any("rope" in key or "rotary" in key for key in config)
     return config.get("position_embedding_type", "absolute") == "absolute" and not other

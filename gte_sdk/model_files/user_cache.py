@@ -1,9 +1,9 @@
 """The user's cache of int8 weights: which folder, under which names, and which hash the files of a model have.
 
 A file's name is the hash of everything that its content depends on, so nothing in the cache is ever out of date. To
-open a model again must not cost the hashing of its float32 weights: their SHA-256 is remembered by path, inode, size
-and times. Two processes may write the same file at once, because each one appears whole or not at all. Whatever
-prevents keeping a file is a warning, and what cannot be read is made anew.
+open a model again, or ask for its fingerprint, must not cost the hashing of its float32 weights: their SHA-256 is
+remembered by path, inode, size and times. Two processes may write the same file at once, because each one appears whole
+or not at all. Whatever prevents keeping a file is a warning, and what cannot be read is made anew.
 """
 
 import hashlib

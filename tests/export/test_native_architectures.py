@@ -24,10 +24,12 @@ from training.encoders.encoder import Encoder
 
 from ..sdk.runtime.native.look_alikes import CONFIGURATIONS, MOST_TOKENS, VOCABULARY, write_look_alike
 
-# The window of local attention is smaller than most of them. transformers counts no position for a padding token, so
-# there is none, which ids up to 4 are.
+# The window of local attention is smaller than most of them. Among ids up to 4 is the padding token of each, for which
+# transformers counts no position in RoBERTa's relatives: at the start, at the end, and among others.
 _NUMBERS = np.random.default_rng(0)
 TEXTS = [_NUMBERS.integers(5, VOCABULARY, length).tolist() for length in (1, 2, 7, 33, 128, 300, MOST_TOKENS)]
+TEXTS += [[0, 1, 4, 9, 30], [9, 0, 1, 1, 4, 4, 0, 30, 31, 4, 0, 1], [1], [4], [0, 0, 0]]
+TEXTS += [_NUMBERS.integers(0, 8, length).tolist() for length in (40, MOST_TOKENS)]
 
 
 def open_in_transformers(path: Path) -> Any:

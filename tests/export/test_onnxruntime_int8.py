@@ -51,7 +51,10 @@ def test_each_instruction_set(
     expected = "MatMulInteger" if quantization == "dynamic" else "QuantizeLinear"
     assert expected in operators
 
-    fp32, int8 = (gte_sdk.Embedder(output, variant=variant, truncation="ignore") for variant in ("fp32", "int8"))
+    fp32, int8 = (
+        gte_sdk.Embedder(output, variant=variant, engine="onnxruntime", truncation="ignore")
+        for variant in ("fp32", "int8")
+    )
     assert (int8.variant, int8.engine) == ("int8", "onnxruntime")
     texts = read_corpus(PARITY_TEXTS)[::25]
     cosines = np.einsum("nd,nd->n", fp32.embed(texts), int8.embed(texts))

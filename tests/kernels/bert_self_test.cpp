@@ -42,22 +42,25 @@ std::vector<int8_t> random_bytes(size_t count) {
     return values;
 }
 
-gte::Linear random_linear(size_t inputs, size_t outputs, bool shifted) {
-    const auto weights = random_bytes(inputs * outputs);
-    const auto scales = random_floats(outputs, 0.0003f, 0.0008f), bias = random_floats(outputs, 0.1f);
-    const auto smoothing = random_floats(inputs, 0.4f, 1.0f);
+gte::Linear random_linear(const gte::Layout& inputs, const gte::Layout& outputs, bool shifted) {
+    const auto weights = random_bytes(inputs.count() * outputs.count());
+    const auto scales = random_floats(outputs.count(), 0.0003f, 0.0008f), bias = random_floats(outputs.count(), 0.1f);
+    const auto smoothing = random_floats(inputs.count(), 0.4f, 1.0f);
     return gte::make_int8_linear(weights.data(), scales.data(), bias.data(), smoothing.data(), inputs, outputs,
                                  shifted);
 }
 
-gte::Linear random_fp32_linear(size_t inputs, size_t outputs) {
-    const auto weights = random_floats(inputs * outputs, 0.2f), bias = random_floats(outputs, 0.1f);
+gte::Linear random_fp32_linear(const gte::Layout& inputs, const gte::Layout& outputs) {
+    const auto weights = random_floats(inputs.count() * outputs.count(), 0.2f);
+    const auto bias = random_floats(outputs.count(), 0.1f);
     return gte::make_linear(weights.data(), bias.data(), inputs, outputs);
 }
 
-gte::Norm random_norm(size_t width = hidden) {
-    auto weight = random_floats(width, 0.2f, 1.0f);
-    return {std::move(weight), random_floats(width, 0.1f)};
+gte::Norm random_norm(const gte::Layout& layout = hidden) {
+    gte::Norm norm{random_floats(layout.width, 0.2f, 1.0f), random_floats(layout.width, 0.1f), layout.width};
+    norm.weight.resize(layout.padded_width);
+    norm.bias.resize(layout.padded_width);
+    return norm;
 }
 
 uint64_t checksum(const std::vector<float>& values) {  // FNV-1a over the bits
@@ -76,34 +79,39 @@ struct Kind {
     gte::Activation activation;
     gte::Pooling pooling;
     bool gated, norm_first, relative, rotary;
-    size_t embedding_width, window;
+    size_t dim, embedding_width, window;
     uint64_t int8_checksum, fp32_checksum;
 };
 
 constexpr size_t family_wide = 192, family_texts = 8, family_layers = 2;
 
 gte::Layer random_family_layer(const Kind& kind, bool int8, size_t index, const std::shared_ptr<gte::Rotary>& rotary) {
-    const auto linear = [int8](size_t inputs, size_t outputs) {
+    const auto linear = [int8](const gte::Layout& inputs, const gte::Layout& outputs) {
         return int8 ? random_linear(inputs, outputs, false) : random_fp32_linear(inputs, outputs);
     };
+    const gte::Layout states(1, kind.dim, hidden);
+    const auto halves = [&](size_t count) { return gte::Layout(count, kind.dim / 8, hidden / 8); };  // of 4 heads
     gte::Layer layer;
-    layer.query_key_value = linear(hidden, 3 * hidden);
-    layer.attention_output = linear(hidden, hidden);
-    layer.feed_forward_in = linear(hidden, family_wide * (kind.gated ? 2 : 1));
-    layer.feed_forward_out = linear(family_wide, hidden);
+    layer.query_key_value = linear(states, halves(24));
+    layer.attention_output = linear(halves(8), states);
+    layer.feed_forward_in = linear(states, family_wide * (kind.gated ? 2 : 1));
+    layer.feed_forward_out = linear(family_wide, states);
     if (!kind.norm_first || index > 0) {
-        layer.attention_norm = random_norm();
+        layer.attention_norm = random_norm(states);
     }
-    layer.feed_forward_norm = random_norm();
+    layer.feed_forward_norm = random_norm(states);
     layer.window = kind.window;
     layer.rotary = rotary;
     return layer;
 }
 
 // token_embeddings are borrowed: (vocabulary, hidden) or narrower.
-gte::Encoder random_family_encoder(const Kind& kind, bool int8, const std::vector<float>& token_embeddings) {
+gte::Encoder random_family_encoder(const Kind& kind, bool int8, const std::vector<float>& token_embeddings,
+                                   int32_t padding_token) {
+    const gte::Layout states(1, kind.dim, hidden);
     gte::Encoder encoder;
-    encoder.hidden = hidden;
+    encoder.dim = kind.dim;
+    encoder.hidden = encoder.attention_width = hidden;
     encoder.heads = 4;
     encoder.vocabulary = vocabulary;
     encoder.embedding_width = kind.embedding_width;
@@ -121,13 +129,15 @@ gte::Encoder random_family_encoder(const Kind& kind, bool int8, const std::vecto
         encoder.positions = random_floats(positions * kind.embedding_width, 0.5f);
     }
     if (kind.embedding_width != hidden) {
-        encoder.projection = random_fp32_linear(kind.embedding_width, hidden);
+        encoder.projection = random_fp32_linear(kind.embedding_width, states);
     }
-    if (kind.relative) {
+    if (kind.relative) {  // MPNet does not count one token
+        encoder.padding_token = padding_token;
+        encoder.padding_row.assign(encoder.positions.end() - hidden, encoder.positions.end());
         encoder.relative_bias = random_floats(encoder.heads * encoder.bias_stride(), 1.0f);
     }
     if (kind.norm_first) {
-        encoder.final_norm = random_norm();
+        encoder.final_norm = random_norm(states);
     }
     std::shared_ptr<gte::Rotary> rotary;
     if (kind.rotary) {
@@ -149,7 +159,7 @@ bool gives(const char* name, const gte::Encoder& encoder, const std::vector<int3
     for (const gte::EncoderKernels& kernels : gte::available_encoders()) {
         for (const size_t threads : {1, 2, 3}) {
             gte::Stop stop;
-            std::vector<float> out(rows * hidden);
+            std::vector<float> out(rows * encoder.dim);
             // With one thread, everything is one batch.
             const size_t batch_tokens = threads == 1 ? token_ids.size() : 50 * threads;
             gte::encode(encoder, kernels, token_ids.data(), starts.data(), text_count, batch_tokens, threads, output,
@@ -158,7 +168,7 @@ bool gives(const char* name, const gte::Encoder& encoder, const std::vector<int3
                 const size_t last = text_count - 1;
                 const int64_t alone[] = {0, starts[text_count] - starts[last]};
                 gte::encode(encoder, kernels, token_ids.data() + starts[last], alone, 1, batch_tokens, threads, output,
-                            stop, out.data() + last * hidden);
+                            stop, out.data() + last * encoder.dim);
             }
             const bool equal = checksum(out) == expected;
             std::printf("%s, %s, %zu threads: %s %llx\n", name, kernels.name, threads, equal ? "equal" : "DIFFERENT",
@@ -174,16 +184,18 @@ bool family_gives_its_bits(const std::vector<int32_t>& token_ids, const std::vec
     using gte::Activation;
     using gte::Pooling;
     const Kind kinds[] = {
-        {"BERT", Activation::gelu, Pooling::mean, false, false, false, false, hidden, 0, 0x4ec3c3fc939579a7ull,
+        {"BERT", Activation::gelu, Pooling::mean, false, false, false, false, hidden, hidden, 0, 0x4ec3c3fc939579a7ull,
          0x85f34470925d1d40ull},
-        {"ELECTRA", Activation::gelu, Pooling::cls, false, false, false, false, 64, 0, 0x45d8732692caceafull,
+        {"ELECTRA", Activation::gelu, Pooling::cls, false, false, false, false, hidden, 64, 0, 0x45d8732692caceafull,
          0x6be790e95b6cc8c6ull},
-        {"MPNet", Activation::relu, Pooling::mean, false, false, true, false, hidden, 0, 0xc48b64b96ec6fac2ull,
+        {"MPNet", Activation::relu, Pooling::mean, false, false, true, false, hidden, hidden, 0, 0xc48b64b96ec6fac2ull,
          0x29daccbc1fd98190ull},
-        {"new", Activation::gelu_tanh, Pooling::last_token, true, false, false, true, hidden, 0, 0xdc2403f25632cbf3ull,
-         0xc32b07b63ffcf2b6ull},
-        {"ModernBERT", Activation::silu, Pooling::mean, true, true, false, true, hidden, 5, 0x432f77c14986e3c6ull,
-         0xd25cf699174a42edull},
+        {"new", Activation::gelu_tanh, Pooling::last_token, true, false, false, true, hidden, hidden, 0,
+         0xdc2403f25632cbf3ull, 0xc32b07b63ffcf2b6ull},
+        {"ModernBERT", Activation::silu, Pooling::mean, true, true, false, true, hidden, hidden, 5,
+         0x432f77c14986e3c6ull, 0xd25cf699174a42edull},
+        {"padded", Activation::silu, Pooling::mean, true, true, false, true, 104, 64, 5, 0xe5dbd8a7c914692full,
+         0x24d89f9868803355ull},
     };
     const size_t token_count = static_cast<size_t>(starts[family_texts]);
     const std::vector<int32_t> ids(token_ids.begin(), token_ids.begin() + static_cast<int64_t>(token_count));
@@ -192,7 +204,7 @@ bool family_gives_its_bits(const std::vector<int32_t>& token_ids, const std::vec
     for (const Kind& kind : kinds) {
         const auto token_embeddings = random_floats(vocabulary * kind.embedding_width, 1.0f);
         for (const bool int8 : {true, false}) {
-            const gte::Encoder encoder = random_family_encoder(kind, int8, token_embeddings);
+            const gte::Encoder encoder = random_family_encoder(kind, int8, token_embeddings, ids[3]);
             const std::string name = std::string(kind.name) + (int8 ? " in int8" : " in fp32");
             all_equal = gives(name.c_str(), encoder, ids, bounds, gte::Output::text_vectors,
                               int8 ? kind.int8_checksum : kind.fp32_checksum) &&
@@ -206,7 +218,7 @@ bool family_gives_its_bits(const std::vector<int32_t>& token_ids, const std::vec
 
 int main() {
     gte::Encoder encoder;
-    encoder.hidden = hidden;
+    encoder.dim = encoder.hidden = encoder.attention_width = hidden;
     encoder.heads = 4;
     encoder.vocabulary = vocabulary;
     encoder.embedding_width = hidden;
@@ -237,7 +249,7 @@ int main() {
         starts.push_back(static_cast<int64_t>(token_ids.size()));
     }
     gte::Encoder table;
-    table.hidden = hidden;
+    table.dim = table.hidden = hidden;
     table.vocabulary = vocabulary;
     table.embedding_width = hidden;
     table.token_codes = encoder.token_codes;

@@ -38,9 +38,10 @@ def norm(x_TH: Array, given: tuple[Array, Array] | None, epsilon: float) -> Arra
     return np.asarray(centred_TH / deviations_T1 * given[0] + given[1])
 
 
-def turn(x_TD: Array, rotary_F: Array) -> Array:
+def turn(x_TD: Array, rotary_F: Array, first: int) -> Array:
     """Rotary positions in the "rotate half" layout; the angle is rounded to float32."""
-    angles_TF = (np.arange(len(x_TD), dtype=np.float32)[:, None] * rotary_F).astype(np.float64)
+    positions_T = np.arange(first, first + len(x_TD), dtype=np.float32)
+    angles_TF = (positions_T[:, None] * rotary_F).astype(np.float64)
     first_TF, second_TF = np.split(x_TD, 2, axis=1)
     return np.concatenate(
         [
@@ -51,7 +52,7 @@ def turn(x_TD: Array, rotary_F: Array) -> Array:
     )
 
 
-def attention(x_TH: Array, weights: Weights, layer: dict[str, Any]) -> Array:
+def attention(x_TH: Array, weights: Weights, layer: dict[str, Any], first: int) -> Array:
     heads, most_tokens = weights.settings["heads"], weights.settings["most_tokens"]
     token_count, hidden = x_TH.shape
     head = hidden // heads
@@ -62,7 +63,7 @@ def attention(x_TH: Array, weights: Weights, layer: dict[str, Any]) -> Array:
         part = slice(index * head, (index + 1) * head)
         queries_TD, keys_TD = queries_TH[:, part], keys_TH[:, part]
         if layer["rotary"] is not None:
-            queries_TD, keys_TD = turn(queries_TD, layer["rotary"]), turn(keys_TD, layer["rotary"])
+            queries_TD, keys_TD = turn(queries_TD, layer["rotary"], first), turn(keys_TD, layer["rotary"], first)
         scores_TT = queries_TD @ keys_TD.T / np.sqrt(head)
         if weights.settings["relative_bias"] is not None:
             scores_TT += weights.settings["relative_bias"][index, distances_TT + most_tokens - 1]
@@ -73,15 +74,30 @@ def attention(x_TH: Array, weights: Weights, layer: dict[str, Any]) -> Array:
     return context_TH
 
 
-def states(weights: Weights, ids: list[int], inputs: list[list[Array]] | None = None) -> Array:
-    """The last states (tokens, hidden) of a text. inputs: gets what the four linear layers of each layer read."""
+def position_rows(weights: Weights, ids: list[int]) -> Array:
+    """A row for each token: that of its position, or, for the padding token, its own."""
+    rows, position = [], 0
+    for id in ids:
+        if id == weights.settings["padding_token"]:
+            rows.append(weights.settings["padding_row"])
+        else:
+            rows.append(weights.settings["positions"][position])
+            position += 1
+    return np.array(rows)
+
+
+def states(weights: Weights, ids: list[int], inputs: list[list[Array]] | None = None, first: int = 0) -> Array:
+    """The last states (tokens, hidden) of a text.
+
+    inputs: gets what the four linear layers of each layer read. first: the rotary position of the first token.
+    """
     settings = weights.settings
     epsilon, norm_first = settings["epsilon"], settings["norm_first"]
     x_TE = settings["token_embeddings"][ids].astype(np.float64)
     if settings["token_scales"] is not None:
         x_TE *= settings["token_scales"][ids, None]
     if settings["positions"] is not None:
-        x_TE += settings["positions"][: len(ids)]
+        x_TE += position_rows(weights, ids)
     if settings["token_type_row"] is not None:
         x_TE += settings["token_type_row"]
     x_TH = norm(x_TE, settings["embedding_norm"], epsilon)
@@ -89,7 +105,7 @@ def states(weights: Weights, ids: list[int], inputs: list[list[Array]] | None = 
         x_TH = linear(x_TH, settings["projection"])
     for layer in weights.layers:
         read_TH = norm(x_TH, layer["attention_norm"], epsilon) if norm_first else x_TH
-        context_TH = attention(read_TH, weights, layer)
+        context_TH = attention(read_TH, weights, layer, first)
         x_TH = x_TH + linear(context_TH, layer["attention_output"])
         if not norm_first:
             x_TH = norm(x_TH, layer["attention_norm"], epsilon)

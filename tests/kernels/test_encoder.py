@@ -20,7 +20,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tanh's GELU, the last token's vector": {"activation": "gelu_tanh", "pooling": "lasttoken"},
     "embeddings of another width (ELECTRA)": {"width": 192},
     "narrower embeddings": {"width": 64, "hidden": 128, "heads": 2},
-    "relative biases (MPNet)": {"relative": True},
+    "relative biases, a padding token (MPNet)": {"relative": True, "padding": 1},
+    "a padding token, narrow": {"hidden": 48, "heads": 4, "wide": 100, "width": 24, "padding": 0},
     "rotary, gated (GTE's new)": {"positions": False, "rotary": [1e4, 1e4], "gated": True, "biased": False},
     "rotary, a SiLU gate, token types": {
         "positions": False, "token_type": True, "rotary": [500.0, 1e4], "gated": True, "activation": "silu",
@@ -33,8 +34,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "heads of 16": {"heads": 8},
     "heads of 48 that turn": {"hidden": 192, "heads": 4, "wide": 64, "positions": False, "rotary": [100.0, 1e4]},
     "one head": {"heads": 1, "relative": True},
+    "heads of 12": {"hidden": 48, "heads": 4, "wide": 100},
+    "an odd number of odd heads": {"hidden": 35, "heads": 5, "wide": 33, "width": 24, "relative": True},
+    "halves of 3 that turn": {
+        "hidden": 72, "heads": 12, "wide": 50, "positions": False, "rotary": [100.0, 1e4], "gated": True,
+        "norm_first": True, "windows": [0, 3],
+    },
     "more inputs than a block": {"hidden": 64, "heads": 2, "wide": 832, "layer_count": 1},
 }  # fmt: skip
+
+
+NO_PADDING: dict[str, Any] = {"padding_token": None, "padding_row": None}
 
 
 def floats(generator: np.random.Generator, *shape: int, scale: float = 1.0) -> NDArray[np.float32]:
@@ -45,7 +55,7 @@ def make_weights(
     seed: int = 0, *, hidden: int = 128, heads: int = 4, wide: int = 192, width: int = 0, most_tokens: int = 40,
     layer_count: int = 2, positions: bool = True, token_type: bool = False, relative: bool = False,
     rotary: list[float] | None = None, windows: list[int] | None = None, norm_first: bool = False, gated: bool = False,
-    biased: bool = True, activation: str = "gelu", pooling: str = "mean",
+    biased: bool = True, activation: str = "gelu", pooling: str = "mean", padding: int | None = None,
 ) -> Weights:  # fmt: skip
     """Made-up weights whose states are about 1, and scores far enough apart that a mistake in one shows."""
     generator = np.random.default_rng(seed)
@@ -75,6 +85,8 @@ def make_weights(
         "projection": linear(embedding_width, hidden) if width else None,
         "relative_bias": floats(generator, heads, 2 * most_tokens - 1) if relative else None,
         "final_norm": norm(hidden) if norm_first else None,
+        "padding_token": padding,
+        "padding_row": None if padding is None else floats(generator, embedding_width),
     }
     layers = []
     for index in range(layer_count):
@@ -190,7 +202,7 @@ def test_int8_is_near_fp32() -> None:
 
 
 def test_a_table_of_floats_is_the_mean_of_its_rows() -> None:
-    for width in (16, 48, 304):
+    for width in (16, 48, 304, 5):
         weights = make_weights(hidden=width, heads=1, layer_count=0)
         nothing = {"positions": None, "embedding_norm": None, "most_tokens": 0}
         weights = Weights(weights.settings | nothing, [])
@@ -202,7 +214,7 @@ def test_a_table_of_floats_is_the_mean_of_its_rows() -> None:
             )
 
 
-@pytest.mark.parametrize("name", ["bert", "norms first, a window (ModernBERT)"])
+@pytest.mark.parametrize("name", ["bert", "norms first, a window (ModernBERT)", "halves of 3 that turn"])
 def test_channel_maxima_are_those_of_all_inputs(name: str) -> None:
     weights = make_weights(**ARCHITECTURES[name])
     encoder, texts = make_encoder(weights), make_texts(6, LENGTHS * 9)
@@ -241,3 +253,39 @@ def test_angles_of_far_positions() -> None:
     encoder, texts = make_encoder(weights), make_texts(7, [700])
     found = encode(encoder, weights, texts, token_states=True)
     np.testing.assert_allclose(found, states(weights, texts[0]), atol=2e-5)
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_positions_beyond_those_whose_angles_are_kept(instruction_set: str) -> None:
+    """A token sees two on either side, so that the reference needs only the end of the text."""
+    weights = make_weights(
+        hidden=32, heads=1, wide=16, layer_count=1, most_tokens=2**24, positions=False, rotary=[1e4], windows=[2]
+    )
+    encoder, texts = make_encoder(weights), make_texts(8, [8300])
+    found = encode(encoder, weights, texts, token_states=True, instruction_set=instruction_set)
+    expected = states(weights, texts[0][8100:], first=8100)
+    np.testing.assert_allclose(found[8102:], expected[2:], atol=5e-5)
+
+
+def test_only_the_padding_token_is_not_counted() -> None:
+    weights = make_weights(padding=5)
+    encoder, plain = make_encoder(weights), make_encoder(Weights(weights.settings | NO_PADDING, weights.layers))
+    texts = [[1, 2, 3], [5], [5, 5, 1, 2], [1, 5, 2], [4] * 40, [5] * 40]
+    found, counted = encode(encoder, weights, texts), encode(plain, weights, texts)
+    assert (found != counted).any(axis=1).tolist() == [5 in text for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"padding_row": None}, "belong together"),
+        ({"padding_token": None}, "belong together"),
+        ({"padding_token": -1}, "belong together"),
+        ({"positions": None}, "belong together"),
+        ({"padding_row": np.zeros(127, np.float32)}, "another length"),
+    ],
+)
+def test_half_of_a_padding_token_is_refused(changes: dict[str, Any], message: str) -> None:
+    weights = make_weights(padding=5)
+    with pytest.raises(ValueError, match=message):
+        _kernels.Encoder(**{**weights.settings, **changes})

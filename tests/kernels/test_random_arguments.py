@@ -63,8 +63,8 @@ def test_texts_of_random_lengths(
 
 
 MAY_BE_MISSING = ["positions", "embedding_norm", "projection", "bias", "attention_norm"]
-MAY_BE_GIVEN = ["token_type_row", "relative_bias", "final_norm", "rotary"]
-WIDTHS = st.sampled_from([64, 64, 64, 64, 64, 64, 128, 128, 65, 16, 0])
+MAY_BE_GIVEN = ["token_type_row", "relative_bias", "final_norm", "rotary", "padding_token", "padding_row"]
+WIDTHS = st.sampled_from([64, 64, 64, 64, 64, 64, 128, 128, 66, 12, 0])
 
 
 @settings(max_examples=CASES, deadline=None)
@@ -73,7 +73,7 @@ WIDTHS = st.sampled_from([64, 64, 64, 64, 64, 64, 128, 128, 65, 16, 0])
     most_tokens=st.integers(0, 20) | st.just(2**60), window=st.integers(0, 30) | st.just(2**64 - 1),
     norm_first=st.booleans(), gated=st.booleans(), int8=st.booleans(),
     missing=st.sets(st.sampled_from(MAY_BE_MISSING), max_size=2),
-    given=st.sets(st.sampled_from(MAY_BE_GIVEN), max_size=2),
+    given=st.sets(st.sampled_from(MAY_BE_GIVEN), max_size=3),
     off=st.sampled_from([0, 0, 0, 0, 0, 1]), frequency=st.sampled_from([1.0, 1e30, np.nan]), layers=st.integers(0, 2),
     threads=st.integers(0, 4), maxima=st.booleans(),
 )  # fmt: skip
@@ -100,6 +100,7 @@ def test_encoders_of_random_shapes(
             None if "projection" in missing else (ones(hidden, width), None),
             ones(heads, max(0, 2 * some - 1)) if "relative_bias" in given else None,
             (ones(hidden), ones(hidden)) if "final_norm" in given else None,
+            1 if "padding_token" in given else None, ones(width) if "padding_row" in given else None,
         )  # fmt: skip
         for _ in range(layers):
             made.add_layer(

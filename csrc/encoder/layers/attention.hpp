@@ -20,16 +20,16 @@ size_t rounded_up(size_t count) { return (count + lanes - 1) / lanes * lanes; }
 // One head of one text. Queries are read where they are; keys and values lie in panels.
 struct Head {
     size_t index, width, count;
-    const float* queries;  // (count), each at a distance of 3 hidden
+    const float* queries;  // (count), each at a distance of 3 attention_width
     float* keys;           // [key / 16][width][16], zeros behind the last key
     float* values;         // [width / 16][key][16]
     float* scores;         // (attention_rows, keys rounded up)
 };
 
-void pack_keys_and_values(const Head& head, size_t hidden) {
-    const size_t stride = 3 * hidden;
-    const float* keys = head.queries + hidden;
-    const float* values = head.queries + 2 * hidden;
+void pack_keys_and_values(const Head& head, size_t attention_width) {
+    const size_t stride = 3 * attention_width;
+    const float* keys = head.queries + attention_width;
+    const float* values = head.queries + 2 * attention_width;
     for (size_t block = 0; block < head.count; block += lanes) {
         float* panel = head.keys + block * head.width;
         const size_t count = head.count - block < lanes ? head.count - block : lanes;
@@ -89,13 +89,13 @@ float exponentiate(float* scores, size_t first, size_t last, size_t stride, floa
 // Rows [first, first + row_count) of the context of a head. They look at the keys [begin, end), each within its window.
 void attend_rows(const Encoder& encoder, const Head& head, size_t window, size_t first, size_t row_count,
                  float* context) {
-    const size_t hidden = encoder.hidden, reach = window == 0 ? head.count : window;
+    const size_t all = encoder.attention_width, reach = window == 0 ? head.count : window;
     const size_t begin = first > reach ? (first - reach) / lanes * lanes : 0;
     const size_t end = head.count - first < row_count + reach ? head.count : first + row_count + reach;
     const size_t stride = rounded_up(end - begin);
-    float* out = context + first * hidden + head.index * head.width;
-    multiply({head.queries + first * 3 * hidden, 3 * hidden, row_count, head.keys + begin * head.width,
-              lanes * head.width, stride / lanes, head.width, nullptr, head.scores, stride});
+    float* out = context + first * all + head.index * head.width;
+    multiply({head.queries + first * 3 * all, 3 * all, row_count, head.keys + begin * head.width, lanes * head.width,
+              stride / lanes, head.width, nullptr, head.scores, stride});
     float totals[attention_rows];
     for (size_t r = 0; r < row_count; ++r) {
         const size_t query = first + r;
@@ -103,33 +103,33 @@ void attend_rows(const Encoder& encoder, const Head& head, size_t window, size_t
         const size_t highest = head.count - query <= reach ? head.count : query + reach + 1;
         const float* biases = relative_biases(encoder, head.index, query);
         totals[r] = exponentiate(head.scores + r * stride, lowest > begin ? lowest - begin : 0, highest - begin, stride,
-                                 1.0f / std::sqrt(static_cast<float>(head.width)),
+                                 1.0f / std::sqrt(static_cast<float>(encoder.dim / encoder.heads)),
                                  biases == nullptr ? nullptr : biases + begin);
     }
     multiply({head.scores, stride, row_count, head.values + begin * lanes, lanes * head.count, head.width / lanes,
-              end - begin, nullptr, out, hidden});
+              end - begin, nullptr, out, all});
     for (size_t r = 0; r < row_count; ++r) {
         const Floats share = set(1.0f / totals[r]);
         for (size_t d = 0; d < head.width; d += lanes) {
-            store(out + r * hidden + d, mul(load(out + r * hidden + d), share));
+            store(out + r * all + d, mul(load(out + r * all + d), share));
         }
     }
 }
 
 void attend_head(const Encoder& encoder, const Layer& layer, size_t index, const float* rows, size_t count,
                  float* scratch, float* context) {
-    const size_t width = encoder.hidden / encoder.heads;
+    const size_t width = encoder.attention_width / encoder.heads;
     float* values = scratch + rounded_up(count) * width;
     const Head head{index, width, count, rows + index * width, scratch, values, values + count * width};
-    pack_keys_and_values(head, encoder.hidden);
+    pack_keys_and_values(head, encoder.attention_width);
     for (size_t first = 0; first < count; first += attention_rows) {
         const size_t row_count = count - first < attention_rows ? count - first : attention_rows;
         attend_rows(encoder, head, layer.window, first, row_count, context);
     }
 }
 
-// context (count, hidden) of one text from its rows of queries, keys and values (count, 3 hidden), which rotary
-// positions change.
+// context (count, attention_width) of one text from its rows of queries, keys and values (count, 3 attention_width),
+// which rotary positions change.
 void attend(const Encoder& encoder, const Layer& layer, Workspace& space, float* rows, size_t count, float* context) {
     if (layer.rotary != nullptr) {
         turn_queries_and_keys(encoder, *layer.rotary, count, space.attention.data(), rows);

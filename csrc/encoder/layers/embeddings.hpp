@@ -34,9 +34,12 @@ void look_up(const Encoder& encoder, const Tokens& tokens, const int32_t* token_
     const float* position_rows = same_row ? encoder.token_row.data() : encoder.positions.data();
     const size_t width = encoder.embedding_width, position_stride = same_row ? 0 : width;
     for (size_t text = 0; text < text_count; ++text) {
+        const float* next_position = position_rows;
         for (int64_t token = starts[text]; token < starts[text + 1]; ++token, rows += width) {
             const size_t id = static_cast<size_t>(token_ids[token]);
-            const float* position = position_rows + static_cast<size_t>(token - starts[text]) * position_stride;
+            const bool is_padding = token_ids[token] == encoder.padding_token;
+            const float* position = is_padding ? encoder.padding_row.data() : next_position;
+            next_position += is_padding ? 0 : position_stride;
             for (size_t i = 0; i < width; i += lanes) {
                 store(rows + i, tokens.add_to(load(position + i), id, i));
             }

@@ -10,6 +10,7 @@ namespace gte {
 namespace {
 
 // Turns one head of a query or key. Value i and value i + head / 2 are the two coordinates of a plane.
+// partners: (head), scratch.
 GTE_INLINE void turn(const float* cosines, size_t head, float* partners, float* values) {
     const size_t half = head / 2;
     const float* sines = cosines + head;
@@ -21,12 +22,18 @@ GTE_INLINE void turn(const float* cosines, size_t head, float* partners, float* 
     }
 }
 
-// Turns all queries and keys of a text, rows (count, 3 hidden). scratch: (head).
+// Turns all queries and keys of a text, rows (count, 3 attention_width). scratch: (3 head).
 void turn_queries_and_keys(const Encoder& encoder, const Rotary& rotary, size_t count, float* scratch, float* rows) {
-    const size_t hidden = encoder.hidden, head = hidden / encoder.heads;
+    const size_t width = encoder.attention_width, head = width / encoder.heads;
+    float* own_angles = scratch + head;
     for (size_t position = 0; position < count; ++position) {
-        for (size_t offset = 0; offset < 2 * hidden; offset += head) {
-            turn(rotary.rows.data() + position * 2 * head, head, scratch, rows + position * 3 * hidden + offset);
+        const float* angles = rotary.rows.data() + position * 2 * head;
+        if (position >= kept_positions) {
+            write_rotary_row(rotary.frequencies.data(), head, position, own_angles);
+            angles = own_angles;
+        }
+        for (size_t offset = 0; offset < 2 * width; offset += head) {
+            turn(angles, head, scratch, rows + position * 3 * width + offset);
         }
     }
 }

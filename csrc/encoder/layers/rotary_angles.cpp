@@ -1,5 +1,7 @@
 // Cosines and sines in double arithmetic of our own (Cephes' sin.c), because the C libraries of different systems
 // differ in the last bits.
+#include <algorithm>
+
 #include "encoder/layers/weights.hpp"
 
 namespace gte {
@@ -53,21 +55,26 @@ CosineAndSine cosine_and_sine(double x) {
 
 }  // namespace
 
-Rotary make_rotary(const float* frequencies, size_t head, size_t most_tokens) {
+void write_rotary_row(const float* frequencies, size_t head, size_t position, float* row) {
     const size_t half = head / 2;
+    float* cosines = row;
+    float* sines = row + head;
+    for (size_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(position) * frequencies[i];
+        const CosineAndSine found = cosine_and_sine(static_cast<double>(angle));
+        cosines[i] = cosines[i + half] = static_cast<float>(found.cosine);
+        sines[i + half] = static_cast<float>(found.sine);
+        sines[i] = -sines[i + half];
+    }
+}
+
+Rotary make_rotary(const float* frequencies, size_t head, size_t most_tokens) {
+    const size_t positions = std::min(most_tokens, kept_positions);
     Rotary rotary;
-    rotary.frequencies.assign(frequencies, frequencies + half);
-    rotary.rows.resize(most_tokens * 2 * head);
-    for (size_t position = 0; position < most_tokens; ++position) {
-        float* cosines = rotary.rows.data() + position * 2 * head;
-        float* sines = cosines + head;
-        for (size_t i = 0; i < half; ++i) {
-            const float angle = static_cast<float>(position) * frequencies[i];
-            const CosineAndSine found = cosine_and_sine(static_cast<double>(angle));
-            cosines[i] = cosines[i + half] = static_cast<float>(found.cosine);
-            sines[i + half] = static_cast<float>(found.sine);
-            sines[i] = -sines[i + half];
-        }
+    rotary.frequencies.assign(frequencies, frequencies + head / 2);
+    rotary.rows.resize(positions * 2 * head);
+    for (size_t position = 0; position < positions; ++position) {
+        write_rotary_row(frequencies, head, position, rotary.rows.data() + position * 2 * head);
     }
     return rotary;
 }

@@ -23,11 +23,12 @@ struct Workspace {
     explicit Workspace(Crew& given_crew) : crew(given_crew) {}
 
     Aligned<float> hidden;           // (rows, hidden), what goes from layer to layer
-    Aligned<float> query_key_value;  // (rows, 3 hidden); also what a part of a layer adds to hidden
-    Aligned<float> context;          // (rows, hidden)
+    Aligned<float> query_key_value;  // (rows, 3 attention_width); also what a part of a layer adds to hidden
+    Aligned<float> context;          // (rows, attention_width); also normalized hidden states
     Aligned<float> wide;             // (feed_forward_rows, outputs of feed_forward_in)
     Aligned<float> attention;        // for each member of the crew: keys, values and scores of one head
     size_t attention_stride = 0;     // from one member's to the next
+    Aligned<float> vector;           // (hidden), of a text
     Aligned<uint8_t> codes;          // what an int8 layer reads
     std::vector<float> row_scales;   // of the codes
     std::vector<float> maxima;       // (channel_count) of the encoder; empty where nobody asks

@@ -4,7 +4,7 @@ The small files say what the model is; then its weights are one graph, a static 
 of an architecture that an engine runs without a graph. hub.py fetches what is chosen here.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ from gte_sdk.model_files.published import (
 NATIVE_MODEL_TYPES = (
     "bert", "roberta", "xlm-roberta", "camembert", "distilbert", "mpnet", "electra", "modernbert", "new", "gte",
 )  # fmt: skip
-# The native engine needs a hidden size that is a multiple of it.
-_WIDTH_UNIT = 64
 
 
 def _variants_to_use(variant: str, is_ours: bool) -> tuple[str, ...]:
@@ -97,19 +95,12 @@ def weight_groups(wanted: Wanted, snapshot: Path, is_ours: bool) -> list[list[st
         table = f"{folder}/{SAFETENSORS}" if folder else SAFETENSORS
         return [[table] if wanted.variant in ("auto", "fp32") else []]
     names = {variant: list(graphs) for variant, graphs in GRAPH_FILES.items()}
-    is_native = _is_native(config_of(snapshot))
+    is_native = config_of(snapshot).get("model_type") in NATIVE_MODEL_TYPES
     if is_native:
         names["fp32"] += WEIGHT_FILES
     if wanted.variant == "int8" and wanted.quantize and is_native and not is_ours:
         return [[INT8_WEIGHTS, *names["fp32"]], names["int8"]]
     return [names[variant] for variant in _variants_to_use(wanted.variant, is_ours)]
-
-
-def _is_native(config: Mapping[str, Any]) -> bool:
-    """Whether the native engine runs the architecture, as far as that is seen without its weights."""
-    width = config.get("hidden_size", config.get("dim"))
-    known_type = config.get("model_type") in NATIVE_MODEL_TYPES
-    return known_type and isinstance(width, int) and width % _WIDTH_UNIT == 0
 
 
 def files_of_modules(snapshot: Path) -> list[str]:

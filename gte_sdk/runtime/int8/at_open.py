@@ -80,7 +80,8 @@ def open_int8_file(description: ModelDir, settings: EngineSettings) -> Engine:
     def load() -> NativeModel:
         path = checked_file(description, INT8_WEIGHTS)
         try:
-            return load_encoder(read_int8(path, description.pooling, settings.threads).weights, settings.threads)
+            weights = read_int8(path, description.pooling, settings.threads).weights
+            return load_encoder(weights.reading(description.max_tokens), settings.threads)
         except (NotCoveredError, ValueError, TypeError) as error:  # shapes that do not fit together
             raise ModelFormatError(f"{path} does not hold an int8 encoder: {error}; convert the model again") from error
 
@@ -150,7 +151,7 @@ def quantize_model(
         layers.append(layer)
         progress(_CALIBRATION + (1 - _CALIBRATION) * len(layers) / len(maxima))
     quantized = lazy._replace(layers=layers)
-    model = load_encoder(quantized, threads)
+    model = load_encoder(quantized.reading(description.max_tokens), threads)
     return Quantized(quantized, model, float_rows_ND, run_native(model, ids))
 
 
@@ -174,7 +175,7 @@ def _read_kept(path: Path, description: ModelDir, threads: int) -> NativeModel |
         closeness = Closeness(**facts["golden_texts"])
         if not closeness.enough:
             raise LossError(f"{description.path} loses too much in int8: {closeness}")
-        return load_encoder(weights, threads)
+        return load_encoder(weights.reading(description.max_tokens), threads)
     except (ModelFormatError, OSError, LookupError, TypeError):
         return None  # it is made anew
 

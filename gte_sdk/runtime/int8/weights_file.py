@@ -20,10 +20,10 @@ from gte_sdk.runtime.native.description import EncoderWeights, Layer, Linear, No
 from gte_sdk.runtime.native.parameters import give_back_pages
 from gte_sdk.runtime.native.safetensors_file import map_safetensors, split_safetensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LINEARS = ("query_key_value", "attention_output", "feed_forward_in", "feed_forward_out")
-_VALUES = ("hidden", "heads", "most_tokens", "epsilon", "norm_first", "activation", "gated")
-_TABLES = ("positions_PE", "token_type_row_E", "relative_bias_HD")
+_VALUES = ("hidden", "heads", "most_tokens", "epsilon", "norm_first", "activation", "gated", "padding_token")
+_TABLES = ("positions_PE", "padding_row_E", "token_type_row_E", "relative_bias_HD")
 _DTYPES = {"float32": "F32", "int8": "I8"}
 # The header begins with the checksum, so that its place is known.
 _BEFORE_CHECKSUM = b'{"__metadata__":{"checksum":"'
@@ -95,6 +95,8 @@ def read_int8(path: ModelPath, pooling: str, threads: int) -> Int8File:
             gated=_value(description, "gated", bool),
             token_scales_V=_floats(tensors, "token_scales_V"),
             positions_PE=_optional(tensors, "positions_PE"),
+            padding_token=None if description["padding_token"] is None else _value(description, "padding_token", int),
+            padding_row_E=_optional(tensors, "padding_row_E"),
             token_type_row_E=_optional(tensors, "token_type_row_E"),
             embedding_norm=_norm(tensors, "embedding_norm"),
             projection=_float_linear(tensors, "projection") if "projection.weights_NK" in tensors else None,

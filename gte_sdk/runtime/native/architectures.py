@@ -21,6 +21,7 @@ from gte_sdk.runtime.native.configuration import (
     rotary_frequencies,
     switch,
     whole,
+    widths,
 )
 from gte_sdk.runtime.native.description import EncoderWeights, Layer, Linear, NotCoveredError
 from gte_sdk.runtime.native.parameters import (
@@ -91,7 +92,7 @@ def _bert(config: Config, tensors: Tensors) -> EncoderWeights:
 
 
 def _roberta(config: Config, tensors: Tensors) -> EncoderWeights:
-    """Positions are counted from the one behind that of padding."""
+    """Positions are counted from the one behind that of padding, and padding tokens are not."""
     refuse_other_arithmetic(config, _PLAIN)
     whole(config, "pad_token_id", 1, least=0)
     return _bert_like(config, tensors, _BERT)
@@ -141,21 +142,26 @@ def _bert_like(
     embedding_width: int | None = None,
 ) -> EncoderWeights:
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    hidden, heads = widths(config)
     width = embedding_width or hidden
-    positions_PE = read_array(parameters, "embeddings.position_embeddings.weight", -1, width)[first_position(config) :]
+    positions_PE = read_array(parameters, "embeddings.position_embeddings.weight", -1, width)
     if whole(config, "type_vocab_size", 2, least=0):
         positions_PE = positions_PE + read_array(parameters, "embeddings.token_type_embeddings.weight", -1, width)[0]
+    # Where positions are counted from the one behind that of padding, a padding token has that row anywhere in a text.
+    first = first_position(config)
+    padding = first - 1 if first else None
     return EncoderWeights(
         hidden=hidden,
         heads=heads,
-        most_tokens=len(positions_PE),
+        most_tokens=len(positions_PE) - first,
         epsilon=epsilon(config, "layer_norm_eps", 1e-12),
         pooling="",
         token_embeddings_VE=read_array(parameters, "embeddings.word_embeddings.weight", -1, width),
         layers=_bert_layers(config, parameters, names),
         activation=activation(config, "hidden_act"),
-        positions_PE=positions_PE,
+        positions_PE=positions_PE[first:],
+        padding_token=padding,
+        padding_row_E=None if padding is None else positions_PE[padding],
         embedding_norm=read_norm(parameters, "embeddings.LayerNorm", width),
         projection=None if width == hidden else read_linear(parameters, "embeddings_project", hidden, width),
     )
@@ -179,10 +185,11 @@ def _bert_layers(config: Config, parameters: Parameters, names: LayerNames) -> I
 
 def _modernbert(config: Config, tensors: Tensors) -> EncoderWeights:
     """Normalization before each block, rotary positions, a gated feed-forward; most layers see a window of tokens."""
-    # position_embedding_type stands in published configurations, and transformers does not read it here.
-    refuse_other_arithmetic(config, {"auto_map": (None,)})
+    # position_embedding_type stands in published configurations, and transformers does not read it here. sliding_window
+    # would stand for local_attention, depending on which of them comes last.
+    refuse_other_arithmetic(config, {"auto_map": (None,), "sliding_window": (None,)})
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.tok_embeddings.weight"))
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    hidden, heads = widths(config)
     norm_bias = switch(config, "norm_bias", False)
     return EncoderWeights(
         hidden=hidden,
@@ -258,10 +265,10 @@ def _gte(config: Config, tensors: Tensors) -> EncoderWeights:
     model_type "new" is Alibaba-NLP/new-impl on the Hub, "gte" the same in transformers, with other names.
     """
     harmless = {"layer_norm_type": (None, "layer_norm"), "position_embedding_type": (None, "rope"),
-                "logn_attention_scale": (None, False), "head_dim": (None,)}  # fmt: skip
+                "logn_attention_scale": (None, False)}  # fmt: skip
     refuse_other_arithmetic(config, harmless)
     parameters = Parameters(tensors, find_prefix(tensors, "embeddings.word_embeddings.weight"))
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    hidden, heads = widths(config)
     row_E = None
     if whole(config, "type_vocab_size", 1, least=0):
         row_E = read_array(parameters, "embeddings.token_type_embeddings.weight", -1, hidden)[0]

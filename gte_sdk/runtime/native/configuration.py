@@ -26,6 +26,7 @@ _HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (None, False),
     "pruned_heads": (None, {}),
     "quantization_config": (None,),
+    "partial_rotary_factor": (None, 1, 1.0),
 }
 
 
@@ -41,6 +42,18 @@ def whole(config: Config, key: str, default: int | None = None, least: int = 1) 
     if type(value) is not int or not least <= value <= LARGEST:
         raise NotCoveredError(f"config.json has {key}={value!r:.40} where a whole number from {least} belongs")
     return value
+
+
+def widths(config: Config) -> tuple[int, int]:
+    """The width of the hidden states, and the number of heads, which share it."""
+    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    if hidden % heads:
+        raise NotCoveredError(f"config.json has {heads} heads in a width of {hidden}, which they cannot share equally")
+    if config.get("head_dim") not in (None, hidden // heads):
+        raise NotCoveredError(
+            f"config.json has head_dim={config['head_dim']!r:.40} for {heads} heads in a width of {hidden}"
+        )
+    return hidden, heads
 
 
 def number(config: Config, key: str, default: float | None = None) -> float:
@@ -79,7 +92,11 @@ def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArr
     scaling: `rope_scaling` or `rope_parameters` of config.json. "linear" divides all frequencies by its factor. "ntk"
     is that of GTE's own code (https://kexue.fm/archives/9706), which applies to texts of any length.
     """
+    if head % 2:
+        raise NotCoveredError(f"rotary positions need heads of an even width, and they have {head}")
     scaling = scaling or {}
+    if scaling.get("partial_rotary_factor") not in (None, 1):
+        raise NotCoveredError(f"config.json has partial_rotary_factor={scaling['partial_rotary_factor']!r:.40}")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     frequencies: NDArray[np.float64] = theta ** -(np.arange(0, head, 2, dtype=np.float64) / head)
     if kind == "linear":

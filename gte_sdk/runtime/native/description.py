@@ -10,6 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# Beyond any model's; the C++ encoder refuses more.
+MOST_POSITIONS = 1 << 24
+
 
 class NotCoveredError(Exception):
     """A model that only onnxruntime can run; the message says why. Never leaves this package."""
@@ -65,7 +68,7 @@ class EncoderWeights(NamedTuple):
     hidden: int
     heads: int
     most_tokens: int
-    """The most tokens of a text that the positions allow."""
+    """The most tokens of a text that the positions allow, or where they have no end, that the model is made for."""
     epsilon: float
     """Of all layer normalizations."""
     pooling: str
@@ -83,6 +86,11 @@ class EncoderWeights(NamedTuple):
     """Of int8 embeddings, what a row is multiplied by."""
     positions_PE: NDArray[np.float32] | None = None
     """Added to the embeddings by position, with the row of token type 0; None: rotary or relative positions."""
+    padding_token: int | None = None
+    """In RoBERTa's way of counting, the token without a position: wherever it stands, its row is padding_row_E, and the
+    tokens behind it are counted as if it were not there."""
+    padding_row_E: NDArray[np.float32] | None = None
+    """As a row of positions_PE."""
     token_type_row_E: NDArray[np.float32] | None = None
     """The row of token type 0, where there is no table of positions."""
     embedding_norm: Norm | None = None
@@ -97,3 +105,9 @@ class EncoderWeights(NamedTuple):
     def is_table(self) -> bool:
         """Whether it is a table of tokens, without layers, positions or a limit of tokens."""
         return self.most_tokens == 0
+
+    def reading(self, max_tokens: int) -> "EncoderWeights":
+        """The same for texts of up to max_tokens tokens, where the positions are rotary and have no end."""
+        if self.is_table or self.positions_PE is not None or self.relative_bias_HD is not None:
+            return self
+        return self._replace(most_tokens=max(self.most_tokens, min(max_tokens, MOST_POSITIONS)))

@@ -50,7 +50,8 @@ def open_native(description: ModelDir, name: str, variant: str, settings: Engine
 
     def load() -> NativeModel:
         try:
-            return load_encoder(read_weights(description, name, variant), settings.threads)
+            weights = read_weights(description, name, variant)
+            return load_encoder(weights.reading(description.max_tokens), settings.threads)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise NotCoveredError(f"it is no encoder of the family: {error}") from error
 

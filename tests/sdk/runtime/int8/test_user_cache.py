@@ -4,11 +4,15 @@ import hashlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gte_sdk import Embedder
 from gte_sdk.model_files import user_cache
 from gte_sdk.model_files.user_cache import cache_folder, cached_file, remembered_sha256
+
+from ..native.look_alikes import write_look_alike
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="systems with XDG folders")
@@ -57,6 +61,23 @@ def test_a_hash_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch
     file.write_bytes(b"six")
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert remembered_sha256(file) == hashlib.sha256(b"six").hexdigest()
+
+
+def test_weights_are_hashed_once_for_all_fingerprints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = write_look_alike(tmp_path / "model")
+    weights = model / "model.safetensors"
+    first, again = Embedder(model).fingerprint, Embedder(model)
+    open_file = Path.open
+
+    def refuse_weights(path: Path, *arguments: Any, **options: Any) -> Any:
+        assert path != weights
+        return open_file(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse_weights)
+        assert again.fingerprint == first
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert Embedder(model).fingerprint != first
 
 
 def test_a_file_that_was_written_just_now_is_not_remembered(

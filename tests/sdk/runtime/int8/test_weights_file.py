@@ -124,7 +124,9 @@ def test_a_block_behind_the_first_is_part_of_the_checksum(tmp_path: Path) -> Non
         {"layers": [{}]},
         {"layers": [{"window": 1.5, "shifted": []}]},
         {"facts": []},
-        {"format_version": 2},
+        {"format_version": 1},
+        {"padding_token": -1},
+        {"padding_token": "1"},
     ],
 )
 def test_a_description_that_is_none(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

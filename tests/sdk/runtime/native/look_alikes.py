@@ -50,6 +50,16 @@ CONFIGURATIONS: Mapping[str, dict[str, Any]] = {
                     "rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0}},
     "new": {"model_type": "new", **_SIZES, "type_vocab_size": 0, "pack_qkv": True, "rope_theta": 500000.0,
             "rope_scaling": {"type": "ntk", "factor": 2.0}},
+    # Widths that the kernels pad: heads of 12, 20, 10 and 6, and of 7, which have no halves.
+    "bert, narrow": {"model_type": "bert", **_SIZES, "hidden_size": 48, "intermediate_size": 100},
+    "mpnet, heads of 7": {"model_type": "mpnet", **_OFFSET, "hidden_size": 35, "num_attention_heads": 5,
+                          "intermediate_size": 70, "layer_norm_eps": 1e-5},
+    "electra, narrow": {"model_type": "electra", **_SIZES, "hidden_size": 100, "num_attention_heads": 5,
+                        "embedding_size": 24},
+    "modernbert, narrow": {"model_type": "modernbert", **_SIZES, **_ROTARY, "hidden_size": 30, "intermediate_size": 50,
+                           "num_attention_heads": 3, "local_attention": 20},
+    "gte, narrow": {"model_type": "gte", **_SIZES, "hidden_size": 72, "intermediate_size": 72, "type_vocab_size": 0,
+                    "num_attention_heads": 12, "rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}},
 }  # fmt: skip
 
 
@@ -126,24 +136,30 @@ def _norm(name: str, width: int, bias: bool = True) -> Shapes:
         yield f"{name}.bias", (width,)
 
 
+def _widths(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Of the hidden states and of the feed-forward; DistilBERT has names of its own."""
+    return config.get("hidden_size", HIDDEN), config.get("intermediate_size", WIDE)
+
+
 def _absolute(config: Mapping[str, Any], layer: str, parts: list[str], types: int) -> Shapes:
     """BERT and its relatives. parts: query, key, value, output, its norm, both of the feed-forward, its norm."""
-    width = config.get("embedding_size", HIDDEN)
+    hidden, wide = _widths(config)
+    width = config.get("embedding_size", hidden)
     yield "embeddings.word_embeddings.weight", (VOCABULARY, width)
     yield "embeddings.position_embeddings.weight", (config["max_position_embeddings"], width)
     if types:
         yield "embeddings.token_type_embeddings.weight", (types, width)
     yield from _norm("embeddings.LayerNorm", width)
-    if width != HIDDEN:
-        yield from _linear("embeddings_project", HIDDEN, width)
-    for index in range(LAYERS):
-        query, key, value, output, norm, wide, narrow, last_norm = (layer.format(index) + part for part in parts)
+    if width != hidden:
+        yield from _linear("embeddings_project", hidden, width)
+    for index in range(config.get("num_hidden_layers", LAYERS)):
+        query, key, value, output, norm, to_wide, from_wide, last_norm = (layer.format(index) + part for part in parts)
         for name in (query, key, value, output):
-            yield from _linear(name, HIDDEN, HIDDEN)
-        yield from _norm(norm, HIDDEN)
-        yield from _linear(wide, WIDE, HIDDEN)
-        yield from _linear(narrow, HIDDEN, WIDE)
-        yield from _norm(last_norm, HIDDEN)
+            yield from _linear(name, hidden, hidden)
+        yield from _norm(norm, hidden)
+        yield from _linear(to_wide, wide, hidden)
+        yield from _linear(from_wide, hidden, wide)
+        yield from _norm(last_norm, hidden)
 
 
 def _bert(config: Mapping[str, Any]) -> Shapes:
@@ -169,37 +185,39 @@ def _modernbert(config: Mapping[str, Any]) -> Shapes:
     norm_bias, attention_bias, mlp_bias = (
         config.get(key, False) for key in ("norm_bias", "attention_bias", "mlp_bias")
     )
-    yield "embeddings.tok_embeddings.weight", (VOCABULARY, HIDDEN)
-    yield from _norm("embeddings.norm", HIDDEN, norm_bias)
+    hidden, wide = _widths(config)
+    yield "embeddings.tok_embeddings.weight", (VOCABULARY, hidden)
+    yield from _norm("embeddings.norm", hidden, norm_bias)
     for index in range(config["num_hidden_layers"]):
         at = f"layers.{index}."
-        yield from _linear(f"{at}attn.Wqkv", 3 * HIDDEN, HIDDEN, attention_bias)
-        yield from _linear(f"{at}attn.Wo", HIDDEN, HIDDEN, attention_bias)
+        yield from _linear(f"{at}attn.Wqkv", 3 * hidden, hidden, attention_bias)
+        yield from _linear(f"{at}attn.Wo", hidden, hidden, attention_bias)
         if index:
-            yield from _norm(f"{at}attn_norm", HIDDEN, norm_bias)
-        yield from _norm(f"{at}mlp_norm", HIDDEN, norm_bias)
-        yield from _linear(f"{at}mlp.Wi", 2 * WIDE, HIDDEN, mlp_bias)
-        yield from _linear(f"{at}mlp.Wo", HIDDEN, WIDE, mlp_bias)
-    yield from _norm("final_norm", HIDDEN, norm_bias)
+            yield from _norm(f"{at}attn_norm", hidden, norm_bias)
+        yield from _norm(f"{at}mlp_norm", hidden, norm_bias)
+        yield from _linear(f"{at}mlp.Wi", 2 * wide, hidden, mlp_bias)
+        yield from _linear(f"{at}mlp.Wo", hidden, wide, mlp_bias)
+    yield from _norm("final_norm", hidden, norm_bias)
 
 
 def _new(config: Mapping[str, Any]) -> Shapes:
-    yield "embeddings.word_embeddings.weight", (VOCABULARY, HIDDEN)
+    hidden, wide = _widths(config)
+    yield "embeddings.word_embeddings.weight", (VOCABULARY, hidden)
     if config["type_vocab_size"]:
-        yield "embeddings.token_type_embeddings.weight", (config["type_vocab_size"], HIDDEN)
-    yield from _norm("embeddings.LayerNorm", HIDDEN)
-    for index in range(LAYERS):
+        yield "embeddings.token_type_embeddings.weight", (config["type_vocab_size"], hidden)
+    yield from _norm("embeddings.LayerNorm", hidden)
+    for index in range(config.get("num_hidden_layers", LAYERS)):
         at = f"encoder.layer.{index}."
         if config.get("pack_qkv", True):
-            yield from _linear(f"{at}attention.qkv_proj", 3 * HIDDEN, HIDDEN)
+            yield from _linear(f"{at}attention.qkv_proj", 3 * hidden, hidden)
         else:
             for part in "qkv":
-                yield from _linear(f"{at}attention.{part}_proj", HIDDEN, HIDDEN)
-        yield from _linear(f"{at}attention.o_proj", HIDDEN, HIDDEN)
-        yield from _norm(f"{at}attn_ln", HIDDEN)
-        yield from _linear(f"{at}mlp.up_gate_proj", 2 * WIDE, HIDDEN, bias=False)
-        yield from _linear(f"{at}mlp.down_proj", HIDDEN, WIDE)
-        yield from _norm(f"{at}mlp_ln", HIDDEN)
+                yield from _linear(f"{at}attention.{part}_proj", hidden, hidden)
+        yield from _linear(f"{at}attention.o_proj", hidden, hidden)
+        yield from _norm(f"{at}attn_ln", hidden)
+        yield from _linear(f"{at}mlp.up_gate_proj", 2 * wide, hidden, bias=False)
+        yield from _linear(f"{at}mlp.down_proj", hidden, wide)
+        yield from _norm(f"{at}mlp_ln", hidden)
 
 
 _SHAPES = {

@@ -87,7 +87,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("bert", {"hidden_act": "quick_gelu"}, "hidden_act='quick_gelu'; one of gelu, "),
     ("bert", {"quantization_config": {"quant_method": "gptq"}}, "quantization_config="),
     ("bert", {"layer_norm_eps": 1}, "layer_norm_eps=1.0, which must be below 1"),
-    ("bert", {"num_attention_heads": 8}, "8 heads in a width of 64"),
+    ("bert", {"num_attention_heads": 5}, "5 heads in a width of 64"),
+    ("modernbert", {"num_attention_heads": 64}, "rotary positions need heads of an even width, and they have 1"),
     ("bert", {"num_attention_heads": "4"}, "num_attention_heads='4' where a whole number from 1 belongs"),
     ("bert", {"num_hidden_layers": 3}, r"has no parameter encoder\.layer\.2\.attention\.self\.query\.weight"),
     ("bert", {"intermediate_size": 96}, r"has the shape \(128, 64\) where config.json says \(96, 64\)"),
@@ -96,6 +97,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("modernbert", {"local_attention": 1}, "local_attention=1"),
     ("modernbert", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rotary positions of type 'yarn'"),
     ("gte", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rotary positions of type 'dynamic'"),
+    ("modernbert", {"sliding_window": 3}, "sliding_window=3"),
+    ("modernbert", {"head_dim": 8}, "head_dim=8 for 4 heads in a width of 64"),
+    ("gte", {"rope_parameters": {"partial_rotary_factor": 0.5}}, r"partial_rotary_factor=0\.5"),
+    ("modernbert", {"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5"),
     ("new", {"layer_norm_type": "rms_norm"}, "layer_norm_type='rms_norm'"),
     ("new", {"logn_attention_scale": True}, "logn_attention_scale=True"),
 ]
@@ -112,6 +117,36 @@ def test_what_is_not_known_is_refused_with_the_reason(
         Embedder(path, engine="native")
     with pytest.raises(ModelFormatError, match=rf"the native engine does not run it: .*{reason}.*export the"):
         Embedder(path)
+
+
+ROTARY = [name for name, config in CONFIGURATIONS.items() if config["model_type"] in ("modernbert", "gte", "new")]
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ROTARY)
+def test_rotary_positions_go_as_far_as_the_model_reads(
+    name: str, variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its int8 weights were made, and kept, by an Embedder that reads less."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = random_texts([700])[0]
+    longer = write_look_alike(tmp_path / "longer", name, max_position_embeddings=1000)
+    expected = Embedder(longer, variant=variant).embed(text)
+    path = write_look_alike(tmp_path / "model", name)
+    Embedder(path, variant=variant).close()
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 900}))
+    for _ in range(2):  # int8: from the cache, if it was not before
+        embedder = Embedder(path, variant=variant, truncation="error")
+        assert (embedder.engine, embedder.max_tokens) == ("native", 900)
+        np.testing.assert_array_equal(embedder.embed(text), expected)
+
+
+def test_a_table_of_positions_ends_where_it_ends(tmp_path: Path) -> None:
+    path = write_look_alike(tmp_path, "mpnet")
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 900}))
+    embedder = Embedder(path, truncation="ignore")
+    assert embedder.max_tokens == 512
+    assert np.isfinite(embedder.embed(random_texts([700]))).all()
 
 
 def test_poolings_that_the_encoder_has_not_are_refused(tmp_path: Path) -> None:
