@@ -15,6 +15,7 @@ from gte_sdk.cli.convert import convert
 from gte_sdk.cli.doctor import doctor
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
+from gte_sdk.cli.mcp import mcp
 from gte_sdk.cli.models import download, models
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.search import search
@@ -71,6 +72,7 @@ gte.add_command(doctor)
 gte.add_command(download)
 gte.add_command(embed)
 gte.add_command(index)
+gte.add_command(mcp)
 gte.add_command(models)
 gte.add_command(search)
 gte.add_command(serve)
