@@ -16,6 +16,7 @@ from gte_sdk.cli.doctor import doctor
 from gte_sdk.cli.drift import drift
 from gte_sdk.cli.embed import embed
 from gte_sdk.cli.index import index
+from gte_sdk.cli.mcp import mcp
 from gte_sdk.cli.models import download, models
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.search import search
@@ -73,6 +74,7 @@ gte.add_command(download)
 gte.add_command(drift)
 gte.add_command(embed)
 gte.add_command(index)
+gte.add_command(mcp)
 gte.add_command(models)
 gte.add_command(search)
 gte.add_command(serve)

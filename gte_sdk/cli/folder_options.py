@@ -18,6 +18,12 @@ _MOST_KINDS = 6
 
 
 def wanted_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that choose files, and --skipped."""
+    skipped = click.option("--skipped", is_flag=True, help="List each file and folder left out, with its reason.")
+    return choice_options(skipped(command))
+
+
+def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that choose files."""
     for option in reversed(
         [
@@ -36,7 +42,6 @@ def wanted_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--no-ignore", is_flag=True,
                 help="Also read what .gitignore and the like name, and folders of packages and builds.",
             ),
-            click.option("--skipped", is_flag=True, help="List each file and folder left out, with its reason."),
         ]
     ):  # fmt: skip
         command = option(command)

@@ -101,8 +101,8 @@ def serve(
         model_name=name or name_of(model),
         aliases=aliases,
         cors_origins=cors_origins,
-        api_key=_api_key(api_key_file),
-        loopback_only=_is_loopback(host),
+        api_key=api_key_of(api_key_file),
+        loopback_only=is_loopback(host),
         micro_batching=micro_batching,
         truncate=truncation == "report",
         max_body_bytes=max_body_mb * 2**20,
@@ -134,7 +134,8 @@ def name_of(model: str) -> str:
     return path.stem if path.is_file() else model
 
 
-def _api_key(file: Path | None) -> str | None:
+def api_key_of(file: Path | None) -> str | None:
+    """The key that requests must send: the first line of the file, or of the environment; None for none."""
     if file is None:
         return os.environ.get(KEY_VARIABLE)
     with file.open(encoding="utf-8", errors="replace") as opened:
@@ -144,7 +145,8 @@ def _api_key(file: Path | None) -> str | None:
     return first_line.strip()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -35,6 +35,14 @@ def cache_folder() -> Path | None:
         return None
 
 
+def indexes_folder() -> Path | None:
+    """gte-sdk/passages in the same place, for the passage indexes of `gte mcp`; None for a user without a home."""
+    try:
+        return _system_folder() / "gte-sdk" / "passages"
+    except RuntimeError:
+        return None
+
+
 def _system_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
@@ -128,6 +136,12 @@ def clear_cache() -> tuple[int, int]:
         remove_leftovers(file)
         file.unlink(missing_ok=True)
     return counted
+
+
+def cached_indexes() -> list[Path]:
+    """The passage indexes of `gte mcp`, and what belongs to them."""
+    folder = indexes_folder()
+    return [] if folder is None or not folder.is_dir() else sorted(folder.glob("*.index*"))
 
 
 def _cached_files() -> list[Path]:

@@ -1,0 +1,1 @@
+"""Passage indexes for agents: `gte mcp`, and what it shares with `gte serve`."""

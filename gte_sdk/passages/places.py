@@ -1,0 +1,99 @@
+"""What a passage index has of one file: its passages by line, the text of some lines, the vector of a passage.
+
+A file is read from the index and never from the disk, so nothing can be read that was not indexed.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gte_sdk.errors import IndexFormatError
+from gte_sdk.passages.database import damaged
+from gte_sdk.passages.splitting import Passage, text_to_embed
+from gte_sdk.passages.store import PassageStore
+
+
+class Lines(NamedTuple):
+    """Some consecutive lines of a file."""
+
+    first: int
+    """Counted from 1."""
+    last: int
+    """`first - 1` if there are none."""
+    text: str
+    """The lines, joined by "\\n". Lines that are blank in the file are empty."""
+    is_cut: bool
+    """Whether `last` is not the last line that was asked for, or its end is missing."""
+
+
+def passages_of_file(store: PassageStore, path: str) -> list[Passage]:
+    """Returns the passages of a file in the order of its lines; none if the index does not have the file."""
+    query = (
+        "SELECT line, context, passages.text FROM passages JOIN files ON files.id = file_id WHERE path = ? "
+        "ORDER BY line, passages.id"
+    )
+    return [Passage(path, *row) for row in store._rows(query, (int, str, str), (os.fsencode(path),))]
+
+
+def passage_at(passages: Sequence[Passage], line: int) -> Passage | None:
+    """Returns the last passage that begins at or before a line; the first one for a line before all of them."""
+    before = [passage for passage in passages if passage.line <= line]
+    return before[-1] if before else passages[0] if passages else None
+
+
+def lines_of(passages: Sequence[Passage], first: int, count: int, most_characters: int) -> Lines:
+    """Returns lines of a file from its passages, up to the end of the last one.
+
+    Args:
+        passages: All passages of the file, in the order of lines.
+        first: The first line, from 1.
+        count: The most lines.
+        most_characters: The most characters. Whole lines are returned up to there, or the start of the first one.
+    """
+    text_of = {
+        number: line
+        for passage in passages
+        for number, line in enumerate(passage.text.split("\n"), passage.line)
+        if first <= number < first + count
+    }
+    last = max(text_of, default=first - 1)
+    lines: list[str] = []
+    room = most_characters
+    for number in range(first, last + 1):
+        line = text_of.get(number, "")
+        room -= len(line) + 1
+        if room < -1:
+            if not lines:
+                return Lines(first, first, line[:most_characters], True)
+            return Lines(first, number - 1, "\n".join(lines), True)
+        lines.append(line)
+    return Lines(first, last, "\n".join(lines), False)
+
+
+def last_line_of(passages: Sequence[Passage]) -> int:
+    """Returns the last line that is not blank; 0 without passages."""
+    return max((passage.line + passage.text.count("\n") for passage in passages), default=0)
+
+
+def vector_of(store: PassageStore, passage: Passage) -> NDArray[np.float32]:
+    """Returns the vector of a passage of the index, (dim,) float32.
+
+    Raises:
+        IndexFormatError: The index is damaged.
+    """
+    text_hash = hashlib.sha256(text_to_embed(passage).encode()).digest()
+    rows = store._rows("SELECT vector FROM vectors WHERE text_sha256 = ?", (bytes,), (text_hash,))
+    if not rows or len(rows[0][0]) != 4 * store.settings.dim:
+        raise _without_vector(store)
+    vector_D = np.frombuffer(rows[0][0], "<f4").astype(np.float32)
+    if not np.isfinite(vector_D).all():
+        raise _without_vector(store)
+    return vector_D
+
+
+def _without_vector(store: PassageStore) -> IndexFormatError:
+    return damaged(store.path, "a passage has no vector")
