@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 # The layers of the design: csrc <- gte_sdk <- training <- export. Nothing points the other way.
 RUNTIME_PACKAGES = {"gte_sdk", "numpy", "tokenizers"}
 OPTIONAL_PACKAGES = {
-    "gte_sdk/runtime/onnxruntime_devices.py": {"onnxruntime"},
+    "gte_sdk/runtime/onnxruntime/devices.py": {"onnxruntime"},
     "gte_sdk/model_files/hub/download.py": {"huggingface_hub"},
     "gte_sdk/model_files/hub/hub_errors.py": {"huggingface_hub"},
     "gte_sdk/embedding/progress.py": {"tqdm"},

@@ -22,7 +22,7 @@ from gte_sdk import top_k_cosine
 from gte_sdk.errors import InputError
 from gte_sdk.runtime.golden import row_cosines
 from gte_sdk.runtime.native.engine import load_native, run_native
-from gte_sdk.runtime.onnxruntime_graph import Graph, open_graph, run_graph
+from gte_sdk.runtime.onnxruntime.graph import Graph, open_graph, run_graph
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch, pad_token_id, tokenize
 from gte_sdk.threads import available_threads
 from training.encoders.encoder import AnyEncoder, Encoder

@@ -22,7 +22,7 @@ from gte_sdk.errors import DeviceError, GteError
 from gte_sdk.model_files.directory import bundled_models
 from gte_sdk.model_files.user_cache import cache_folder, cached_bytes
 from gte_sdk.runtime.engine import GoldenResult
-from gte_sdk.runtime.onnxruntime_devices import (
+from gte_sdk.runtime.onnxruntime.devices import (
     count_nodes,
     import_onnxruntime,
     installed_distributions,

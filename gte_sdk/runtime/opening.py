@@ -27,8 +27,8 @@ from gte_sdk.runtime.int8.at_open import LossError, open_int8_file, open_quantiz
 from gte_sdk.runtime.native.description import NotCoveredError
 from gte_sdk.runtime.native.engine import open_native
 from gte_sdk.runtime.native.token_table import open_token_table
-from gte_sdk.runtime.onnxruntime_devices import choose_device
-from gte_sdk.runtime.onnxruntime_graph import open_onnxruntime
+from gte_sdk.runtime.onnxruntime.devices import choose_device
+from gte_sdk.runtime.onnxruntime.graph import open_onnxruntime
 from gte_sdk.runtime.tokens import pad_token_id, tokenize
 
 ENGINES = ("auto", "native", "onnxruntime")

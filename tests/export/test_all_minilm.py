@@ -16,7 +16,7 @@ from export.parity import measure as parity
 from export.parity.measure import PARITY_TEXTS, Vectors, read_corpus
 from export.to_onnx import main
 from gte_sdk.model_files.directory import TOKENIZER_JSON, bundled_model_path
-from gte_sdk.runtime.onnxruntime_graph import open_graph
+from gte_sdk.runtime.onnxruntime.graph import open_graph
 from gte_sdk.runtime.tokens import load_tokenizer
 from training.encoders.encoder_files import load_encoder
 

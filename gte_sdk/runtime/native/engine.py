@@ -2,7 +2,7 @@
 
 Texts are packed without padding and all sums have a fixed order, so a text's vector has the same bits in any batch, on
 any number of threads and on every CPU. It is also the fastest engine on a CPU (docs/experiments.md) and starts in
-milliseconds. ONNX Runtime runs the graphs of other architectures (onnxruntime_graph.py).
+milliseconds. ONNX Runtime runs the graphs of other architectures (gte_sdk/runtime/onnxruntime/).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -30,7 +30,7 @@ from gte_sdk.model_files.published import IN_GRAPH, MODULES_JSON, ModelPath
 from gte_sdk.runtime.engine import Engine, EngineSettings
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.native.safetensors_file import read_safetensors
-from gte_sdk.runtime.onnxruntime_devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
+from gte_sdk.runtime.onnxruntime.devices import PROVIDERS, find_cuda_libraries, import_onnxruntime, why_not_started
 from gte_sdk.runtime.tokens import TokenBatch, batches_by_tokens, pad_batch
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
