@@ -14,9 +14,9 @@ import pytest
 
 from gte_sdk import Embedder, InputError
 from gte_sdk.runtime import idle_unload
-from gte_sdk.runtime.onnxruntime import graph as session
 from gte_sdk.runtime.idle_unload import Loaded
 from gte_sdk.runtime.native import engine as native
+from gte_sdk.runtime.onnxruntime import graph as session
 
 from ..run_python import run_python
 

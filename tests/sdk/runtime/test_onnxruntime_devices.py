@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from gte_sdk import DeviceError, Embedder
-from gte_sdk.runtime.onnxruntime import devices as providers
 from gte_sdk.runtime import tokens
+from gte_sdk.runtime.onnxruntime import devices as providers
 from gte_sdk.runtime.onnxruntime.graph import open_graph, run_bound
 
 from ..tiny_models import tiny_vector, write_tiny_model
