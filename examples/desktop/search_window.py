@@ -85,6 +85,7 @@ class SearchWindow:
         self._folder_label["text"] = shown(folder)
         self._current = None
         self._say("Looking at the files …")
+        self._show_hits([])
         self._show_state(*READING)
         try:
             remember_folder(folder, self.data)
@@ -196,6 +197,8 @@ class SearchWindow:
                 self._current = None
                 self._show_hits([])
                 self._show_state(event.message, event.remedy)
+            elif self._current is None and not self._hits:
+                self._show_state("The folder cannot be searched", event.message)
 
     def _state_without_hits(self) -> tuple[str, str]:
         if self._current is None:

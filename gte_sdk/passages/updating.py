@@ -142,6 +142,8 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
     known = store.files()
     splitter = split_by()
     split_again = store.meta("split_by") != splitter
+    if split_again and store.meta("split_by"):
+        notice(f"{store.path} was split by {store.meta('split_by')}, and is split again by {splitter}")
     present, to_read = _scan(store, leave_out, {} if split_again else known)
     left_out_before = _left_out_before(store)
     not_read_again = {name: left_out_before[name] for name in left_out_before.keys() & present}

@@ -133,9 +133,20 @@ def test_what_was_left_out_is_said_at_a_second_start(window: Any, folder: Path) 
     until(window, lambda: window._current)
     first = window._status["text"]
     assert "2 left out" in first
+    window._question.set("dough")
+    until(window, lambda: window._hits)
     window.show_folder(folder)
-    until(window, lambda: window._current)
+    assert state_of(window)[0] == "Reading the folder …"
+    until(window, lambda: window._current and window._hits)
     assert window._status["text"] == first
+    assert state_of(window) == ("", "")
+
+
+def test_an_index_that_cannot_be_written_is_said_in_the_middle(window: Any, folder: Path) -> None:
+    window.data.write_text("a file where the folder of indexes belongs")
+    window.show_folder(folder)
+    until(window, lambda: state_of(window)[0] == "The folder cannot be searched")
+    assert str(window.data) in state_of(window)[1]
 
 
 def test_results_are_chosen_and_opened_from_the_question(

@@ -183,5 +183,6 @@ def test_an_index_notes_its_splitter_and_another_one_splits_all_files_again(
                 or contexts(store)[0] != "Shelf > put"
             )
             assert store.meta("split_by") == split_by()
+            assert said[-1].endswith(f", and is split again by {split_by()}")
         update_index(store, embedder, said.append, lambda done, total: None)
         assert contexts(store) == ["Shelf > put", "Shelf > take"]
