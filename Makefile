@@ -91,7 +91,7 @@ clean: ## remove environments and build outputs
 	touch $@
 
 .venv/.development: .venv/bin/python constraints.txt pyproject.toml CMakeLists.txt $(shell find csrc -type f)
-	.venv/bin/python -m pip install -q -e '.[cli,documents,hub,mcp,serve,swagger,train,export]' --group dev
+	.venv/bin/python -m pip install -q -e '.[cli,documents,code,hub,mcp,serve,swagger,train,export]' --group dev
 	touch $@ .venv/.user
 
 dist/.built: .venv/.development $(SOURCES)
@@ -103,7 +103,7 @@ dist/.built: .venv/.development $(SOURCES)
 	rm -rf .venv-wheel
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install -q --upgrade pip
-	.venv-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[cli,documents,hub,mcp]" --group test
+	.venv-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[cli,documents,code,hub,mcp]" --group test
 	touch $@
 
 .venv-integrations/.installed: dist/.built

@@ -46,6 +46,7 @@ OPTIONAL_PACKAGES = {
     "gte_sdk/server": {"starlette", "uvicorn", "httptools"},
     "gte_sdk/tables": {"pyarrow"},
     "gte_sdk/passages/reading/ignore_files.py": {"pathspec"},
+    "gte_sdk/passages/reading/outline.py": {"tree_sitter"},
     "gte_sdk/passages/reading/pdf.py": {"pypdf"},
 }
 # Modules that nobody imports who does not want what they need.

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,10 +21,13 @@ from typing import NamedTuple
 from gte_sdk import Embedder, GteError, InputError, ModelFormatError, ModelMismatchError
 from gte_sdk.passages.searching import Found, PassageSearch
 from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.text_files import LeftOut, kind_of
 from gte_sdk.passages.updating import update_index
 
 MODEL = "gte-mini"
 HIT_COUNT = 20
+MIN_SCORE = 0.1
+"""Passages with less, by meaning and words together, are about something else. Nonsense may score more than that."""
 # Between two looks at the files; longer where a look takes long, so that looking costs at most LOOK_SHARE of a core.
 LOOK_SECONDS = 2.0
 LOOK_SHARE = 0.05
@@ -41,8 +45,8 @@ class Current(NamedTuple):
 
     files: int
     passages: int
-    skipped: tuple[str, ...]
-    """One line for each file that could not be read."""
+    left_out: tuple[LeftOut, ...]
+    """All that is not read, in this look or an earlier one."""
     changed: bool
     """Whether this look found a difference, so that an earlier answer may be out of date."""
 
@@ -55,6 +59,8 @@ class Answer(NamedTuple):
 
 class Problem(NamedTuple):
     message: str
+    remedy: str = ""
+    """What a person can do about it; "" if it is no matter of the whole folder."""
 
 
 Event = Progress | Current | Answer | Problem
@@ -109,7 +115,7 @@ class FolderSearch:
                 try:
                     self._emit(self._look(store))
                 except (GteError, OSError) as error:  # a folder that is gone, a full disk: the next look may succeed
-                    self._emit(Problem(_described(error)))
+                    self._emit(self._problem(error))
                 took = time.monotonic() - started
                 self._closing.wait(max(LOOK_SECONDS, took / LOOK_SHARE))
 
@@ -120,16 +126,25 @@ class FolderSearch:
             if total:
                 self._emit(Progress(done, total))
 
-        skipped: list[str] = []
-        changes = update_index(store, self._embedder, skipped.append, progress)
-        return Current(*store.counts(), tuple(skipped), changes.any())
+        changes = update_index(store, self._embedder, lambda line: None, progress)
+        file_count, passage_count = store.counts()
+        return Current(file_count - changes.without_text, passage_count, changes.left_out, changes.any())
+
+    def _problem(self, error: Exception) -> Problem:
+        if self.folder.exists():
+            return Problem(_described(error))
+        return Problem(
+            f"The folder {shown(self.folder)} is not there",
+            "Connect the drive that it is on, or choose another folder. Its index is kept.",
+        )
 
     def _answer(self) -> None:
         with PassageStore(self._index) as store:  # SQLite wants a connection of its own in each thread
             search = PassageSearch(store)
             while (question := self._newest_question()) is not None:
                 try:
-                    self._emit(Answer(question, search.find(self._embedder.embed_query([question]), HIT_COUNT)))
+                    query = self._embedder.embed_query(question)
+                    self._emit(Answer(question, search.find(query, HIT_COUNT, question, MIN_SCORE)))
                 except GteError as error:
                     self._emit(Problem(_described(error)))
 
@@ -171,6 +186,12 @@ def index_of(folder: Path, data: Path) -> Path:
     return data / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.index"
 
 
+def shown(folder: Path) -> str:
+    """Returns a folder's path as people write it."""
+    home = Path.home()
+    return str(Path("~", folder.relative_to(home)) if folder.is_relative_to(home) else folder)
+
+
 def remember_folder(folder: Path, data: Path) -> None:
     data.mkdir(parents=True, exist_ok=True)
     partial = data / "settings.json.part"
@@ -186,24 +207,50 @@ def remembered_folder(data: Path) -> Path | None:
         return None
 
 
-def open_file(path: Path) -> None:
-    """Opens a file in the program that the system has for it; waits for the opener, so call it in a thread.
+def open_file(path: Path, line: int = 1) -> None:
+    """Opens a text file in an editor at a line, any other file in the program that the system has for it.
 
-    Raises OSError where there is no opener, or it fails.
+    The editor is the command in FOLDER_SEARCH_EDITOR, with {path} and {line}, or the first of EDITORS that is there.
+    Waits for the opener, so call it in a thread. Raises OSError where there is no opener, or it fails.
     """
+    editor = editor_command(path, line)
+    if editor:
+        with subprocess.Popen(editor, env=_environment()):  # an editor may stay until its window is closed
+            return
     if sys.platform == "win32":
         os.startfile(path)
         return
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    code = subprocess.run([opener, path], env=_environment(), check=False).returncode
+    if code:
+        raise OSError(f"{opener} could not open {path} (exit code {code})")
+
+
+EDITORS = (
+    "code --goto {path}:{line}", "codium --goto {path}:{line}", "subl {path}:{line}", "kate --line {line} {path}",
+    "gnome-text-editor +{line} {path}", "gedit +{line} {path}", "notepad++ -n{line} {path}",
+)  # fmt: skip
+
+
+def editor_command(path: Path, line: int) -> list[str] | None:
+    """Returns the command that opens a text file at a line; None for other files, or without an editor."""
+    if kind_of(path) is None:
+        return None
+    for command in filter(None, (os.environ.get("FOLDER_SEARCH_EDITOR"), *EDITORS)):
+        program, *arguments = command.split()
+        if found := shutil.which(program):
+            return [found, *(part.replace("{line}", str(line)).replace("{path}", str(path)) for part in arguments)]
+    return None
+
+
+def _environment() -> dict[str, str]:
+    """A frozen application sees its own libraries first; the programs of the system need those of the system."""
     environment = dict(os.environ)
-    # A frozen application sees its own libraries first; the programs of the system need those of the system.
     if "LD_LIBRARY_PATH_ORIG" in environment:
         environment["LD_LIBRARY_PATH"] = environment["LD_LIBRARY_PATH_ORIG"]
     else:
         environment.pop("LD_LIBRARY_PATH", None)
-    opener = "open" if sys.platform == "darwin" else "xdg-open"
-    code = subprocess.run([opener, path], env=environment, check=False).returncode
-    if code:
-        raise OSError(f"{opener} could not open {path} (exit code {code})")
+    return environment
 
 
 def _described(error: Exception) -> str:

@@ -11,8 +11,8 @@ import queue
 import threading
 import tkinter as tk
 from pathlib import Path
-from tkinter import filedialog, font, messagebox, ttk
-from typing import Any, NamedTuple
+from tkinter import filedialog, messagebox, ttk
+from typing import Any
 
 from folder_search import (
     Answer,
@@ -26,23 +26,33 @@ from folder_search import (
     open_file,
     remember_folder,
     remembered_folder,
+    shown,
 )
+from window_style import ACCENT, ALARM, FAINT, INK, SHADE, know_the_resolution, scale_to_screen, style_of
 
 from gte_sdk.passages.searching import Found
+from gte_sdk.passages.splitting import Passage
 
 EVENT_MILLISECONDS = 40
 TYPING_MILLISECONDS = 150
 CLOSE_SECONDS = 5.0
 
-INK, FAINT, PAPER, SHADE, LINE = "#1f2430", "#6b7280", "#ffffff", "#f5f6f8", "#dfe2e8"
-ACCENT, CHOSEN, ALARM = "#2f5fd0", "#e4ecff", "#b42318"
-HINT = "Ask in your own words, for instance\n“how do I get my money back”"
+WELCOME = ("Choose the folder to search", "“Folder …” is at the top right.")
+ASK = ("Ask in your own words", "For instance “how do I get my money back”.\n↑ and ↓ choose a passage, Enter opens it.")
+READING = ("Reading the folder …", "What is read so far can be found already.")
+NOTHING = ("Nothing found", "No passage is about this. Ask in other words, or look at what was left out, below.")
+EMPTY = (
+    "There is no text in this folder",
+    "Put files in, or choose another folder. What was left out is listed below.",
+)
+LISTED = 25
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Search a folder by meaning.")
     parser.add_argument("folder", type=Path, nargs="?", help="default: the folder of the last time")
     folder: Path | None = parser.parse_args().folder
+    know_the_resolution()
     root = tk.Tk(className="folder_search")
     window = SearchWindow(root, data_folder())
     if start := folder.absolute() if folder else remembered_folder(window.data):
@@ -59,9 +69,10 @@ class SearchWindow:
         self._search: FolderSearch | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._hits: list[Found] = []
-        self._skipped: tuple[str, ...] = ()
+        self._current: Current | None = None
         self._typing = ""
-        self._fonts = _style(root)
+        self._scale = scale_to_screen(root)
+        self._fonts = style_of(root, self._scale)
         self._lay_out()
         root.protocol("WM_DELETE_WINDOW", self.close)
         root.after(EVENT_MILLISECONDS, self._take_events)
@@ -71,9 +82,11 @@ class SearchWindow:
             self._search.close()
         self._events = queue.SimpleQueue()  # what the search before still says goes to the queue before
         self._search = FolderSearch(folder, index_of(folder, self.data), self._events.put)
-        home = Path.home()
-        self._folder_label["text"] = str(Path("~", folder.relative_to(home)) if folder.is_relative_to(home) else folder)
+        self._folder_label["text"] = shown(folder)
+        self._current = None
         self._say("Looking at the files …")
+        self._show_hits([])
+        self._show_state(*READING)
         try:
             remember_folder(folder, self.data)
         except OSError as error:
@@ -92,8 +105,14 @@ class SearchWindow:
         if chosen := filedialog.askdirectory(parent=self.root, title="Folder to search", mustexist=True):
             self.show_folder(Path(chosen).absolute())
 
-    def _to_results(self, _: object) -> None:
-        self._results.focus_set()
+    def _move(self, rows: int) -> str:
+        """Chooses another passage; the cursor stays in the question."""
+        if self._hits:
+            selected = self._results.selection()
+            row = min(max(0, int(selected[0]) + rows if selected else 0), len(self._hits) - 1)
+            self._results.selection_set(str(row))
+            self._results.see(str(row))
+        return "break"
 
     def _typed(self, *_: object) -> None:
         if self._typing:
@@ -105,8 +124,16 @@ class SearchWindow:
         question = self._question.get().strip()
         if not question or self._search is None:
             self._show_hits([])
+            self._show_state(*self._state_without_question())
         else:
             self._search.ask(question)
+
+    def _state_without_question(self) -> tuple[str, str]:
+        if self._search is None:
+            return WELCOME
+        if self._current is None:
+            return READING
+        return ASK if self._current.passages else EMPTY
 
     def _select(self, _: object) -> None:
         selected = self._results.selection()
@@ -121,20 +148,22 @@ class SearchWindow:
 
     def _open_selected(self, _: object) -> None:
         for row in self._results.selection():
-            path, events = Path(self._hits[int(row)].passage.path), self._events
+            passage, events = self._hits[int(row)].passage, self._events
 
-            def work(path: Path = path, events: "queue.SimpleQueue[Event]" = events) -> None:
+            def work(passage: Passage = passage, events: "queue.SimpleQueue[Event]" = events) -> None:
                 try:
-                    open_file(path)
+                    open_file(Path(passage.path), passage.line)
                 except OSError as error:
                     events.put(Problem(str(error)))
 
             threading.Thread(target=work, daemon=True).start()
 
-    def _list_skipped(self, _: object) -> None:
-        if self._skipped:
-            more = f"\n… and {len(self._skipped) - 20} more" if len(self._skipped) > 20 else ""
-            messagebox.showinfo("Left out", "\n".join(self._skipped[:20]) + more, parent=self.root)
+    def _list_left_out(self, _: object) -> None:
+        left_out = self._current.left_out if self._current else ()
+        if left_out:
+            lines = [f"{self._short(str(file.path))}: {file.detail or file.reason}" for file in left_out[:LISTED]]
+            more = f"\n… and {len(left_out) - LISTED:,} more" if len(left_out) > LISTED else ""
+            messagebox.showinfo("Left out", "\n".join(lines) + more, parent=self.root)
 
     # --- what the threads say
 
@@ -147,6 +176,8 @@ class SearchWindow:
         if isinstance(event, Answer):
             if event.question == self._question.get().strip():
                 self._show_hits(event.hits)
+                if not event.hits:
+                    self._show_state(*self._state_without_hits())
         elif isinstance(event, Progress):
             self._progress.configure(maximum=event.total, value=event.done)
             self._progress.grid()
@@ -154,17 +185,28 @@ class SearchWindow:
             self._ask()  # what is indexed so far can be found already
         elif isinstance(event, Current):
             self._progress.grid_remove()
-            self._skipped = event.skipped
-            left_out = f" · {len(event.skipped):,} left out (click to see why)" if event.skipped else ""
+            was_known, self._current = self._current is not None, event
+            left_out = f" · {len(event.left_out):,} left out (click to see what and why)" if event.left_out else ""
             self._say(f"{event.passages:,} passages of {event.files:,} files{left_out}")
-            if event.changed:
+            if event.changed or not was_known:
                 self._ask()
         else:
             self._progress.grid_remove()
             self._say(event.message, ALARM)
+            if event.remedy:
+                self._current = None
+                self._show_hits([])
+                self._show_state(event.message, event.remedy)
+            elif self._current is None and not self._hits:
+                self._show_state("The folder cannot be searched", event.message)
+
+    def _state_without_hits(self) -> tuple[str, str]:
+        if self._current is None:
+            return READING
+        return NOTHING if self._current.passages else EMPTY
 
     def _show_hits(self, hits: list[Found]) -> None:
-        if hits == self._hits:  # a new drawing would lose the selection
+        if hits and hits == self._hits:  # a new drawing would lose the selection
             return
         self._hits = hits
         self._results.delete(*self._results.get_children())
@@ -172,11 +214,15 @@ class SearchWindow:
             values = (f"{score:.2f}", self._short(passage.path), " ".join(passage.text.split()).lstrip("# ")[:300])
             self._results.insert("", "end", iid=str(row), values=values, tags=("shaded",) if row % 2 else ())
         if hits:
-            self._hint.place_forget()
+            self._state.place_forget()
             self._results.selection_set("0")
         else:
-            self._hint.place(relx=0.5, rely=0.5, anchor="center")
             self._select(None)
+
+    def _show_state(self, title: str, remedy: str) -> None:
+        """Says in the middle of the empty list what is going on and what can be done."""
+        self._state_title["text"], self._state_remedy["text"] = title, remedy
+        self._state.place(relx=0.5, rely=0.5, anchor="center")
 
     def _short(self, path: str) -> str:
         folder = self._search.folder if self._search else Path()
@@ -189,19 +235,22 @@ class SearchWindow:
 
     def _lay_out(self) -> None:
         self.root.title("Folder search")
-        self.root.geometry("1000x680")
-        self.root.minsize(560, 360)
-        page = ttk.Frame(self.root, padding=20)
+        self.root.geometry(f"{self._pixels(1000)}x{self._pixels(680)}")
+        self.root.minsize(self._pixels(560), self._pixels(420))
+        page = ttk.Frame(self.root, padding=self._pixels(20))
         page.pack(fill="both", expand=True)
         page.columnconfigure(0, weight=1)
-        page.rowconfigure(2, weight=3)
-        page.rowconfigure(3, weight=2)
+        page.rowconfigure(2, weight=1)
+        page.rowconfigure(3, weight=1)
         self._lay_out_folder(page).grid(row=0, sticky="ew")
-        self._lay_out_question(page).grid(row=1, sticky="ew", pady=14, ipady=4)
+        self._lay_out_question(page).grid(row=1, sticky="ew", pady=self._pixels(14), ipady=self._pixels(4))
         self._lay_out_results(page).grid(row=2, sticky="nsew")
-        self._lay_out_preview(page).grid(row=3, sticky="nsew", pady=(14, 0))
-        self._lay_out_status(page).grid(row=4, sticky="ew", pady=(12, 0))
+        self._lay_out_preview(page).grid(row=3, sticky="nsew", pady=(self._pixels(14), 0))
+        self._lay_out_status(page).grid(row=4, sticky="ew", pady=(self._pixels(12), 0))
         self.root.bind("<Control-q>", lambda _: self.close())
+
+    def _pixels(self, at_96_dpi: int) -> int:
+        return round(at_96_dpi * self._scale)
 
     def _lay_out_folder(self, page: ttk.Frame) -> ttk.Frame:
         top = ttk.Frame(page)
@@ -217,7 +266,8 @@ class SearchWindow:
         entry = ttk.Entry(page, textvariable=self._question, font=self._fonts.question)
         entry.bind("<Return>", self._open_selected)
         entry.bind("<Escape>", lambda _: self._question.set(""))
-        entry.bind("<Down>", self._to_results)
+        for key, rows in (("Down", 1), ("Up", -1), ("Next", 8), ("Prior", -8)):
+            entry.bind(f"<{key}>", lambda _, rows=rows: self._move(rows))  # type: ignore[misc]
         entry.focus_set()
         return entry
 
@@ -228,7 +278,7 @@ class SearchWindow:
         self._results = ttk.Treeview(table, columns=("score", "file", "passage"), show="headings", selectmode="browse")
         for column, title, width in (("score", "Score", 64), ("file", "File", 230), ("passage", "Passage", 620)):
             self._results.heading(column, text=title, anchor="w")
-            self._results.column(column, width=width, stretch=column == "passage", anchor="w")
+            self._results.column(column, width=self._pixels(width), stretch=column == "passage", anchor="w")
         self._results.tag_configure("shaded", background=SHADE)
         scroll = ttk.Scrollbar(table, command=self._results.yview)
         self._results.configure(yscrollcommand=scroll.set)
@@ -237,70 +287,47 @@ class SearchWindow:
         self._results.bind("<<TreeviewSelect>>", self._select)
         self._results.bind("<Double-1>", self._open_selected)
         self._results.bind("<Return>", self._open_selected)
-        self._hint = ttk.Label(self._results, text=HINT, justify="center", foreground=FAINT)
-        self._hint.place(relx=0.5, rely=0.5, anchor="center")
+        self._state = ttk.Frame(self._results)
+        self._state_title = ttk.Label(self._state, font=self._fonts.bold, justify="center")
+        self._state_remedy = ttk.Label(self._state, justify="center", foreground=FAINT)
+        for label in (self._state_title, self._state_remedy):
+            label.pack(pady=self._pixels(4))
+        self._results.bind("<Configure>", self._wrap_state)
+        self._show_state(*WELCOME)
         return table
 
-    def _lay_out_preview(self, page: ttk.Frame) -> tk.Text:
+    def _wrap_state(self, event: "tk.Event[Any]") -> None:
+        for label in (self._state_title, self._state_remedy):
+            label["wraplength"] = min(self._pixels(560), max(self._pixels(200), event.width - self._pixels(40)))
+
+    def _lay_out_preview(self, page: ttk.Frame) -> ttk.Frame:
+        frame = ttk.Frame(page, style="Bordered.TFrame", padding=1)
+        frame.columnconfigure(0, weight=1)
+        frame.rowconfigure(0, weight=1)
         self._preview = tk.Text(
-            page, height=8, wrap="word", font="TkDefaultFont", background=SHADE, foreground=INK, relief="flat", padx=16,
-            pady=12, spacing1=1, spacing3=2, state="disabled", highlightthickness=1, highlightbackground=LINE,
+            frame, height=8, wrap="word", font="TkDefaultFont", background=SHADE, foreground=INK, relief="flat",
+            padx=self._pixels(16), pady=self._pixels(12), spacing1=1, spacing3=2, state="disabled",
+            highlightthickness=0,
         )  # fmt: skip
         self._preview.tag_configure("place", font=self._fonts.bold)
         self._preview.tag_configure("context", foreground=ACCENT)
-        return self._preview
+        scroll = ttk.Scrollbar(frame, command=self._preview.yview)
+        self._preview.configure(yscrollcommand=scroll.set)
+        self._preview.grid(row=0, column=0, sticky="nsew")
+        scroll.grid(row=0, column=1, sticky="ns")
+        return frame
 
     def _lay_out_status(self, page: ttk.Frame) -> ttk.Frame:
         bottom = ttk.Frame(page)
         bottom.columnconfigure(0, weight=1)
         self._status = ttk.Label(bottom, foreground=FAINT)
-        self._status.grid(row=0, column=0, sticky="w")
-        self._status.bind("<Button-1>", self._list_skipped)
-        self._progress = ttk.Progressbar(bottom, length=200)
+        self._status.grid(row=0, column=0, sticky="ew")
+        self._status.bind("<Configure>", lambda event: self._status.configure(wraplength=event.width))
+        self._status.bind("<Button-1>", self._list_left_out)
+        self._progress = ttk.Progressbar(bottom, length=self._pixels(200))
         self._progress.grid(row=0, column=1)
         self._progress.grid_remove()
         return bottom
-
-
-class Fonts(NamedTuple):
-    """Kept by the window: Tk forgets a font with its last reference."""
-
-    question: font.Font
-    bold: font.Font
-
-
-def _style(root: tk.Tk) -> Fonts:
-    """The system's own look on Windows and macOS; on X11, where Tk has none, a plain light one."""
-    default = font.nametofont("TkDefaultFont")
-    question, bold = default.copy(), default.copy()
-    question["size"] = question.actual("size") + 4
-    bold["weight"] = "bold"
-    style = ttk.Style(root)
-    if root.tk.call("tk", "windowingsystem") == "x11":
-        style.theme_use("clam")
-        root.configure(background=PAPER)
-        flat = {"bordercolor": LINE, "lightcolor": PAPER, "darkcolor": PAPER}
-        style.configure(".", background=PAPER, foreground=INK, **flat)
-        style.configure("Bordered.TFrame", background=LINE)
-        style.layout("Treeview", [("Treeview.treearea", {"sticky": "nswe"})])  # without its own border
-        style.configure("Treeview", fieldbackground=PAPER)
-        style.configure(
-            "Treeview.Heading", background=SHADE, foreground=FAINT, relief="flat", padding=(4, 8), font=default
-        )
-        style.map("Treeview.Heading", background=[("active", SHADE)])
-        style.map("Treeview", background=[("selected", CHOSEN)], foreground=[("selected", INK)])
-        style.configure("TEntry", fieldbackground=PAPER, padding=8)
-        style.map("TEntry", bordercolor=[("focus", ACCENT)], lightcolor=[("focus", ACCENT)])
-        style.configure("TButton", background=SHADE, padding=(14, 6))
-        style.map("TButton", background=[("active", CHOSEN)])
-        # A thumb in a trough, without arrows and grip.
-        thumb: Any = ("Vertical.Scrollbar.thumb", {"expand": "1", "sticky": "nswe"})
-        style.layout("Vertical.TScrollbar", [("Vertical.Scrollbar.trough", {"sticky": "ns", "children": [thumb]})])
-        style.configure("TScrollbar", background=LINE, troughcolor=PAPER, gripcount=0, arrowsize=10, bordercolor=PAPER)
-        style.map("TScrollbar", background=[("active", FAINT), ("disabled", PAPER)])
-        style.configure("TProgressbar", background=ACCENT, troughcolor=SHADE, lightcolor=ACCENT, darkcolor=ACCENT)
-    style.configure("Treeview", rowheight=int(default.metrics("linespace") * 1.9))
-    return Fonts(question, bold)
 
 
 if __name__ == "__main__":

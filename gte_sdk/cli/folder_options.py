@@ -83,8 +83,9 @@ def print_status(path: Path, as_json: bool, one_by_one: bool) -> None:
         status = index_status(store)
         file_count, passage_count = store.counts()
         model, fingerprint, dim, paths = store.settings[:4]
+        split_by = store.meta("split_by") or "nothing yet"
     if as_json:
-        facts = {"model": model, "fingerprint": fingerprint, "dim": dim, "paths": paths}
+        facts = {"model": model, "fingerprint": fingerprint, "dim": dim, "paths": paths, "split_by": split_by}
         counts = {"files": file_count, "passages": passage_count, "bytes": path.stat().st_size}
         state = {**status._asdict(), "left_out": count_left_out(status.left_out)}
         click.echo(json.dumps({**facts, **counts, **state}))
@@ -92,6 +93,7 @@ def print_status(path: Path, as_json: bool, one_by_one: bool) -> None:
     size = f"{path.stat().st_size / 2**20:,.1f} MiB"
     click.echo(f"{printable_path(path)}: {plural(passage_count, 'passage')} of {plural(file_count, 'file')}, {size}")
     click.echo(f"model: {printable(model)}, {dim} dimensions, {fingerprint}")
+    click.echo(f"split by: gte-sdk {printable(split_by)}")
     click.echo("folders: " + ", ".join(map(printable_path, paths)))
     changes = [f"{getattr(status, name):,} {name}" for name in ("added", "changed", "removed", "unchanged")]
     click.echo("files since the last update: " + ", ".join(changes))

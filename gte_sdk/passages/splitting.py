@@ -7,7 +7,8 @@ passage. Its headings or enclosing definitions, without which it may make no sen
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from gte_sdk.passages.text_files import Kind
@@ -43,6 +44,16 @@ class Passage(NamedTuple):
     """Whole lines of the file, joined by "\\n"."""
 
 
+class Definition(NamedTuple):
+    """A function, class or the like of a source file, found by its grammar."""
+
+    start: int
+    """The first line, from 0: with the comments, decorators and attributes in front of it."""
+    end: int
+    """The line after the last one."""
+    name: str
+
+
 class _Block(NamedTuple):
     start: int
     end: int
@@ -51,14 +62,26 @@ class _Block(NamedTuple):
     is_heading: bool
 
 
-def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
-    """Yields the passages of a text in order. Every line that is not blank is in exactly one of them."""
+def split_passages(
+    path: str, text: str, kind: Kind, definitions: Sequence[Definition] | None = None
+) -> Iterator[Passage]:
+    """Yields the passages of a text in order. Every line that is not blank is in exactly one of them.
+
+    Args:
+        path: Of the file, for the passages.
+        text: What is in it.
+        kind: How to cut it.
+        definitions: Those of source code, outer ones before those in them, each inside of another or apart from it.
+            Code is cut at them, and their names are the context. None: it is cut by its indentation.
+    """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     sizes = [count_rough_tokens(line) for line in lines]
     if kind == "markdown":
         blocks = _markdown_blocks(lines)
     elif kind == "restructuredtext":
         blocks = _restructuredtext_blocks(lines)
+    elif definitions is not None:
+        blocks = _blocks_of_definitions(lines, sizes, definitions)
     elif kind == "code":
         blocks = _code_blocks(lines, sizes)
     else:
@@ -72,7 +95,8 @@ def split_passages(path: str, text: str, kind: Kind) -> Iterator[Passage]:
                 end -= 1
             if start == end:
                 continue
-            yield Passage(path, start + 1, " > ".join(run[0].context[-_CONTEXT_LEVELS:]), "\n".join(lines[start:end]))
+            context = run[0].context if definitions is None else _context_of(run)
+            yield Passage(path, start + 1, " > ".join(context[-_CONTEXT_LEVELS:]), "\n".join(lines[start:end]))
 
 
 def text_to_embed(passage: Passage) -> str:
@@ -259,6 +283,56 @@ def _code_blocks(lines: list[str], line_sizes: list[int]) -> Iterator[_Block]:
                     while enclosing and enclosing[-1][0] >= _indentation(line):
                         enclosing.pop()
                     enclosing.append((_indentation(line), line.strip()))
+
+
+def _blocks_of_definitions(
+    lines: list[str], line_sizes: list[int], definitions: Sequence[Definition]
+) -> Iterator[_Block]:
+    """Yields a definition that a passage can hold as one block, of a longer one what lies around those in it."""
+    sizes = [0, *accumulate(line_sizes)]
+    around: list[Definition] = []
+    position = size = 0
+    starts_at = -1
+
+    def up_to(end: int) -> Iterator[_Block]:
+        nonlocal position, size
+        context = tuple(each.name[:_CONTEXT_CHARACTERS] for each in around)
+        is_whole = (
+            bool(around) and (position, end) == around[-1][:2] and sizes[end] - sizes[position] <= MAX_ROUGH_TOKENS
+        )
+        for start, stop in [(position, end)] if is_whole else _paragraphs(lines, position, end):
+            opens = start == starts_at and size >= _MIN_CODE_ROUGH_TOKENS
+            size = sizes[stop] - sizes[start] + (0 if opens else size)
+            yield _Block(start, stop, context, opens, False)
+        position = end
+
+    whole_up_to = 0
+    for each in definitions:
+        if each.start < whole_up_to:
+            continue
+        if sizes[each.end] - sizes[each.start] <= MAX_ROUGH_TOKENS:
+            whole_up_to = each.end
+        while around and around[-1].end <= each.start:
+            yield from up_to(around[-1].end)
+            around.pop()
+        yield from up_to(each.start)
+        around.append(each)
+        starts_at = each.start
+    while around:
+        yield from up_to(around[-1].end)
+        around.pop()
+    yield from up_to(len(lines))
+
+
+def _context_of(run: list[_Block]) -> tuple[str, ...]:
+    """Returns the definition that a run is about, with those around it: of several, what they all lie in."""
+    innermost = max((block.context for block in run), key=len)
+    if all(block.context == innermost[: len(block.context)] for block in run):  # the others lead to it
+        return innermost
+    same = 0
+    while len({block.context[: same + 1] for block in run}) == 1:
+        same += 1
+    return innermost[:same]
 
 
 def _indentation(line: str) -> int:

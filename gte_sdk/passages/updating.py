@@ -18,8 +18,10 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.errors import IndexFormatError, InputError
 from gte_sdk.passages.reading.decoding import NoTextError, decode
+from gte_sdk.passages.reading.outline import MAX_CODE_BYTES, language_of, splitter_of_code
 from gte_sdk.passages.reading.parser import Parser
 from gte_sdk.passages.reading.sections import Reading, Section, passages_of
+from gte_sdk.passages.reading.worker import CODE
 from gte_sdk.passages.splitting import Passage, text_to_embed
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore
 from gte_sdk.passages.text_files import LeaveOut, LeftOut, Wanted, find_text_files, format_of, kind_of, read_content
@@ -32,7 +34,9 @@ Progress = Callable[[int, int], None]
 BATCH_PASSAGES = 128
 # Texts that are sorted by length together, so that a batch holds little padding.
 _GROUP_PASSAGES = 1024
-NOT_WHOLLY = ("read in part", "ignore file not obeyed")
+BY_INDENTATION = "not parsed as code"
+"""Reason of `LeftOut` for source code whose grammar was of no help; the other files are cut at their definitions."""
+NOT_WHOLLY = ("read in part", "ignore file not obeyed", BY_INDENTATION)
 """Reasons of `LeftOut` for files of which something is used all the same."""
 # A file system may keep times no finer than this: a file that changed since may change again under the same times.
 _FRESH_NANOSECONDS = 3_000_000_000
@@ -136,7 +140,10 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
             notice(f"{file.path}: {file.detail}{'' if file.reason in NOT_WHOLLY else '; skipped'}")
 
     known = store.files()
-    split_again = store.meta("split_by") != __version__
+    splitter = split_by()
+    split_again = store.meta("split_by") != splitter
+    if split_again and store.meta("split_by"):
+        notice(f"{store.path} was split by {store.meta('split_by')}, and is split again by {splitter}")
     present, to_read = _scan(store, leave_out, {} if split_again else known)
     left_out_before = _left_out_before(store)
     not_read_again = {name: left_out_before[name] for name in left_out_before.keys() & present}
@@ -184,7 +191,7 @@ def _update(store: PassageStore, embedder: Embedder, notice: Notice, progress: P
         store.remove_files(gone)
     if store.meta("complete") != "true" or split_again:
         store.remove_unused_vectors()
-        store.set_meta({"complete": "true", "split_by": __version__})
+        store.set_meta({"complete": "true", "split_by": splitter})
     without_text = sum(file.reason not in NOT_WHOLLY for file in {**not_read_again, **files.left_out}.values())
     unchanged = len(present) - added - changed
     return Changes(added, changed, len(gone), unchanged, without_text, embedded, was_cut, tuple(left_out))
@@ -312,7 +319,24 @@ def read_sections(path: Path, content: bytes, parser: Parser) -> Reading:
         text = decode(content)
     except NoTextError as error:
         return Reading([], *error.args)
-    return Reading([Section(text, kind_of(path) or ("code" if text.startswith("#!") else "text"))])
+    kind = kind_of(path) or ("code" if text.startswith("#!") else "text")
+    language = language_of(path.suffix) if kind == "code" and text.strip() else None
+    if language is None:
+        return Reading([Section(text, kind)])
+    source = text.replace("\r\n", "\n").replace("\r", "\n").encode()
+    if len(source) > MAX_CODE_BYTES:
+        reading = Reading([], "too large", f"more than {MAX_CODE_BYTES // 2**10} KiB")
+    else:
+        reading = parser.read(f"{CODE}{language}", source)
+    if reading.sections:
+        return reading
+    return Reading([Section(text, kind)], BY_INDENTATION, f"cut by its indentation: {reading.detail}")
+
+
+def split_by() -> str:
+    """Says what splits files, as an index notes it: files that another version or grammar split are split again."""
+    grammars = splitter_of_code()
+    return f"{__version__}, {grammars}" if grammars else __version__
 
 
 def _shown(name: str) -> str:

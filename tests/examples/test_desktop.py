@@ -18,6 +18,7 @@ from folder_search import (
     FolderSearch,
     Problem,
     Progress,
+    editor_command,
     index_of,
     open_file,
     remember_folder,
@@ -98,12 +99,10 @@ def test_a_folder_is_indexed_asked_and_kept_current(folder: Path, search: Folder
     for name, content in (("garden.txt", b"Tomatoes want water in the morning."), ("broken.txt", b"\xff\xfe\xff")):
         (folder.parent / name).write_bytes(content)
         (folder.parent / name).rename(folder / name)  # at once: a look must not see half of it
-    skipped: list[str] = []
-    while current.files < 4:
+    while (current.files, len(current.left_out)) != (3, 1):
         current = events.next(Current)
-        skipped += current.skipped
-    assert len(skipped) == 1
-    assert "broken.txt" in skipped[0]
+    assert (current.left_out[0].path.name, current.left_out[0].reason) == ("broken.txt", "unknown encoding")
+    assert events.next(Current).left_out == current.left_out  # not only when it is new
     search.ask("vegetables")
     assert best_file(events, "vegetables") == "garden.txt"
 
@@ -166,3 +165,19 @@ def test_a_file_opens_in_the_systems_program(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "opened").read_text() == f"{tmp_path}/note.txt\n"
     with pytest.raises(OSError, match=r"could not open .*gone\.txt \(exit code 1\)"):
         open_file(tmp_path / "gone.txt")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program that is a script")
+def test_text_opens_in_an_editor_at_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = tmp_path / "my-editor"
+    editor.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/opened\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FOLDER_SEARCH_EDITOR", "my-editor --goto {path}:{line}")
+    note = tmp_path / "a {line} note.md"
+    open_file(note, 12)
+    assert (tmp_path / "opened").read_text() == f"--goto {note}:12\n"
+    assert editor_command(tmp_path / "scan.pdf", 3) is None
+    monkeypatch.setenv("FOLDER_SEARCH_EDITOR", "no-such-editor {path}")
+    editor.rename(tmp_path / "kate")
+    assert editor_command(note, 3) == [str(tmp_path / "kate"), "--line", "3", str(note)]

@@ -12,7 +12,7 @@ import pytest
 from gte_sdk import Embedder
 from gte_sdk.server import Settings
 
-from .chromium import PROGRAM, chromium_page
+from .chromium import PROGRAM, Page, chromium_page
 from .servers import served
 
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed (Debian: chromium)")
@@ -72,10 +72,13 @@ def test_paste_search_and_see_the_map(url: str, tmp_path: Path) -> None:
         page.run("document.querySelector('#texts').select()")
         pasted = ["The cat sleeps", "A dog barks", "Interest rates rose", "The bank lends money", "<b>bold</b>"]
         page.type_into("#texts", "\n".join(pasted))
-        page.run("document.querySelector('#embed').click()")
+        page.run("document.querySelector('#embed').focus()")
+        page.press_enter()
         page.wait("document.querySelectorAll('#map circle').length === 5")
         assert page.run("document.querySelector('#state').textContent").startswith("5 texts, 384 dimensions")
 
+        assert page.run("document.activeElement.id") == "embed"  # where the visitor was
+        page.run("document.querySelector('#query').select()")
         page.type_into("#query", "kitten")
         page.press_enter()
         page.wait("document.querySelectorAll('#hits li').length === 5")
@@ -85,6 +88,7 @@ def test_paste_search_and_see_the_map(url: str, tmp_path: Path) -> None:
         shown = page.run("Array.from(document.querySelectorAll('#hits li'), (hit) => hit.lastChild.textContent)")
         assert sorted(shown) == sorted(pasted)  # and what looks like HTML is shown as it is
 
+        assert page.run("document.activeElement.id") == "query"
         # Alike lie together: each animal is nearer to the other than to any text about money.
         at = page.run(
             "Array.from(document.querySelectorAll('#map g circle'), (c) => [Number(c.getAttribute('cx')), "
@@ -119,3 +123,81 @@ def test_the_page_asks_for_the_key_and_shows_refusals(embedder: Embedder, tmp_pa
         page.run("document.querySelector('#embed').click()")
         page.wait("document.querySelector('#state.failed') !== null")
         assert "at most 20" in page.run("document.querySelector('#state').textContent")
+
+
+def overlaps(page: Page) -> list[list[str]]:
+    """The labels of the map that cover another one or reach out of it."""
+    boxes = page.run(
+        "Array.from(document.querySelectorAll('#map text'), (t) => { const b = t.getBBox(); "
+        "return [b.x, b.y, b.x + b.width, b.y + b.height, t.textContent]; })"
+    )
+    _, _, width, height = map(float, page.run("document.querySelector('#map').getAttribute('viewBox')").split())
+    found = [[box[4]] for box in boxes if box[0] < -1 or box[1] < -1 or box[2] > width + 1 or box[3] > height + 3]
+    pairs = [(a, b) for number, a in enumerate(boxes) for b in boxes[:number]]
+    return found + [
+        [a[4], b[4]]
+        for a, b in pairs
+        if min(a[2], b[2]) - max(a[0], b[0]) > 1 and min(a[3], b[3]) - max(a[1], b[1]) > 3
+    ]
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "theme"), [(1400, "light"), (1400, "dark"), (400, "light"), (400, "dark")])
+def test_labels_do_not_overlap_and_are_as_large_on_a_telephone(
+    url: str, tmp_path: Path, width: int, theme: str
+) -> None:
+    with chromium_page(tmp_path / "profile") as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        page.call("Page.navigate", url=f"{url}/")
+        page.wait("document.querySelector('#model')?.textContent.startsWith('gte-mini')")
+        page.run("document.querySelector('#embed').click()")
+        page.wait("document.querySelectorAll('#map circle').length === 15")
+        page.run("document.querySelector('#search').click()")
+        page.wait("document.querySelectorAll('#hits li').length > 0")
+        assert page.run("document.querySelector('#hits li').lastChild.textContent").startswith("Refunds are paid")
+        assert overlaps(page) == []
+        labels = page.run("document.querySelectorAll('#map text').length")
+        assert labels >= (14 if width == 1400 else 9)
+        assert page.run("document.querySelectorAll('#map .hit text').length") >= (3 if width == 1400 else 2)
+        scale = page.run("document.querySelector('#map').getScreenCTM().a")
+        assert scale == pytest.approx(1, abs=0.02)
+        assert page.run("document.documentElement.scrollWidth") <= width
+        if folder := os.environ.get("GTE_PICTURES"):
+            picture = page.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+            Path(folder, f"page-{width}-{theme}.png").write_bytes(base64.b64decode(picture))
+        # A window that changes its width gets a map of that width.
+        page.call("Emulation.setDeviceMetricsOverride", width=700, height=900, deviceScaleFactor=1, mobile=False)
+        page.wait("Math.abs(document.querySelector('#map').getScreenCTM().a - 1) < 0.02")
+        assert overlaps(page) == []
+
+
+@needs_chromium
+def test_a_text_that_was_cut_says_so(embedder: Embedder, tmp_path: Path) -> None:
+    with served(embedder, Settings("gte-mini")) as url, chromium_page(tmp_path / "profile") as page:
+        page.call("Page.navigate", url=f"{url}/")
+        page.wait("document.querySelector('#model')?.textContent.startsWith('gte-mini')")
+        page.run("document.querySelector('#texts').select()")
+        page.type_into("#texts", "a short text\n" + "long " * 600)
+        page.run("document.querySelector('#embed').click()")
+        page.wait("document.querySelectorAll('#map circle').length === 2")
+        said = page.run("document.querySelector('#state').textContent")
+        assert said.endswith("tokens that the model reads, so their ends were cut off: 2")
+        page.run("document.querySelector('#search').click()")
+        page.wait("document.querySelectorAll('#hits li').length === 2")
+        notes = page.run("Array.from(document.querySelectorAll('#hits li'), (hit) => [hit.lastChild.textContent[0], "
+                         "hit.querySelector('i')?.textContent ?? ''])")  # fmt: skip
+        assert sorted(notes) == [["a", ""], ["l", "its end was cut off"]]
+
+
+@needs_chromium
+def test_a_server_that_was_stopped_is_said_in_words(embedder: Embedder, tmp_path: Path) -> None:
+    with chromium_page(tmp_path / "profile") as page:
+        with served(embedder, Settings("gte-mini")) as url:
+            page.call("Page.navigate", url=f"{url}/")
+            page.wait("document.querySelector('#model')?.textContent.startsWith('gte-mini')")
+        page.run("document.querySelector('#embed').focus()")
+        page.press_enter()
+        page.wait("document.querySelector('#state.failed') !== null")
+        assert page.run("document.querySelector('#state').textContent").startswith("The server does not answer.")
+        assert page.run("document.activeElement.id") == "embed"

@@ -11,9 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from gte_sdk.passages.reading.sections import Reading, Section
 from gte_sdk.passages.reading.worker import MAX_CHARACTERS, MAX_SECONDS
+from gte_sdk.passages.splitting import Definition
+from gte_sdk.passages.text_files import Kind
 
 # JSON writes a character as up to 12 bytes, and each line of a page with its number.
 _MAX_ANSWER_BYTES = 16 * MAX_CHARACTERS
@@ -59,7 +62,7 @@ class Parser:
             sections, reason, detail = json.loads(answer)
             if reason == "takes too much memory":
                 self._end()
-            return Reading([Section(*section) for section in sections], reason, detail)
+            return Reading([_section(*section) for section in sections], reason, detail)
         self._end()
         if time.monotonic() - started >= MAX_SECONDS:
             return Reading([], "takes too long", f"more than {MAX_SECONDS:.0f} s to read it")
@@ -70,6 +73,11 @@ class Parser:
         if process is not None:
             process.kill()
             process.communicate()
+
+
+def _section(text: str, kind: Kind, context: str, lines: list[int] | None, definitions: list[Any] | None) -> Section:
+    named = None if definitions is None else [Definition(*each) for each in definitions]
+    return Section(text, kind, context, lines, named)
 
 
 def _start() -> subprocess.Popen[bytes]:

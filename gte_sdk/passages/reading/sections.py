@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from gte_sdk.passages.splitting import Passage, split_passages
+from gte_sdk.passages.splitting import Definition, Passage, split_passages
 from gte_sdk.passages.text_files import Kind
 
 
@@ -17,6 +17,8 @@ class Section(NamedTuple):
     """What the breadcrumb of its passages begins with, such as "page 3"."""
     lines: Sequence[int] | None = None
     """Of each line of the text, its line in the file; None if lines of the file have no meaning to people."""
+    definitions: Sequence[Definition] | None = None
+    """Those of source code; None if its grammar is not known."""
 
 
 class Reading(NamedTuple):
@@ -30,7 +32,7 @@ def passages_of(path: str, sections: Iterable[Section]) -> Iterator[Passage]:
     """Yields the passages of a file. Where it has no lines of its own, they are counted in its text."""
     line_count = 0
     for section in sections:
-        for passage in split_passages(path, section.text, section.kind):
+        for passage in split_passages(path, section.text, section.kind, section.definitions):
             context = " > ".join(part for part in (section.context, passage.context) if part)
             line = section.lines[passage.line - 1] if section.lines else line_count + passage.line
             yield passage._replace(context=context, line=line)

@@ -15,10 +15,13 @@ from typing import Any
 
 from gte_sdk.passages.reading.decoding import MAX_LINES, NoTextError, decode
 from gte_sdk.passages.reading.markup import declared_encoding, html_sections, notebook_sections
+from gte_sdk.passages.reading.outline import definitions_in
 from gte_sdk.passages.reading.pdf import pdf_sections
 from gte_sdk.passages.reading.sections import Reading, Section
 from gte_sdk.passages.reading.zipped import docx_sections, epub_sections, odt_sections, pptx_sections
 
+CODE = "code/"
+"""What the formats of source code begin with; the language follows. Its lines end with a line feed."""
 MAX_SECONDS = 30.0
 """For one file."""
 MAX_MEMORY_BYTES = 500 * 10**6
@@ -35,7 +38,7 @@ def read_sections(format: str, content: bytes) -> Reading:
     deadline = time.monotonic() + _ENOUGH_SECONDS
     room, lines_left = MAX_CHARACTERS, MAX_LINES
     try:
-        for section in _PARSERS[format](content):
+        for section in _parsed(format, content):
             place = sections[-1].context if sections else "its beginning"
             if time.monotonic() > deadline and sections:
                 return Reading(sections, "read in part", f"read to {place}: {_ENOUGH_SECONDS:.0f} s were over")
@@ -49,6 +52,8 @@ def read_sections(format: str, content: bytes) -> Reading:
             sections.append(_encodable(section))
     except NoTextError as error:
         return Reading([], *error.args)
+    except TimeoutError as error:
+        return Reading([], "takes too long", str(error))
     except MemoryError:
         return Reading([], "takes too much memory", f"more than {MAX_MEMORY_BYTES // 10**6} MB to read it")
     except Exception as error:  # a damaged file raises whatever a parser meets
@@ -78,6 +83,12 @@ def main() -> None:
             answers.flush()
             if reading.reason == "takes too much memory":
                 return
+
+
+def _parsed(format: str, content: bytes) -> Iterator[Section]:
+    if format.startswith(CODE):
+        return iter([Section(content.decode(), "code", definitions=definitions_in(content, format[len(CODE) :]))])
+    return _PARSERS[format](content)
 
 
 def _limit_memory() -> None:
