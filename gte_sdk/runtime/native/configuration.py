@@ -80,6 +80,8 @@ def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArr
     is that of GTE's own code (https://kexue.fm/archives/9706), which applies to texts of any length.
     """
     scaling = scaling or {}
+    if not isinstance(scaling, Mapping):
+        raise NotCoveredError(f"config.json has {scaling!r:.40} for the scaling of rotary positions, and not an object")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     frequencies: NDArray[np.float64] = theta ** -(np.arange(0, head, 2, dtype=np.float64) / head)
     if kind == "linear":

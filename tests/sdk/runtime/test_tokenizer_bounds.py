@@ -192,6 +192,21 @@ def test_a_part_that_stands_there_twice_is_refused_before_it_is_read(tmp_path: P
         load_tokenizer(path)
 
 
+@pytest.mark.parametrize(
+    "key", ["precompiled_charsmap", "precompiled_\\u0063harsmap", "\\u0070recompiled_charsm\\u0061p"]
+)
+@pytest.mark.parametrize("size", [2**32 - 1, 2**31, 1200])
+def test_a_table_of_characters_that_is_cut_off_is_refused_before_it_is_read(
+    tmp_path: Path, key: str, size: int
+) -> None:
+    """The tokenizers library makes room for the size that the table names, and ends the process where there is none."""
+    table = base64.b64encode(size.to_bytes(4, "little") + bytes(1024)).decode()
+    path = written(tmp_path, normalizer={"type": "Precompiled", "key": table})
+    path.write_text(path.read_text(encoding="utf-8").replace('"key"', f'"{key}"'), encoding="utf-8")
+    with pytest.raises(ModelFormatError, match=f"its table of {size} bytes that replaces characters is cut off"):
+        load_tokenizer(path)
+
+
 def test_padding_to_a_length_in_the_file_is_never_done(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path)
     state = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
