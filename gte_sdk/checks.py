@@ -3,12 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from operator import index
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import InputError, InputTypeError
+
+# More than any machine has: what a caller asks for beyond it changes nothing.
+_MOST_THREADS = 4096
 
 
 def check_count(name: str, value: int, least: int = 1, most: int | None = None) -> int:
@@ -19,6 +24,20 @@ def check_count(name: str, value: int, least: int = 1, most: int | None = None) 
     if value < least or (most is not None and value > most):
         raise InputError(f"{name}={value}; it must be at least {least}" + (f" and at most {most}" if most else ""))
     return value
+
+
+def check_threads(threads: int) -> int:
+    """`threads` as an int of at least 1, and no more than any machine has."""
+    return min(check_count("threads", threads), _MOST_THREADS)
+
+
+def check_path(name: str, path: Any) -> Path:
+    """`path` if it can name a file. Raises InputTypeError for what is no path, InputError for a NUL in it."""
+    if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
+        raise InputTypeError(f"{name}={path!r:.80} is a {type(path).__name__}; give a str or a Path")
+    if "\0" in fspath(path):
+        raise InputError(f"{name}={path!r:.80} has a NUL, which no file name can hold")
+    return Path(path)
 
 
 def check_seconds(name: str, value: float | None) -> float | None:
@@ -33,19 +52,20 @@ def check_seconds(name: str, value: float | None) -> float | None:
 
 
 def check_iterable(texts: Iterable[str]) -> Iterable[str]:
-    """`texts` if it is an ordered collection: the rows of the vectors have its order. Raises InputTypeError.
+    """The texts if they are an ordered collection: the rows of the vectors have its order. Raises InputTypeError.
 
     A table is refused too, because it iterates over the names of its columns.
     """
     kind = type(texts).__name__
-    if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or not isinstance(texts, Iterable):
-        raise InputTypeError(f"texts is a {kind}: {texts!r:.80}; give a str or a list of str")
     if (dimensions := getattr(texts, "ndim", 1)) != 1 or hasattr(texts, "columns"):
         raise InputTypeError(
             f"texts is a {kind}" + (f" of {dimensions} dimensions" if dimensions != 1 else "") + "; give one column of "
             "texts, such as frame['text']"
         )
-    return texts
+    if isinstance(texts, bytes | bytearray | Mapping | set | frozenset) or not isinstance(texts, Iterable):
+        raise InputTypeError(f"texts is a {kind}: {texts!r:.80}; give a str or a list of str")
+    # Arrow's arrays iterate over values of their own.
+    return texts.to_pylist() if hasattr(texts, "to_pylist") else texts
 
 
 def check_collection(texts: Iterable[str]) -> Iterable[str]:
@@ -83,8 +103,13 @@ def check_out(out: Any, rows: int, dim: int, dtype: Any) -> NDArray[Any]:
 
 
 def check_token_ids(ids: Sequence[Sequence[int]], max_tokens: int, vocabulary_size: int) -> Sequence[Sequence[int]]:
-    """`ids` if each text has 1 to max_tokens tokens, all of them in the vocabulary."""
+    """`ids` if each text has 1 to max_tokens tokens, all of them whole numbers in the vocabulary."""
     for number, row in enumerate(ids):
+        if isinstance(row, str | bytes | Mapping) or not hasattr(row, "__len__") or getattr(row, "ndim", 1) != 1:
+            raise InputTypeError(f"text {number} is a {type(row).__name__}: {row!r:.80}; give a list of token ids")
+        for kind in set(map(type, row)) - {int}:
+            if not issubclass(kind, np.integer):
+                raise InputTypeError(f"text {number} has a {kind.__name__} among its token ids; give int")
         if not 1 <= len(row) <= max_tokens:
             raise InputError(f"text {number} has {len(row)} tokens; the model reads 1 to {max_tokens}")
         if min(row) < 0 or max(row) >= vocabulary_size:
@@ -107,13 +132,16 @@ def checked_matrix(name: str, value: Any) -> NDArray[np.float32]:
     """Returns a float32 matrix with at least one column. Copies it only if the values of a row are not adjacent."""
     if not isinstance(value, np.ndarray):
         raise InputTypeError(f"{name} is a {type(value).__name__}; give a numpy array of float32")
+    if masked := int(np.sum(getattr(value, "mask", False))):
+        raise InputTypeError(f"{name} is a masked array with {masked} masked values; fill these first")
     if value.dtype != np.float32:
         raise InputTypeError(f"{name} has dtype {value.dtype}; convert it with {name}.astype(np.float32)")
     if value.ndim != 2 or value.shape[1] == 0:
         raise InputError(f"{name} has shape {value.shape}; give a matrix with one vector in each row")
-    if not value.flags.aligned or (value.shape[1] > 1 and value.strides[1] != value.itemsize):
-        return np.ascontiguousarray(value)
-    return value
+    plain: NDArray[np.float32] = np.asarray(value)  # of a subclass, such as a matrix, the numbers
+    if not plain.flags.aligned or (plain.shape[1] > 1 and plain.strides[1] != plain.itemsize):
+        return np.ascontiguousarray(plain)
+    return plain
 
 
 def check_finite(name: str, vectors_ND: NDArray[np.float32]) -> None:

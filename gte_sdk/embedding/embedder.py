@@ -22,6 +22,7 @@ from gte_sdk.checks import (
     check_out,
     check_seconds,
     check_texts,
+    check_threads,
 )
 from gte_sdk.embedding import asynchronous, chunks, report, token_ids
 from gte_sdk.embedding.other_names import fastembed as fastembed_names
@@ -32,7 +33,7 @@ from gte_sdk.embedding.vector_types import VECTOR_DTYPES, check_dtype, convert_r
 from gte_sdk.errors import InputError, ModelMismatchError
 from gte_sdk.model_files.directory import fingerprint_of_files, read_model_dir
 from gte_sdk.model_files.locate import locate_model, storable_name
-from gte_sdk.model_files.published import PLAIN, ModelFacts
+from gte_sdk.model_files.published import LARGEST, PLAIN, ModelFacts
 from gte_sdk.model_files.user_cache import remembered_sha256
 from gte_sdk.runtime.engine import Engine, EngineSettings, cut_engine, refuse_closed
 from gte_sdk.runtime.opening import open_engine
@@ -119,8 +120,8 @@ class Embedder:
         self._arguments = {**arguments, "model": storable_name(model)}
         if truncation not in TRUNCATION_MODES:
             raise InputError(f"truncation={truncation!r}; one of {TRUNCATION_MODES} is supported")
-        threads = available_threads() if threads is None else check_count("threads", threads)
-        max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens)
+        threads = available_threads() if threads is None else check_threads(threads)
+        max_batch_tokens = check_count("max_batch_tokens", max_batch_tokens, most=LARGEST)
         settings = EngineSettings(threads, max_batch_tokens, check_seconds("unload_after", unload_after))
         self._truncation = truncation
         facts = ModelFacts(pooling, prompts, None if max_tokens is None else check_count("max_tokens", max_tokens))

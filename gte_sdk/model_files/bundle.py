@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
 
 from gte_sdk.errors import InputError, ModelFormatError
@@ -250,7 +250,14 @@ def _read_list(path: Path, content: bytes) -> tuple[dict[str, tuple[int, str]], 
             f"{path}/{LIST_NAME} records names, sizes or a number of files that no ZIP file has; copy the bundle again"
         )
     for name, (length, _) in files.items():
-        parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or "\\" in name or not parts or length < 0 or name == LIST_NAME:
+        if length < 0 or name == LIST_NAME or not _is_plain(name):
             raise ModelFormatError(f"{path}/{LIST_NAME} records {name!r} with {length} bytes, which cannot be a member")
     return files, hub_name
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a member's name is a path below any folder, on every system and in one spelling only."""
+    path = PurePosixPath(name)
+    if not path.parts or str(path) != name or path.is_absolute() or PureWindowsPath(name).drive:
+        return False
+    return ".." not in path.parts and "\\" not in name and "\0" not in name

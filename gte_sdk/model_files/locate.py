@@ -4,6 +4,7 @@ import difflib
 from os import PathLike
 from pathlib import Path
 
+from gte_sdk.checks import check_path
 from gte_sdk.errors import ModelFormatError
 from gte_sdk.model_files.directory import NO_FACTS, bundled_model_path, bundled_models
 from gte_sdk.model_files.hub.download import fetch_model, is_hub_name
@@ -25,10 +26,10 @@ def locate_model(
     quantize: as in `fetch_model`.
     Raises ModelFormatError for anything else, and HubError for a Hub model that cannot be fetched.
     """
+    path = check_path("model", model)
     name = str(model)
     if name in bundled_models():
         return bundled_model_path(name)
-    path = Path(model)
     if path.is_dir() or path.is_file():
         return path
     if isinstance(model, str) and is_hub_name(name):
@@ -49,5 +50,6 @@ def _suggestion(name: str) -> str:
 
 def storable_name(model: str | PathLike[str]) -> str:
     """A model's name as a text that is valid from every working directory: paths become absolute."""
-    is_name = isinstance(model, str) and (model in bundled_models() or not Path(model).exists())
-    return str(model) if is_name else str(Path(model).absolute())
+    path = check_path("model", model)
+    is_name = isinstance(model, str) and (model in bundled_models() or not path.exists())
+    return str(model) if is_name else str(path.absolute())

@@ -246,8 +246,9 @@ def with_kinds(prompts: Mapping[str, str]) -> dict[str, str]:
 
 def merged_prompts(own: Mapping[str, str], facts: ModelFacts) -> dict[str, str]:
     """A model's prompts with those of the caller. Raises InputError for prompts that are not texts."""
-    given = dict(facts.prompts or {})
-    if not all(isinstance(text, str) for pair in given.items() for text in pair):
+    is_mapping = facts.prompts is None or isinstance(facts.prompts, Mapping)
+    given = dict(facts.prompts or {}) if is_mapping else {}
+    if not is_mapping or not all(isinstance(text, str) for pair in given.items() for text in pair):
         raise InputError(f"prompts={facts.prompts!r}; it maps kinds such as 'query' and 'document' to texts")
     return {**own, **with_kinds(given)}
 

@@ -7,6 +7,7 @@ published models do is far below each limit. Regular expressions are bounded by 
 
 import base64
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -30,14 +31,17 @@ MOST_UNIGRAM_BYTES = 8 * 2**20
 """Of all pieces of a Unigram vocabulary, each of which takes up to 270 bytes of memory; XLM-R has 2 MB."""
 # A smaller file than this is within the limits of the two lines above, so it is not parsed twice.
 _PARSED_BYTES = 2**20
+_CHECKED_KEYS = frozenset({"model", "vocab", "added_tokens", "precompiled_charsmap"})
+# Nobody but who hides a key writes a letter as its code.
+_ESCAPED_LETTER = re.compile(r"\\u00[4-7]")
 _REMEDY = "use the tokenizer.json that the model was published with"
 
 
 def check_before_reading(path: ModelPath, text: str) -> None:
     """Refuses what takes the tokenizers library much memory or time to read. Raises ModelFormatError."""
-    if len(text) <= _PARSED_BYTES:
+    if len(text) <= _PARSED_BYTES and "charsmap" not in text and not _ESCAPED_LETTER.search(text):
         return
-    state = json.loads(text, object_pairs_hook=_without_doubles)
+    state = json.loads(text, object_pairs_hook=lambda pairs: _checked_object(path, pairs))
     if not isinstance(state, dict):
         return
     model, added = state.get("model"), state.get("added_tokens")
@@ -82,11 +86,16 @@ def _check(path: ModelPath, what: str, number: float, most: int) -> None:
         raise ModelFormatError(f"{path}: {what.format(shown)}, and at most {most:,} are read; {_REMEDY}")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python keeps the last of two equal keys; the tokenizers library reads both."""
+def _checked_object(path: ModelPath, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without doubles of the keys that are checked: Python keeps the last, the library reads each."""
     value = dict(pairs)
-    if len(value) < len(pairs) and not {"model", "vocab", "added_tokens"}.isdisjoint(value):
+    if len(value) < len(pairs) and not _CHECKED_KEYS.isdisjoint(value):
         raise ValueError("a key stands there twice")
+    if "precompiled_charsmap" in value:
+        content = base64.b64decode(value["precompiled_charsmap"])
+        size = int.from_bytes(content[:4], "little")  # for which the library makes room before it reads on
+        if size > len(content) - 4:
+            raise ModelFormatError(f"{path}: its table of {size} bytes that replaces characters is cut off; {_REMEDY}")
     return value
 
 

@@ -6,7 +6,6 @@ rows, and the same kernel runs over these rows only. Ties go to the row that was
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
-from gte_sdk.checks import check_count, check_finite, checked_matrix, checked_queries, not_finite
+from gte_sdk.checks import check_count, check_finite, check_path, checked_matrix, checked_queries, not_finite
 from gte_sdk.errors import InputError, InputTypeError, ModelMismatchError
 from gte_sdk.search.index_file import ROW_TYPES, IndexContent, read_index, write_index
 from gte_sdk.search.index_ids import MAX_ID, Id, Ids, checked_ids, checked_ids_of_rows, ids_in_order, plain_id
@@ -105,7 +104,7 @@ class Index:
             ModelFormatError: A file that is truncated, damaged, newer, or not an index; names the block.
             ModelMismatchError: A file of another model.
         """
-        content = read_index(Path(path), mmap=mmap, verify=verify)
+        content = read_index(check_path("path", path), mmap=mmap, verify=verify)
         index = cls(content.dim, content.dtype, content.fingerprint, keep_floats=content.floats is not None)
         index._check_fingerprint("queries", fingerprint)
         count = len(content.rows)
@@ -136,7 +135,7 @@ class Index:
             floats=None if state.floats is None else state.floats[:count],
             ids=state.ids[:count],
         )
-        write_index(Path(path), content, state.live)
+        write_index(check_path("path", path), content, state.live)
 
     def __len__(self) -> int:
         return live_count(self._rows)

@@ -65,7 +65,9 @@ def list_values(name: str, values: Any) -> list[Any]:
         raise InputTypeError(f"{name} is {values!r:.80}; give a list, such as [{values!r:.20}]")
     if len(shape := getattr(values, "shape", (0,))) != 1:
         raise InputTypeError(f"{name} has shape {shape}; give a list of ids")
-    return list(values.tolist() if isinstance(values, np.ndarray) else values)
+    # Arrow's arrays iterate over values of their own.
+    method = "tolist" if isinstance(values, np.ndarray) else "to_pylist"
+    return list(getattr(values, method)() if hasattr(values, method) else values)
 
 
 def plain_id(id: Any, name: str = "the id") -> Id:

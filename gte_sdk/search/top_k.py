@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk import _kernels
-from gte_sdk.checks import check_count, checked_matrix, checked_queries, not_finite
+from gte_sdk.checks import check_count, check_threads, checked_matrix, checked_queries, not_finite
 from gte_sdk.errors import InputError
 from gte_sdk.threads import available_threads
-
-# More than any machine has: what a caller asks for beyond it changes nothing.
-_MOST_THREADS = 4096
 
 
 class TopK(NamedTuple):
@@ -77,4 +74,4 @@ def top_k_cosine(
 
 def thread_count(threads: int | None) -> int:
     """Returns the number of threads to use: the given number, or all that this process may use."""
-    return available_threads() if threads is None else min(check_count("threads", threads), _MOST_THREADS)
+    return available_threads() if threads is None else check_threads(threads)

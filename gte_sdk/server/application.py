@@ -88,6 +88,7 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
     app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False  # many clients send no body after a redirect; see gate.py
     return gate(app, settings, metrics, frozenset(route.path for route in routes))
 
 

@@ -33,7 +33,9 @@ def tokenizer_parts(folder: Path) -> Case:
 
     def case(random: Random) -> None:
         state = json.loads(json.dumps(whole))
-        for part in random.sample(["normalizer", "pre_tokenizer", "post_processor", "added", "model", "sizes"], random.randrange(3)):
+        for part in random.sample(
+            ["normalizer", "pre_tokenizer", "post_processor", "added", "model", "sizes"], random.randrange(3)
+        ):
             match part:
                 case "normalizer":
                     state[part] = _sequence(random, "normalizers", _normalizer)

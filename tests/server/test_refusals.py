@@ -140,11 +140,33 @@ def test_lone_surrogates_are_read_as_the_replacement_character(url: str, embedde
 def test_other_content_types_paths_and_methods(url: str) -> None:
     answer = httpx.post(f"{url}/v1/embeddings", content=b"{}", headers={"content-type": "text/plain"})
     assert refused(answer) == (415, "unsupported_content_type", None)
+    for encoding in ("gzip", "deflate", "br", "GZIP, identity"):
+        headers = {"content-type": "application/json", "content-encoding": encoding}
+        answer = httpx.post(f"{url}/v1/embeddings", content=b"\x1f\x8b", headers=headers)
+        assert refused(answer) == (415, "unsupported_content_encoding", None)
     assert refused(httpx.get(f"{url}/v2")) == (404, "not_found", None)
     answer = httpx.get(f"{url}/v1/embeddings")
     assert refused(answer) == (405, "method_not_allowed", None)
     assert answer.headers["allow"] == "POST"
     assert "connection" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings/", "/v1/embeddings//", "/rerank/", "/v1/rerank/"])
+def test_a_slash_at_the_end_of_an_address_changes_nothing(url: str, path: str) -> None:
+    body = {"model": "gte-mini", "input": "red"}
+    if "rerank" in path:
+        body = {"model": "gte-mini", "query": "red", "documents": ["red"]}  # type: ignore[dict-item]
+    answer, plain = (httpx.post(f"{url}{each}", json=body) for each in (path, path.rstrip("/")))
+    assert (answer.status_code, answer.json()) == (200, plain.json())
+    assert httpx.get(f"{url}/v1/models/").json() == httpx.get(f"{url}/v1/models").json()
+    assert refused(httpx.get(f"{url}/v2/")) == (404, "not_found", None)
+
+
+def test_a_health_check_in_http_1_0_names_no_host(url: str) -> None:
+    for start, expected in (("GET /health HTTP/1.0", 200), ("GET /health HTTP/1.0\r\nHost: example.com", 403)):
+        with raw_connection(url) as connection:
+            connection.sendall(f"{start}\r\n\r\n".encode("ascii"))
+            assert answer_of(connection)[0] == expected
 
 
 def test_only_this_machine_may_be_asked_for_without_a_key(url: str) -> None:

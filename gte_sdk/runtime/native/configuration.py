@@ -95,6 +95,8 @@ def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArr
     if head % 2:
         raise NotCoveredError(f"rotary positions need heads of an even width, and they have {head}")
     scaling = scaling or {}
+    if not isinstance(scaling, Mapping):
+        raise NotCoveredError(f"config.json has {scaling!r:.40} for the scaling of rotary positions, and not an object")
     if scaling.get("partial_rotary_factor") not in (None, 1):
         raise NotCoveredError(f"config.json has partial_rotary_factor={scaling['partial_rotary_factor']!r:.40}")
     kind = scaling.get("rope_type", scaling.get("type", "default"))

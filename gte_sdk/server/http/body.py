@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 async def read_body(request: "Request", settings: Settings, hold: Hold) -> bytearray:
     """The body. `hold` is told of every byte that is kept.
 
-    Raises Refusal 415 for another content type, 413 for too many bytes, 408 for too slow ones, 429 where the bodies
-    of all requests together are too large, 499 where the client went away.
+    Raises Refusal 415 for another content type or a compressed body, 413 for too many bytes, 408 for too slow ones, 429
+    where the bodies of all requests together are too large, 499 where the client went away.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
         message = f"the content type is {content_type[:80]!r}; send application/json"
         raise Refusal(415, message, code="unsupported_content_type")
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        message = f"the content encoding is {encoding[:80]!r}; send the body as it is"
+        raise Refusal(415, message, code="unsupported_content_encoding")
     body = bytearray()
     length = request.headers.get("content-length", "")
     try:

@@ -38,6 +38,8 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
             await app(scope, receive, send)
             return
         started = time.perf_counter()
+        if scope["path"].endswith("/"):  # a client that joins addresses its own way
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
         headers: dict[bytes, bytes] = dict(scope["headers"])
         unread = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         status = 0
@@ -65,6 +67,8 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
         try:
             preflight = bool(settings.cors_origins) and is_preflight(scope["method"], headers)
             hosts = [value for name, value in scope["headers"] if name == b"host"]
+            if not hosts and scope["http_version"] == "1.0":  # which has none; no browser speaks it
+                hosts = [b"localhost"]
             refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
             if refusal is None and preflight:
                 await noted_send({"type": "http.response.start", "status": 204, "headers": preflight_headers(headers)})

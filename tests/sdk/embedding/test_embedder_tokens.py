@@ -1,6 +1,7 @@
 """Texts as token ids: the seam between tokenizing and running, for callers that count and batch tokens themselves."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,3 +41,35 @@ def test_ids_that_the_model_cannot_read_are_refused(tmp_path: Path, row: list[in
     embedder = Embedder(write_tiny_model(tmp_path))
     with pytest.raises(InputError, match=message):
         embedder.embed_tokens([[2, 3], row])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([2, 3.0], "text 1 has a float among its token ids; give int"),
+        ([2, 1.5], "text 1 has a float among its token ids"),
+        ([True, False], "text 1 has a bool among its token ids"),
+        (np.array([2.0, 3.0]), "text 1 has a float64 among its token ids"),
+        ([2, "3"], "text 1 has a str among its token ids"),
+        ([2, None], "text 1 has a NoneType among its token ids"),
+        ([[2, 3]], "text 1 has a list among its token ids"),
+        ("ab", "text 1 is a str: 'ab'; give a list of token ids"),
+        (b"ab", "text 1 is a bytes"),
+        (None, "text 1 is a NoneType"),
+        (2, "text 1 is a int: 2"),
+        ({2: 3}, "text 1 is a dict"),
+        (np.array([[2, 3]]), "text 1 is a ndarray"),
+        ([2**70], "text 1 has ids from 1180591620717411303424"),
+    ],
+)
+def test_what_is_no_token_id_is_refused(tmp_path: Path, row: Any, message: str) -> None:
+    embedder = Embedder(write_tiny_model(tmp_path))
+    with pytest.raises(InputError) as caught:
+        embedder.embed_tokens([[2, 3], row])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("ids", [np.array([[2, 4, 3]]), [np.array([2, 4, 3], np.uint16)], [(2, np.int64(4), 3)]])
+def test_whole_numbers_of_any_type_are_token_ids(tmp_path: Path, ids: Any) -> None:
+    embedder = Embedder(write_tiny_model(tmp_path))
+    np.testing.assert_array_equal(embedder.embed_tokens(ids), embedder.embed(["red"]))

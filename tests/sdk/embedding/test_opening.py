@@ -117,6 +117,13 @@ def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"threads": 0}, "threads=0; it must be at least 1"),
+        ({"model": None}, "model=None is a NoneType; give a str or a Path"),
+        ({"model": b"gte-nano"}, "model=b'gte-nano' is a bytes; give a str or a Path"),
+        ({"model": 5}, "model=5 is a int; give a str or a Path"),
+        ({"model": "a\0b"}, "has a NUL, which no file name can hold"),
+        ({"prompts": ["q"]}, "prompts=['q']; it maps kinds"),
+        ({"prompts": "query: "}, "prompts='query: '; it maps kinds"),
+        ({"max_batch_tokens": 10**30}, "it must be at least 1 and at most 2147483647"),
         ({"threads": 1.5}, "threads=1.5 is a float"),
         ({"threads": True}, "threads=True is a bool"),
         ({"threads": np.int64(0)}, "threads=0; it must be at least 1"),
@@ -126,7 +133,7 @@ def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 )
 def test_bad_settings(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        Embedder("gte-mini", **arguments)
+        Embedder(**{"model": "gte-mini", **arguments})
     assert message in str(caught.value)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 import gte_sdk
@@ -77,6 +78,8 @@ CALLS = TAKE_ONE_TEXT | TAKE_LISTS_ONLY
         (Table(columns=["text", "label"]), "texts is a Table; give one column of texts, such as frame['text']"),
         (np.array([["a", "b"]]), "texts is a ndarray of 2 dimensions"),
         (np.array("a"), "texts is a ndarray of 0 dimensions"),
+        (pyarrow.array(["a", None]), "text 1 is a NoneType"),
+        (pyarrow.table({"text": ["a"]}), "texts is a Table; give one column of texts"),
     ],
 )
 def test_what_is_no_text_is_refused(tiny: Embedder, name: str, texts: Any, message: str) -> None:
@@ -99,7 +102,16 @@ def test_one_str_is_one_text(tiny: Embedder, name: str) -> None:
     assert TAKE_ONE_TEXT[name](tiny, "red green").ndim == 1
 
 
-@pytest.mark.parametrize("texts", [("red", "green"), np.array(["red", "green"]), iter(["red", "green"])])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("red", "green"),
+        np.array(["red", "green"]),
+        iter(["red", "green"]),
+        pyarrow.array(["red", "green"]),
+        pyarrow.chunked_array([["red"], ["green"]]),
+    ],
+)
 def test_any_ordered_collection_will_do(tiny: Embedder, texts: Any) -> None:
     np.testing.assert_array_equal(tiny.embed(texts), tiny.embed(["red", "green"]))
 

@@ -219,6 +219,13 @@ def list_of(size: int) -> Callable[[Path, Path], None]:
             other_list(lambda listed: listed.update(files={"../a": {"bytes": 1, "sha256": ""}})),
             r"'\.\./a' with 1 bytes",
         ),
+        *(
+            (
+                other_list(lambda listed, name=name: listed.update(files={name: {"bytes": 1, "sha256": ""}})),
+                "be a member",
+            )
+            for name in ("/a", "a/../b", "a//b", "./a", "a/", ".", "", "a\\b", "a\0b", "C:a", "C:/a", "bundle.json")
+        ),
         (other_list(lambda listed: listed.update(files=[])), "bundle.json is not the list of a bundle"),
         (other_list(lambda listed: listed.update(files={"x": {"bytes": 1, "sha256": ""}})), "x is damaged: its header"),
         (

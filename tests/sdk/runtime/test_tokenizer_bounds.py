@@ -51,7 +51,8 @@ METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "alway
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 QWEN_SPLIT = {
     "type": "Split", "behavior": "Isolated", "invert": False,
-    "pattern": {"Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"},
+    "pattern": {"Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
+                r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"},
 }  # fmt: skip
 ALBERT = [replace("``", '"'), replace("''", '"'), {"type": "NFKD"}, {"type": "StripAccents"}, {"type": "Lowercase"}]
 
@@ -104,7 +105,7 @@ INFLATING: dict[str, dict[str, Any]] = {
     "perhaps nothing": {"normalizer": replace_regex("q*", MUCH)},
     "a few steps": {"normalizer": sequence(*[replace("e", "eeeeeee")] * 3)},
     "steps in steps": {"normalizer": sequence(*[sequence(*[replace("e", "ee")] * 5)] * 2)},
-    "one by another": {"normalizer": sequence(replace("a", "bbbbbbb"), replace("b", "ccccccc"), replace("c", "ddddddd"))},
+    "one by another": {"normalizer": sequence(*(replace(a, b * 7) for a, b in ("ab", "bc", "cd")))},
     "by what a normal form makes long": {"normalizer": sequence(replace("a", "\ufdfa" * 20), {"type": "NFKD"})},
     "the beginning": {"normalizer": {"type": "Prepend", "prepend": MUCH}},
     "bytes of bytes": {"normalizer": sequence(*[{"type": "ByteLevel"}] * 20)},
@@ -191,6 +192,21 @@ def test_a_part_that_stands_there_twice_is_refused_before_it_is_read(tmp_path: P
         load_tokenizer(path)
 
 
+@pytest.mark.parametrize(
+    "key", ["precompiled_charsmap", "precompiled_\\u0063harsmap", "\\u0070recompiled_charsm\\u0061p"]
+)
+@pytest.mark.parametrize("size", [2**32 - 1, 2**31, 1200])
+def test_a_table_of_characters_that_is_cut_off_is_refused_before_it_is_read(
+    tmp_path: Path, key: str, size: int
+) -> None:
+    """The tokenizers library makes room for the size that the table names, and ends the process where there is none."""
+    table = base64.b64encode(size.to_bytes(4, "little") + bytes(1024)).decode()
+    path = written(tmp_path, normalizer={"type": "Precompiled", "key": table})
+    path.write_text(path.read_text(encoding="utf-8").replace('"key"', f'"{key}"'), encoding="utf-8")
+    with pytest.raises(ModelFormatError, match=f"its table of {size} bytes that replaces characters is cut off"):
+        load_tokenizer(path)
+
+
 def test_padding_to_a_length_in_the_file_is_never_done(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path)
     state = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
@@ -218,7 +234,7 @@ def test_an_expression_with_endless_retries_is_an_error(
     OF_EXPRESSIONS[part](tokenizer)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     opened = load_tokenizer(tmp_path / "tokenizer.json")
-    with pytest.raises(ModelFormatError, match="cannot tokenize a text: .*retry-limit-in-match over"):
+    with pytest.raises(ModelFormatError, match=r"cannot tokenize a text: .*retry-limit-in-match over"):
         tokenize(opened, ["a" * 400 + "b"], 8)
     capfd.readouterr()  # Rust's own words
 

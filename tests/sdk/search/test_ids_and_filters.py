@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 from gte_sdk import Index, InputError, InputTypeError, top_k_cosine
@@ -110,8 +111,17 @@ EVEN = [id % 2 == 0 for id in range(100)]
 
 @pytest.mark.parametrize(
     "where",
-    [np.array(EVEN), EVEN, tuple(EVEN), np.array(EVEN, object), Column(EVEN), Column(list(np.array(EVEN)))],
-    ids=["bool array", "list", "tuple", "object array", "column", "column of numpy booleans"],
+    [
+        np.array(EVEN),
+        EVEN,
+        tuple(EVEN),
+        np.array(EVEN, object),
+        Column(EVEN),
+        Column(list(np.array(EVEN))),
+        pyarrow.array(EVEN),
+        pyarrow.chunked_array([EVEN[:50], EVEN[50:]]),
+    ],
+    ids=["bool array", "list", "tuple", "object array", "column", "column of numpy booleans", "Arrow", "Arrow chunks"],
 )
 def test_booleans_of_any_library_are_a_mask(where: Any) -> None:
     for index in (index_of(), index_of(ids=[str(number) for number in range(100)])):
@@ -122,8 +132,44 @@ def test_booleans_of_any_library_are_a_mask(where: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [{True, False}, [True, *range(99)], [0, *EVEN[1:]], [*EVEN[1:], None], ["5"], [3, "5"]], ids=repr
+    "where",
+    [
+        pyarrow.array([None, *EVEN[1:]]),
+        {True, False},
+        [True, *range(99)],
+        [0, *EVEN[1:]],
+        [*EVEN[1:], None],
+        ["5"],
+        [3, "5"],
+    ],
+    ids=repr,
 )
 def test_a_filter_of_which_one_cannot_tell_what_was_meant_is_refused(where: Any) -> None:
     with pytest.raises(InputTypeError, match="where"):
         index_of().search(VECTORS[0], 3, where=where)
+
+
+NO_PATHS: list[Any] = [None, 5, b"x.index", ["x.index"], "a\0b", "x.index\0"]
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=repr)
+def test_what_names_no_file_is_refused(path: Any) -> None:
+    for call in (Index.open, index_of().save):
+        with pytest.raises(InputError, match="path="):
+            call(path)
+
+
+@pytest.mark.parametrize("name", ["vectors", "queries", "documents"])
+def test_masked_values_are_not_taken_for_numbers(name: str) -> None:
+    masked: Any = np.ma.masked_array(VECTORS, VECTORS > 2)
+    whole: Any = np.ma.masked_array(VECTORS, np.zeros(VECTORS.shape, np.bool_))
+    calls: dict[str, Any] = {
+        "vectors": lambda rows: Index(8).add(rows),
+        "queries": lambda rows: index_of().search(rows, 1),
+        "documents": lambda rows: top_k_cosine(VECTORS, rows, 1),
+    }
+    with pytest.raises(
+        InputTypeError, match=rf"{name} is a masked array with {int((VECTORS > 2).sum())} masked values"
+    ):
+        calls[name](masked)
+    calls[name](whole)

@@ -95,6 +95,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("roberta", {"pad_token_id": None}, "pad_token_id=None"),
     ("modernbert", {"layer_types": ["chunked_attention"] * 4}, "layer_types="),
     ("modernbert", {"local_attention": 1}, "local_attention=1"),
+    ("gte", {"rope_scaling": 5}, "5 for the scaling of rotary positions, and not an object"),
     ("modernbert", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rotary positions of type 'yarn'"),
     ("gte", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rotary positions of type 'dynamic'"),
     ("modernbert", {"sliding_window": 3}, "sliding_window=3"),
