@@ -144,7 +144,8 @@ def _add_tokens(tokenizer: Tokenizer, path: ModelPath) -> bool:
         if token.content not in contents:
             others.append(token)
             contents.add(token.content)
-    tokenizer.add_tokens(others)
+    with tokenizer_errors(f"{path / TOKENIZER_CONFIG_JSON} has tokens that cannot be added"):
+        tokenizer.add_tokens(others)
     return bool(others)
 
 
