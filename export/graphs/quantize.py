@@ -31,6 +31,8 @@ from gte_sdk.runtime.tokens import TokenBatch
 
 # A table with fewer rows (positions, segments) stays in float: it is small, and it is added to every token.
 MINIMUM_TABLE_ROWS = 1024
+# Rows of a table are quantized so many at a time, because the table of a large vocabulary is half of the model.
+_BLOCK_ROWS = 32_768
 
 _PREFIX = "gte_int8"
 _SIGNED_ZERO, _UNSIGNED_ZERO = f"{_PREFIX}/zero_128", f"{_PREFIX}/zero_0"
@@ -123,7 +125,9 @@ class _Rewriter:
             self.kept_in_float[node.name] = f"a table of {len(table_VD)} rows is added to every token"
             self.nodes.append(node)
             return
-        codes_VD, scales_V1 = quantize_symmetrically(table_VD, axis=1)
+        starts = range(0, len(table_VD), _BLOCK_ROWS)
+        blocks = [quantize_symmetrically(table_VD[start : start + _BLOCK_ROWS], axis=1) for start in starts]
+        codes_VD, scales_V1 = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         name, output = node.input[0], node.output[0]
         self._constant(f"{name}/int8", codes_VD)
         self._constant(f"{name}/scale", scales_V1)

@@ -115,7 +115,7 @@ KNOWN_MODELS = (
     ),
     KnownModel(
         "Snowflake", ("snowflake-arctic-embed-m-long",), (768,), "cls", 8192, "English", "Apache-2.0", _OWN_PROMPTS,
-        _BGE_QUERY,
+        _BGE_QUERY, remark="its card: 2,048 tokens, and 8,192 with scaled rotary positions, which the graph must have",
     ),
     KnownModel(
         "Snowflake", ("snowflake-arctic-embed-m-v2.0", "snowflake-arctic-embed-l-v2.0"), (768, 1024), "cls", 8192,

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import Unigram
 from tokenizers.normalizers import BertNormalizer, Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 from tokenizers.pre_tokenizers import ByteLevel
@@ -105,7 +106,7 @@ def obey_other_settings(tokenizer: Tokenizer, path: ModelPath) -> bool:
     in, and for tokens that are malformed.
     """
     own: Any = tokenizer.pre_tokenizer
-    for name, step, is_expected in expected_steps(path):
+    for name, step, is_expected in expected_steps(path) if isinstance(tokenizer.model, Unigram) else ():
         steps = f"{normalizer_steps(tokenizer)} {'' if own is None else own.__getstate__().decode()}"
         if (step in steps) != is_expected:
             raise ModelFormatError(
@@ -145,7 +146,8 @@ def _add_tokens(tokenizer: Tokenizer, path: ModelPath) -> bool:
         if token.content not in contents:
             others.append(token)
             contents.add(token.content)
-    tokenizer.add_tokens(others)
+    with tokenizer_errors(f"{path / TOKENIZER_CONFIG_JSON} has tokens that cannot be added"):
+        tokenizer.add_tokens(others)
     return bool(others)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import onnx
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -60,6 +61,9 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+_TRACED_FROM_VERSION_5 = ("qwen3", "deberta-v2")
+
+
 class Transformer(NamedTuple):
     directory: Path
     """config.json, model.safetensors and the tokenizer."""
@@ -97,6 +101,9 @@ def make_transformer(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
     made: dict[str, Transformer] = {}
 
     def make(architecture: str) -> Transformer:
+        is_old = transformers.__version__.startswith("4.") and architecture in _TRACED_FROM_VERSION_5
+        if is_old or architecture not in transformers.CONFIG_MAPPING:
+            pytest.skip(f"transformers {transformers.__version__} has no class for it, or none that is traced")
         if architecture not in made:
             torch.manual_seed(5)
             directory = tmp_path_factory.mktemp(architecture)

@@ -92,6 +92,18 @@ def test_a_repository_that_cannot_be_run(
         assert message in answer["message"]
 
 
+def test_weights_with_an_adapter_are_refused_before_they_are_fetched(tmp_path: Path) -> None:
+    source = write_tiny_model(tmp_path / "source")
+    only_safetensors(source)
+    write_json(source / "config.json", {"model_type": "bert", "hidden_size": 64, "max_position_embeddings": 32})
+    write_json(source / "adapter_config.json", {"peft_type": "LORA"})
+    with serve_hub(NAME, source) as (endpoint, requests):
+        answer = open_one(endpoint, tmp_path / "cache", NAME)
+        assert not any("safetensors" in request for request in requests)
+    assert answer["error"] == "ModelFormatError"
+    assert "adapter_config.json adds an adapter to the weights" in answer["message"]
+
+
 @pytest.mark.parametrize("name", ["somebody/..", "somebody/.", "somebody/a--b", "somebody/a.git", "a/" + "b" * 300])
 @pytest.mark.parametrize("offline", [True, None])
 def test_a_name_that_no_repository_has_is_refused_without_a_request(
