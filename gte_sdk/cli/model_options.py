@@ -11,8 +11,9 @@ import numpy as np
 from click.shell_completion import CompletionItem
 
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
-from gte_sdk.errors import IndexFormatError, ModelFormatError
-from gte_sdk.model_files.directory import bundled_models
+from gte_sdk.errors import GteError, IndexFormatError, ModelFormatError
+from gte_sdk.model_files.directory import bundled_models, read_model_dir
+from gte_sdk.model_files.locate import locate_model
 from gte_sdk.model_files.published import IN_GRAPH, POOLING_MODES, ModelFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,6 +56,20 @@ def fact_options(command: Command) -> Command:
         ),
     )  # fmt: skip
     return _with_options(command, options)
+
+
+def no_server_option(command: Command) -> Command:
+    """Adds --no-server."""
+    return click.option(
+        "--no-server", is_flag=True, help="Open the model here, even if a gte serve --socket has the same one open."
+    )(command)
+
+
+def recorded_fingerprint(model: str) -> str | None:
+    """The fingerprint of a model without opening it; None if its files do not record it, or it is not here."""
+    with contextlib.suppress(GteError, OSError):
+        return read_model_dir(locate_model(model, "auto", None, True)).fingerprint
+    return None
 
 
 def model_facts() -> ModelFacts:

@@ -7,11 +7,28 @@ from pathlib import Path
 
 import click
 
-from gte_sdk.cli.model_options import model_options, open_model
+from gte_sdk.agents.sharing import leave_note, remove_note
+from gte_sdk.cli.model_options import facts_to_keep, model_options, open_model
 from gte_sdk.errors import InputError
+from gte_sdk.model_files.user_cache import indexes_folder
+from gte_sdk.passages.database import is_passage_store
 
 KEY_VARIABLE = "GTE_API_KEY"
 _MOST_KEY_CHARACTERS = 4096
+
+
+def _named_indexes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for value in values:
+        name, equals, file = value.partition("=")
+        path = Path(file if equals else value)
+        name = name if equals else path.stem
+        if not is_passage_store(path):
+            raise click.BadParameter(f"{path} is no passage index; make one with: gte index")
+        if not name or name in named:
+            raise click.BadParameter(f"{value!r}: give each index a name of its own, NAME=FILE")
+        named[name] = path
+    return named
 
 
 @click.command()
@@ -57,6 +74,14 @@ _MOST_KEY_CHARACTERS = 4096
     "--micro-batching/--no-micro-batching", default=True, show_default=True,
     help="Embed the texts of requests that wait at the same time in one batch.",
 )  # fmt: skip
+@click.option(
+    "--index", "indexes", metavar="[NAME=]FILE", multiple=True, callback=_named_indexes,
+    help="A passage index of the model to search by POST /v1/search; by default named as the file. Can be repeated.",
+)  # fmt: skip
+@click.option(
+    "--socket", "socket_path", metavar="PATH", type=click.Path(path_type=Path),
+    help="Listen at a Unix socket of this user too, where gte mcp and gte search find the server by themselves.",
+)  # fmt: skip
 @click.option("--access-log", is_flag=True, help="Log each request on standard output.")
 @model_options
 def serve(
@@ -72,6 +97,8 @@ def serve(
     max_queue: int,
     max_connections: int,
     micro_batching: bool,
+    indexes: dict[str, Path],
+    socket_path: Path | None,
     access_log: bool,
     model: str,
     device: str,
@@ -79,19 +106,22 @@ def serve(
 ) -> None:
     """Serve embeddings over HTTP with the OpenAI API.
 
-    The routes are POST /v1/embeddings, GET /v1/models, POST /rerank, /health, /metrics for Prometheus, /openapi.json,
-    and a page to try it on at /. Only this machine can connect, unless --host names another address. On SIGTERM (a
-    plain kill) or Ctrl-C, the server answers the requests it has accepted, then ends.
+    The routes are POST /v1/embeddings, GET /v1/models, POST /rerank, POST /v1/search, /health, /metrics for Prometheus,
+    /openapi.json, and a page to try it on at /. Only this machine can connect, unless --host names another address. On
+    SIGTERM (a plain kill) or Ctrl-C, the server answers the requests it has accepted, then ends.
+
+    With --socket, gte mcp and gte search of the same user ask this server instead of opening the model themselves.
 
     \b
     Examples:
       gte serve
       gte serve --model ./my-model --port 9000 --alias text-embedding-3-small
+      gte serve --index notes=notes.index --socket ~/.gte.sock
       GTE_API_KEY=... gte serve --host 0.0.0.0
     """
     try:
         from gte_sdk.server import Settings, create_app
-        from gte_sdk.server.http.listening import bind, run
+        from gte_sdk.server.http.listening import bind, run, unix_socket
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
         message = f"gte serve needs {package}: pip install 'gte-sdk[serve]'"
@@ -113,7 +143,8 @@ def serve(
     if settings.api_key is None and not settings.loopback_only:
         click.echo(f"gte: warning: {host} is open to other machines and no API key is set ({KEY_VARIABLE})", err=True)
     listener = bind(host, port)
-    app = create_app(open_model(model, device, threads, truncation="ignore"), settings)
+    embedder = open_model(model, device, threads, truncation="ignore")
+    app = create_app(embedder, settings, indexes, indexes_folder())
     address, bound_port = listener.getsockname()[:2]
     url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
 
@@ -121,7 +152,17 @@ def serve(
         with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
             click.echo(f"gte: serving {settings.model_name} at {url}", err=True)
 
-    run(app, listener, settings, announce, access_log)
+    if socket_path is None:
+        run(app, listener, settings, announce, access_log)
+        return
+    with unix_socket(socket_path) as local:
+        # Others would get vectors of this --prompt or --pooling for a model that they know without it.
+        if facts_to_keep() is None:
+            leave_note(socket_path.absolute(), {embedder.fingerprint: settings.model_name})
+        try:
+            run(app, listener, settings, announce, access_log, [local])
+        finally:
+            remove_note(socket_path.absolute())
 
 
 def name_of(model: str) -> str:

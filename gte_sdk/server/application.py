@@ -1,7 +1,8 @@
 """The Starlette application: which path leads where, the page's files, and every error in OpenAI's shape."""
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import gte_sdk
+from gte_sdk.agents.sharing import TOOLS_PATH
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.server.http.gate import gate
 from gte_sdk.server.http.refusal import Refusal, error_json
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.openapi import openapi_document
 from gte_sdk.server.requests import unknown_model
+from gte_sdk.server.searches import Searches
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
 
@@ -45,15 +48,21 @@ _SWAGGER_HEADERS = {
 }
 
 
-def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
+def create_app(
+    embedder: Embedder, settings: Settings, indexes: Mapping[str, Path] | None = None, cache: Path | None = None
+) -> "ASGIApp":
     """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
 
     Time-outs of headers and writes, and the bound on connections, are the ASGI server's business.
+
+    indexes: passage indexes of this model to search, by name.
+    cache: where the indexes of folders lie that clients on the Unix socket search.
     """
     metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
     service = Service(embedder, settings, metrics)
+    searches = Searches(embedder, settings, indexes or {}, cache)
     models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
-    document = openapi_document(settings, embedder.dims, embedder.vocabulary_size)
+    document = openapi_document(settings, embedder.dims, embedder.vocabulary_size, tuple(indexes or ()))
 
     async def list_models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": models})
@@ -80,6 +89,8 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         Route("/v1/models/{model:path}", one_model),
         Route("/rerank", service.rerank, methods=["POST"]),
         Route("/v1/rerank", service.rerank, methods=["POST"]),
+        *([Route("/v1/search", searches.search, methods=["POST"])] if indexes else []),
+        Route(TOOLS_PATH, searches.tools, methods=["POST"]),
         Route("/health", health),
         Route("/metrics", metrics_text),
         Route("/openapi.json", openapi),
@@ -87,7 +98,13 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         *_swagger_routes(),
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await searches.close()
+
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     return gate(app, settings, metrics, frozenset(route.path for route in routes))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gte_sdk
+from gte_sdk.agents.requests import MODES, MOST_PASSAGES, MOST_QUERY_CHARACTERS
 from gte_sdk.server.requests import ENCODING_FORMATS, INPUT_TYPES
 from gte_sdk.server.settings import Settings
 
@@ -22,7 +23,9 @@ _REFUSALS = {
 }
 
 
-def openapi_document(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
+def openapi_document(
+    settings: Settings, dims: Sequence[int], vocabulary_size: int, indexes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns the OpenAPI 3.1 document of this server, with its model's names, its limits and its key."""
     refusals = {str(status): _error(text) for status, text in _REFUSALS.items()}
     guarded = {"403": _error("The Host header does not name this machine.")}
@@ -57,6 +60,11 @@ def openapi_document(settings: Settings, dims: Sequence[int], vocabulary_size: i
         },
         "components": {"schemas": _schemas(settings, dims, vocabulary_size)},
     }  # fmt: skip
+    if indexes:
+        others = {"409": _error("The index is of another model."), "500": _error("The index is damaged.")}
+        search = _post("Search a passage index", "search", "SearchRequest", "Found", {**refusals, **others, **guarded})
+        document["paths"]["/v1/search"] = {"post": search}
+        document["components"]["schemas"] |= _search_schemas(indexes)
     if settings.api_key is not None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
@@ -131,6 +139,29 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
         ),
         "Health": _object({"status": {"const": "ok"}, "model": _TEXT, "queued_texts": _COUNT}),
         "Error": _object({"error": _object(error)}),
+    }
+
+
+def _search_schemas(indexes: Sequence[str]) -> dict[str, Any]:
+    passage = {
+        "path": _TEXT, "line": {"type": "integer", "minimum": 1}, "breadcrumb": {"type": "string"},
+        "score": {"type": "number"}, "text": {"type": "string"}, "is_cut": {"type": "boolean"},
+    }  # fmt: skip
+    return {
+        "SearchRequest": _request(
+            {
+                "index": {"type": "string", "enum": list(indexes)},
+                "query": {"type": "string", "minLength": 1, "maxLength": MOST_QUERY_CHARACTERS, "pattern": r"\S"},
+            },
+            {
+                "k": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_PASSAGES},
+                "mode": {"enum": [*MODES, None], "description": "By meaning, by words, or by both, the default."},
+                "min_score": {"type": ["number", "null"], "minimum": -1, "maximum": 1},
+            },
+        ),
+        "Found": _object(
+            {"object": {"const": "list"}, "index": _TEXT, "data": {"type": "array", "items": _object(passage)}}
+        ),
     }
 
 

@@ -7,8 +7,8 @@ misspelt option must not be ignored.
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from gte_sdk.server.http.json_body import read_json
 from gte_sdk.server.http.refusal import Refusal, invalid
-from gte_sdk.server.json_body import read_json
 from gte_sdk.server.settings import Settings
 
 INPUT_TYPES = ("query", "document")

@@ -65,7 +65,9 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
         try:
             preflight = bool(settings.cors_origins) and is_preflight(scope["method"], headers)
             hosts = [value for name, value in scope["headers"] if name == b"host"]
-            refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
+            refusal = None
+            if not is_from_socket(scope):
+                refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
             if refusal is None and preflight:
                 await noted_send({"type": "http.response.start", "status": 204, "headers": preflight_headers(headers)})
                 await noted_send({"type": "http.response.body"})
@@ -84,6 +86,12 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
             metrics.count_request(path, status, time.perf_counter() - started)
 
     return passed
+
+
+def is_from_socket(scope: "Scope") -> bool:
+    """Whether a request came over the Unix socket, which only the user who started the server can open."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
 
 
 def _refused(
