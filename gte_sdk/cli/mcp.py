@@ -175,7 +175,7 @@ def _serve_http(app: Any, host: str, port: int, api_key_file: Path | None) -> No
         with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
             click.echo(f"gte: serving MCP at http://{shown}:{bound_port}/mcp", err=True)
 
-    metrics = Metrics(settings.model_name, "", gte_sdk.__version__)
+    metrics = Metrics({settings.model_name: ""}, gte_sdk.__version__)
     run(gate(app, settings, metrics, frozenset({"/mcp"})), listener, settings, announce, access_log=False)
 
 

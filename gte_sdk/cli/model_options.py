@@ -20,13 +20,29 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _FACTS = "gte_sdk.model_facts"
 
 
+_MODEL_HELP = "A bundled model, a model directory, a bundle (app.gte), or a Hub name such as thenlper/gte-small."
+
+
 def model_options(command: Command) -> Command:
     """Adds --model, --device and --threads, and those of `fact_options`."""
+    model = click.option(
+        "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL", shell_complete=complete_model,
+        help=_MODEL_HELP,
+    )  # fmt: skip
+    return model(_device_options(command))
+
+
+def several_models_options(command: Command) -> Command:
+    """The same with a --model that can be repeated: the parameter `models`."""
+    model = click.option(
+        "--model", "models", default=[DEFAULT_MODEL], show_default=True, metavar="MODEL", multiple=True,
+        shell_complete=complete_model, help=f"{_MODEL_HELP} Can be repeated.",
+    )  # fmt: skip
+    return model(_device_options(command))
+
+
+def _device_options(command: Command) -> Command:
     options = (
-        click.option(
-            "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL", shell_complete=complete_model,
-            help="A bundled model, a model directory, a bundle (app.gte), or a Hub name such as thenlper/gte-small.",
-        ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--threads", type=click.IntRange(min=1), metavar="N",
@@ -107,12 +123,14 @@ def open_model(
     revision: str | None = None,
     variant: str = "auto",
     dim: int | None = None,
+    unload_after: float | None = None,
 ) -> Embedder:
     """The model that the running command's options describe. Raises what Embedder raises."""
     facts = model_facts()
     return Embedder(
         model, device=device, threads=threads, offline=offline, truncation=truncation, revision=revision,
-        variant=variant, dim=dim, max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
+        variant=variant, dim=dim, unload_after=unload_after,
+        max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
     )  # fmt: skip
 
 

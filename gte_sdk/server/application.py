@@ -49,20 +49,30 @@ _SWAGGER_HEADERS = {
 
 
 def create_app(
-    embedder: Embedder, settings: Settings, indexes: Mapping[str, Path] | None = None, cache: Path | None = None
+    embedder: Embedder,
+    settings: Settings,
+    indexes: Mapping[str, Path] | None = None,
+    cache: Path | None = None,
+    others: Mapping[str, Embedder] | None = None,
 ) -> "ASGIApp":
     """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
 
     Time-outs of headers and writes, and the bound on connections, are the ASGI server's business.
 
-    indexes: passage indexes of this model to search, by name.
+    embedder: the first model, which has the names of the settings.
+    indexes: passage indexes of these models to search, by name.
     cache: where the indexes of folders lie that clients on the Unix socket search.
+    others: further models by their names.
     """
-    metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
-    service = Service(embedder, settings, metrics)
-    searches = Searches(embedder, settings, indexes or {}, cache)
-    models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
-    document = openapi_document(settings, embedder.dims, embedder.vocabulary_size, tuple(indexes or ()))
+    embedders = {settings.model_name: embedder, **(others or {})}
+    metrics = Metrics({name: each.fingerprint for name, each in embedders.items()}, gte_sdk.__version__)
+    service = Service(embedders, settings, metrics)
+    searches = Searches(list(embedders.values()), settings, indexes or {}, cache)
+    named = {**embedders, **dict.fromkeys(settings.aliases, embedder)}
+    models = [_model_card(name, each, int(metrics.started)) for name, each in named.items()]
+    dims = sorted({dim for each in embedders.values() for dim in each.dims}, reverse=True)
+    vocabulary_size = max(each.vocabulary_size for each in embedders.values())
+    document = openapi_document(settings, list(named), dims, vocabulary_size, tuple(indexes or ()))
 
     async def list_models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": models})

@@ -24,9 +24,9 @@ _REFUSALS = {
 
 
 def openapi_document(
-    settings: Settings, dims: Sequence[int], vocabulary_size: int, indexes: Sequence[str] = ()
+    settings: Settings, models: Sequence[str], dims: Sequence[int], vocabulary_size: int, indexes: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the OpenAPI 3.1 document of this server, with its model's names, its limits and its key."""
+    """Returns the OpenAPI 3.1 document of this server, with its models' names, its limits and its key."""
     refusals = {str(status): _error(text) for status, text in _REFUSALS.items()}
     guarded = {"403": _error("The Host header does not name this machine.")}
     if settings.api_key is not None:
@@ -58,7 +58,7 @@ def openapi_document(
             "/health": {"get": _get("Whether the server answers", "health", _json_of("Health"), {}, is_open=True)},
             "/metrics": {"get": _get("Counters for Prometheus", "metrics", text, guarded)},
         },
-        "components": {"schemas": _schemas(settings, dims, vocabulary_size)},
+        "components": {"schemas": _schemas(settings, models, dims, vocabulary_size)},
     }  # fmt: skip
     if indexes:
         others = {"409": _error("The index is of another model."), "500": _error("The index is damaged.")}
@@ -71,8 +71,8 @@ def openapi_document(
     return document
 
 
-def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
-    model = {"type": "string", "enum": [settings.model_name, *settings.aliases]}
+def _schemas(settings: Settings, models: Sequence[str], dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
+    model = {"type": "string", "enum": list(models)}
     ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": vocabulary_size - 1}, "minItems": 1}
     many = {"minItems": 1, "maxItems": settings.max_inputs}
     usage = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})

@@ -7,7 +7,7 @@ updated and searched in threads of its own, and leaves the memory when it is idl
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,8 +41,10 @@ _MOST_ENTRIES = 1000
 
 
 class Target(NamedTuple):
-    """What a call over the socket searches."""
+    """What a call searches."""
 
+    fingerprint: str | None
+    """Of the model; None for that of the index."""
     index_path: str | None
     """A passage index that somebody keeps; None for the folders."""
     folders: tuple[str, ...]
@@ -62,11 +64,13 @@ class _Open:
 
 
 class Searches:
-    """All indexes of one server, with its model."""
+    """All indexes of one server, with its models."""
 
-    def __init__(self, embedder: Embedder, settings: Settings, indexes: Mapping[str, Path], cache: Path | None) -> None:
+    def __init__(
+        self, embedders: Sequence[Embedder], settings: Settings, indexes: Mapping[str, Path], cache: Path | None
+    ) -> None:
         self.calls = 0
-        self._embedder = embedder
+        self._embedders = {embedder.fingerprint: embedder for embedder in embedders}
         self._settings = settings
         self._indexes = {name: str(path.resolve()) for name, path in indexes.items()}
         self._cache = cache
@@ -79,7 +83,7 @@ class Searches:
         if not isinstance(name, str) or name not in self._indexes:
             known = ", ".join(self._indexes)
             raise Refusal(404, f"this server has no index {name!r:.80}; it has {known}", code="index_not_found")
-        target = Target(self._indexes[name], (), (), (), (), True, "")
+        target = Target(None, self._indexes[name], (), (), (), (), True, "")
         answer = await self._answer(target, "search", content)
         return _json({"object": "list", "index": name, "data": answer["passages"]})
 
@@ -89,8 +93,7 @@ class Searches:
             raise Refusal(404, "POST /v1/tools is answered on the Unix socket only", code="not_found")
         content = await self._content(request)
         target = _target_of(content)
-        served = (gte_sdk.__version__, self._embedder.fingerprint)
-        if (content["version"], content["fingerprint"]) != served:
+        if content["version"] != gte_sdk.__version__ or content["fingerprint"] not in self._embedders:
             raise Refusal(409, "this server has another version or model", code="other_model")
         return _json(await self._answer(target, content["tool"], content["arguments"]))
 
@@ -137,20 +140,24 @@ class Searches:
                 if idle is None:
                     raise Refusal(429, "too many indexes are in use", code="queue_full", headers={"Retry-After": "1"})
                 asyncio.get_running_loop().run_in_executor(None, self._open.pop(idle).workspace.close)
-            opened = _Open(_workspace_of(target, lambda: self._embedder, self._cache))
+            opened = _Open(self._workspace_of(target))
         self._open[target] = opened
         return opened
 
-
-def _workspace_of(target: Target, open_model: Callable[[], Embedder], cache: Path | None) -> Workspace:
-    if target.index_path is not None:
-        path = Path(target.index_path)
-        with PassageStore(path) as store:
-            settings = store.settings
-        return Workspace(settings, open_model, path, None)
-    _, folders, globs, excludes, types, ignore_files, model = target
-    settings = PassageSettings(model, "", 0, folders, globs, excludes, types, ignore_files)
-    return Workspace(settings, open_model, None, cache)
+    def _workspace_of(self, target: Target) -> Workspace:
+        _, index, folders, globs, excludes, types, ignore_files, model = target
+        fingerprint = target.fingerprint
+        if index is not None:
+            with PassageStore(Path(index)) as store:
+                settings = store.settings
+            fingerprint = settings.fingerprint
+        else:
+            settings = PassageSettings(model, "", 0, folders, globs, excludes, types, ignore_files)
+        embedder = self._embedders.get(fingerprint or "")
+        if embedder is None:
+            raise ModelMismatchError(f"the index is of {fingerprint}, which this server does not have")
+        cache = self._cache if index is None else None
+        return Workspace(settings, lambda: embedder, Path(index) if index is not None else None, cache)
 
 
 def _target_of(content: Mapping[str, Any]) -> Target:
@@ -169,7 +176,9 @@ def _target_of(content: Mapping[str, Any]) -> Target:
     if not fits:
         raise invalid("this is no call of a tool by a client of the same version", None)
     folders, globs, excludes, types = (tuple(each or ()) for each in lists)
-    return Target(index, folders, globs, excludes, types, content["ignore_files"], content["model"])
+    return Target(
+        content["fingerprint"], index, folders, globs, excludes, types, content["ignore_files"], content["model"]
+    )
 
 
 def _json(answer: Mapping[str, Any]) -> Response:
