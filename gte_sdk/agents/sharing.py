@@ -58,6 +58,7 @@ def leave_note(socket_path: Path, models: Mapping[str, str]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.chmod(0o700)  # else the note would not be believed
     note = {"version": gte_sdk.__version__, "socket": str(socket_path), "models": dict(models)}
     temporary = path.with_name(f".{_NOTE}.{os.getpid()}")
     temporary.unlink(missing_ok=True)

@@ -93,6 +93,7 @@ def mcp(
         raise click.UsageError(f"--{only_http[0].replace('_', '-')} needs --http")
     workspace = _workspace(context, paths or (Path(),), globs, excludes, types, no_ignore, model, device, threads)
     usual = device == "auto" and threads is None and model_facts() == ModelFacts()
+    usual = usual and not (workspace.index is not None and _is_given(context, "model"))
     ask_server = _shared(workspace) if usual and not no_server else None
     server = create_mcp_server(workspace, _described, ask_server)
     try:

@@ -146,6 +146,7 @@ def serve(
     settings = Settings(
         model_name=names[0],
         aliases=aliases,
+        trusts_unix_socket=socket_path is not None,
         cors_origins=cors_origins,
         api_key=api_key_of(api_key_file),
         loopback_only=is_loopback(host),

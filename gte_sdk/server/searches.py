@@ -22,7 +22,7 @@ from gte_sdk.errors import GteError, InputError, ModelMismatchError
 from gte_sdk.passages.store import PassageStore
 from gte_sdk.passages.store import Settings as PassageSettings
 from gte_sdk.server.http.body import read_body
-from gte_sdk.server.http.gate import HOLD, is_from_socket
+from gte_sdk.server.http.gate import HOLD, is_from_user
 from gte_sdk.server.http.refusal import Refusal, invalid
 from gte_sdk.server.requests import parse_json
 from gte_sdk.server.settings import Settings
@@ -89,7 +89,7 @@ class Searches:
 
     async def tools(self, request: "Request") -> Response:
         """POST /v1/tools"""
-        if not is_from_socket(request.scope):
+        if not is_from_user(request.scope, self._settings):
             raise Refusal(404, "POST /v1/tools is answered on the Unix socket only", code="not_found")
         content = await self._content(request)
         target = _target_of(content)
@@ -174,7 +174,7 @@ def _target_of(content: Mapping[str, Any]) -> Target:
         and all(Path(path).is_absolute() for path in [*(lists[0] or ()), *([index] if index else [])])
     )
     if not fits:
-        raise invalid("this is no call of a tool by a client of the same version", None)
+        raise Refusal(409, "this is no call of a tool by a client of the same version", code="other_client")
     folders, globs, excludes, types = (tuple(each or ()) for each in lists)
     return Target(
         content["fingerprint"], index, folders, globs, excludes, types, content["ignore_files"], content["model"]

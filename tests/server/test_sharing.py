@@ -133,7 +133,7 @@ def test_the_socket_is_for_its_user_alone(server: ServerProcess, user: Path) -> 
     assert refused(httpx.post(f"{server.url}/v1/tools", json=body)) == (404, "not_found", None)
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=60) as client:
         assert client.get("http://localhost/health").json()["status"] == "ok"
-        assert refused(client.post("http://localhost/v1/tools", json=body)) == (422, "invalid_value", None)
+        assert refused(client.post("http://localhost/v1/tools", json=body)) == (409, "other_client", None)
 
 
 @pytest.mark.usefixtures("at_home", "server")
@@ -161,8 +161,8 @@ def test_tools_of_agents_are_answered_for_any_folder(embedder: Embedder, folder:
         with pytest.raises(InputError, match="is no file of this index"):
             sharing.answered_by_server(embedder.fingerprint, target, "read_passage", {"path": "/etc/passwd"})
     assert sharing.answered_by_server("sha256:other", folders, "index_status", {}) is None
-    with pytest.raises(InputError, match="is no call of a tool"):
-        sharing.answered_by_server(embedder.fingerprint, {**folders, "folders": ["relative"]}, "index_status", {})
+    relative = {**folders, "folders": ["relative"]}
+    assert sharing.answered_by_server(embedder.fingerprint, relative, "index_status", {}) is None
 
 
 @pytest.mark.usefixtures("at_home", "server")
@@ -280,3 +280,26 @@ def test_a_key_is_asked_for_everywhere_but_at_the_socket(index: Path, tmp_path: 
         assert httpx.post(f"{server.url}/v1/search", json=body).status_code == 401
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=60) as client:
             assert client.post("http://localhost/v1/search", json=body).status_code == 200
+
+
+def test_a_unix_socket_of_a_proxy_is_no_way_around_the_key(embedder: Embedder, folder: Path, tmp_path: Path) -> None:
+    """Another ASGI server may listen at a socket, too, for a proxy whose clients are anybody."""
+    from gte_sdk.server import create_app
+
+    def statuses(settings: ServerSettings) -> list[int]:
+        app: Any = create_app(embedder, settings, cache=tmp_path)
+
+        async def from_socket(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "server": (str(tmp_path / "proxy.sock"), None)}, receive, send)
+
+        async def ask() -> list[int]:
+            transport = httpx.ASGITransport(from_socket)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                paths = ("/v1/embeddings", sharing.TOOLS_PATH)
+                return [(await client.post(path, json={"input": "a", "model": "m"})).status_code for path in paths]
+
+        return asyncio.run(ask())
+
+    assert statuses(ServerSettings("m", api_key="key")) == [401, 401]
+    assert statuses(ServerSettings("m")) == [200, 404]
+    assert statuses(ServerSettings("m", api_key="key", trusts_unix_socket=True)) == [200, 409]

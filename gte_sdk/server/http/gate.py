@@ -66,7 +66,7 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
             preflight = bool(settings.cors_origins) and is_preflight(scope["method"], headers)
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             refusal = None
-            if not is_from_socket(scope):
+            if not is_from_user(scope, settings):
                 refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
             if refusal is None and preflight:
                 await noted_send({"type": "http.response.start", "status": 204, "headers": preflight_headers(headers)})
@@ -88,10 +88,10 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
     return passed
 
 
-def is_from_socket(scope: "Scope") -> bool:
-    """Whether a request came over the Unix socket, which only the user who started the server can open."""
+def is_from_user(scope: "Scope", settings: Settings) -> bool:
+    """Whether a request came over a Unix socket that only the user who started the server can open."""
     server = scope.get("server")
-    return server is not None and server[1] is None
+    return settings.trusts_unix_socket and server is not None and server[1] is None
 
 
 def _refused(

@@ -85,13 +85,15 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise InputError(f"{path} exists and is no socket; name another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:  # nobody listens
                 path.unlink()
                 return
-            raise
+            if error.errno != errno.EAGAIN:  # somebody does, and many wait
+                raise
     raise InputError(f"another server listens at {path}; stop it or name another path")
 
 
