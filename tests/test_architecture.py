@@ -70,8 +70,8 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "gte_sdk": {"embedding", "search", "errors"},
         "passages": LEAVES | {"gte_sdk", "embedding", "search"},
         "tables": LEAVES | {"gte_sdk", "embedding", "model_files"},
-        "agents": LEAVES | {"gte_sdk", "embedding", "passages"},
-        "server": LEAVES | {"gte_sdk", "embedding", "search", "runtime"},
+        "agents": LEAVES | {"gte_sdk", "embedding", "model_files", "passages"},
+        "server": LEAVES | {"gte_sdk", "agents", "embedding", "passages", "search", "runtime"},
         "integrations": LEAVES | {"gte_sdk", "embedding", "tables", "model_files"},
         "cli": LEAVES
         | {"gte_sdk", "model_files", "runtime", "embedding", "search", "passages", "tables", "server", "agents"},

@@ -1,7 +1,7 @@
 """The MCP server: the tools over a workspace, on standard streams or as an ASGI application for streamable HTTP.
 
 Nothing here waits on the event loop: indexing and searching run in the workspace's threads. A call waits for changed
-files to be indexed for at most WAIT_SECONDS, with progress notifications, and is then answered from what is there.
+files to be indexed for a while, with progress notifications, and is then answered from what is there.
 """
 
 import asyncio
@@ -9,8 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 import anyio
@@ -30,19 +29,17 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 import gte_sdk
-from gte_sdk.agents.requests import TOOLS, ToolRequest, parse_request
+from gte_sdk.agents.requests import TOOLS, parse_request
 from gte_sdk.agents.tools import INSTRUCTIONS, tool_list
+from gte_sdk.agents.waiting import answered
 from gte_sdk.agents.workspace import Workspace
 from gte_sdk.errors import GteError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-WAIT_SECONDS = 10.0
-"""How long a call waits for an update of the index."""
 MAX_MESSAGE_BYTES = 2**20
 """Of one message on standard input, which is one line, and of one request over HTTP."""
-_PROGRESS_SECONDS = 0.5
 # Where programs write the id of a message, before or after what may be long.
 _ID_AT_START = re.compile(rb'\{"jsonrpc": ?"2.0", ?"id": ?(\d{1,18}|"[\w-]{1,64}"),')
 _ID_AT_END = re.compile(rb'"id": ?(\d{1,18}|"[\w-]{1,64}")(?:, ?"jsonrpc": ?"2.0")?\}\s*$')
@@ -57,11 +54,20 @@ _ENVELOPE = {
 }
 
 Describe = Callable[[GteError | OSError], str]
-Report = Callable[[float, float | None, str | None], Awaitable[None]]
+AskServer = Callable[[str, Mapping[str, Any]], "dict[str, Any] | None"]
+"""A tool and its arguments to the answer of a server that many processes share; None if none runs."""
 
 
-def create_mcp_server(workspace: Workspace, describe: Describe = str) -> Server[Any]:
-    """Returns the MCP server of a workspace. `describe` words an error for the agent."""
+def create_mcp_server(
+    workspace: Workspace, describe: Describe = str, ask_server: AskServer | None = None
+) -> Server[Any]:
+    """Returns the MCP server of a workspace.
+
+    Args:
+        workspace: Answers the calls.
+        describe: Words an error for the agent.
+        ask_server: Is asked first, in a thread.
+    """
     tools = tool_list()
 
     async def list_tools(
@@ -74,9 +80,12 @@ def create_mcp_server(workspace: Workspace, describe: Describe = str) -> Server[
             raise MCPError(INVALID_REQUEST, f"the message has more than {MAX_MESSAGE_BYTES} bytes; send less")
         if params.name not in TOOLS:
             raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:80]!r}; there are {', '.join(TOOLS)}")
+        arguments = params.arguments or {}
         try:
-            request = parse_request(params.name, params.arguments or {})
-            answer = await answered(workspace, request, context.session.report_progress)
+            request = parse_request(params.name, arguments)
+            answer = None if ask_server is None else await asyncio.to_thread(ask_server, params.name, arguments)
+            if answer is None:
+                answer = await answered(workspace, request, context.session.report_progress)
         except (GteError, OSError) as error:
             return CallToolResult(content=[TextContent(type="text", text=describe(error))], is_error=True)
         text = json.dumps(answer, ensure_ascii=False)
@@ -86,33 +95,6 @@ def create_mcp_server(workspace: Workspace, describe: Describe = str) -> Server[
         "gte", version=gte_sdk.__version__, title="gte: search of your own files", instructions=INSTRUCTIONS,
         on_list_tools=list_tools, on_call_tool=call_tool,
     )  # fmt: skip
-
-
-async def answered(workspace: Workspace, request: ToolRequest, report: Report) -> dict[str, Any]:
-    """Returns the answer to a request, after the changed files are indexed or WAIT_SECONDS have passed."""
-    update = workspace.refresh()
-    if update is not None:
-        await _updated(workspace, update, report)
-    return await asyncio.wrap_future(workspace.run(request))
-
-
-async def _updated(workspace: Workspace, update: "Future[None]", report: Report) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + WAIT_SECONDS
-    done = asyncio.Event()
-    update.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set) if not loop.is_closed() else None)
-    shown = -1
-    while not done.is_set() and loop.time() < deadline:
-        try:
-            await asyncio.wait_for(done.wait(), _PROGRESS_SECONDS)
-        except asyncio.TimeoutError:
-            progress = workspace.progress
-            if progress is not None and progress.done > shown:  # by the protocol, progress increases
-                shown = progress.done
-                counted = f"indexing: {shown:,} of {progress.total:,} files" if progress.total else "looking for files"
-                await report(shown, progress.total or None, counted)
-    if update.done():
-        update.result()
 
 
 async def serve_standard_streams(server: Server[Any]) -> None:

@@ -66,7 +66,8 @@ class Workspace:
         self.progress: Progress | None = None
         """Of the update that runs."""
         self._open_model = open_model
-        self._index = index
+        self.index = index
+        """The index that is searched as it is, or None."""
         self._cache = cache
         self._lock = threading.Lock()
         self._model_lock = threading.Lock()
@@ -86,7 +87,7 @@ class Workspace:
     def refresh(self) -> Future[None] | None:
         """Starts to look for changed files, if it is time to. Returns the update that runs, or failed last."""
         with self._lock:
-            if self._index is not None or self._stops:
+            if self.index is not None or self._stops:
                 return None
             running = self._update is not None and not self._update.done()
             if not running and time.monotonic() >= self._next_look:
@@ -103,7 +104,7 @@ class Workspace:
     def state(self) -> dict[str, Any]:
         """Returns whether the index is complete, and how far its update is."""
         progress = self.progress
-        complete = self._index is not None or self._finished_at is not None
+        complete = self.index is not None or self._finished_at is not None
         state = "updating" if progress is not None and complete else "ready" if complete else "indexing"
         answer: dict[str, Any] = {"state": state}
         if progress is not None:

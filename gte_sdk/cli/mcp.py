@@ -4,20 +4,30 @@ import asyncio
 import contextlib
 import functools
 import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from gte_sdk.agents.sharing import answered_by_server
 from gte_sdk.agents.workspace import IDLE_SECONDS, Workspace
 from gte_sdk.cli.folder_options import choice_options
-from gte_sdk.cli.model_options import facts_to_keep, model_facts, model_options, use_kept_facts
+from gte_sdk.cli.model_options import (
+    facts_to_keep,
+    model_facts,
+    model_options,
+    no_server_option,
+    recorded_fingerprint,
+    use_kept_facts,
+)
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.serve import api_key_of, is_loopback
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import GteError
 from gte_sdk.model_files.directory import bundled_models
+from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.model_files.user_cache import indexes_folder
 from gte_sdk.passages.database import is_passage_store
 from gte_sdk.passages.store import PassageStore, Settings
@@ -36,6 +46,7 @@ from gte_sdk.passages.store import PassageStore, Settings
     "--api-key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
     help="With --http: a file whose first line is the key that clients must send; or set GTE_API_KEY.",
 )  # fmt: skip
+@no_server_option
 @model_options
 @click.pass_context
 def mcp(
@@ -49,6 +60,7 @@ def mcp(
     host: str,
     port: int,
     api_key_file: Path | None,
+    no_server: bool,
     model: str,
     device: str,
     threads: int | None,
@@ -60,7 +72,8 @@ def mcp(
     it is.
 
     The index of the folders is kept in the user's cache and brought up to date as the agent searches. The model opens
-    at the first search. Standard output carries the protocol only.
+    at the first search; a running `gte serve --socket` with the same model is used instead. Standard output carries the
+    protocol only.
 
     \b
     Examples:
@@ -79,7 +92,10 @@ def mcp(
     if only_http and not http:
         raise click.UsageError(f"--{only_http[0].replace('_', '-')} needs --http")
     workspace = _workspace(context, paths or (Path(),), globs, excludes, types, no_ignore, model, device, threads)
-    server = create_mcp_server(workspace, _described)
+    usual = device == "auto" and threads is None and model_facts() == ModelFacts()
+    usual = usual and not (workspace.index is not None and _is_given(context, "model"))
+    ask_server = _shared(workspace) if usual and not no_server else None
+    server = create_mcp_server(workspace, _described, ask_server)
     try:
         if http:
             _serve_http(http_application(server, host), host, port, api_key_file)
@@ -121,6 +137,21 @@ def _workspace(
     return Workspace(settings, open_model, index.resolve() if index else None, indexes_folder())
 
 
+def _shared(workspace: Workspace) -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None] | None:
+    """Returns what asks a running `gte serve --socket`; None for a model whose fingerprint only its weights tell."""
+    settings = workspace.settings
+    fingerprint = settings.fingerprint or recorded_fingerprint(settings.model)
+    if fingerprint is None:
+        return None
+    target = {
+        "index": None if workspace.index is None else str(workspace.index),
+        "folders": settings.paths if workspace.index is None else (),
+        "globs": settings.globs, "excludes": settings.excludes, "types": settings.types,
+        "ignore_files": settings.ignore_files, "model": settings.model,
+    }  # fmt: skip
+    return lambda tool, arguments: answered_by_server(fingerprint, target, tool, arguments)
+
+
 def _serve_http(app: Any, host: str, port: int, api_key_file: Path | None) -> None:
     """Serves the application behind the checks and limits of `gte serve`."""
     try:
@@ -145,7 +176,7 @@ def _serve_http(app: Any, host: str, port: int, api_key_file: Path | None) -> No
         with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
             click.echo(f"gte: serving MCP at http://{shown}:{bound_port}/mcp", err=True)
 
-    metrics = Metrics(settings.model_name, "", gte_sdk.__version__)
+    metrics = Metrics({settings.model_name: ""}, gte_sdk.__version__)
     run(gate(app, settings, metrics, frozenset({"/mcp"})), listener, settings, announce, access_log=False)
 
 

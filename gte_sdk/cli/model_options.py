@@ -11,21 +11,38 @@ import numpy as np
 from click.shell_completion import CompletionItem
 
 from gte_sdk.embedding.embedder import DEFAULT_MODEL, Embedder
-from gte_sdk.errors import IndexFormatError, ModelFormatError
-from gte_sdk.model_files.directory import bundled_models
+from gte_sdk.errors import GteError, IndexFormatError, ModelFormatError
+from gte_sdk.model_files.directory import bundled_models, read_model_dir
+from gte_sdk.model_files.locate import locate_model
 from gte_sdk.model_files.published import IN_GRAPH, POOLING_MODES, ModelFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FACTS = "gte_sdk.model_facts"
 
 
+_MODEL_HELP = "A bundled model, a model directory, a bundle (app.gte), or a Hub name such as thenlper/gte-small."
+
+
 def model_options(command: Command) -> Command:
     """Adds --model, --device and --threads, and those of `fact_options`."""
+    model = click.option(
+        "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL", shell_complete=complete_model,
+        help=_MODEL_HELP,
+    )  # fmt: skip
+    return model(_device_options(command))
+
+
+def several_models_options(command: Command) -> Command:
+    """The same with a --model that can be repeated: the parameter `models`."""
+    model = click.option(
+        "--model", "models", default=[DEFAULT_MODEL], show_default=True, metavar="MODEL", multiple=True,
+        shell_complete=complete_model, help=f"{_MODEL_HELP} Can be repeated.",
+    )  # fmt: skip
+    return model(_device_options(command))
+
+
+def _device_options(command: Command) -> Command:
     options = (
-        click.option(
-            "--model", default=DEFAULT_MODEL, show_default=True, metavar="MODEL", shell_complete=complete_model,
-            help="A bundled model, a model directory, a bundle (app.gte), or a Hub name such as thenlper/gte-small.",
-        ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option(
             "--threads", type=click.IntRange(min=1), metavar="N",
@@ -55,6 +72,20 @@ def fact_options(command: Command) -> Command:
         ),
     )  # fmt: skip
     return _with_options(command, options)
+
+
+def no_server_option(command: Command) -> Command:
+    """Adds --no-server."""
+    return click.option(
+        "--no-server", is_flag=True, help="Open the model here, even if a gte serve --socket has the same one open."
+    )(command)
+
+
+def recorded_fingerprint(model: str) -> str | None:
+    """The fingerprint of a model without opening it; None if its files do not record it, or it is not here."""
+    with contextlib.suppress(GteError, OSError):
+        return read_model_dir(locate_model(model, "auto", None, True)).fingerprint
+    return None
 
 
 def model_facts() -> ModelFacts:
@@ -92,12 +123,14 @@ def open_model(
     revision: str | None = None,
     variant: str = "auto",
     dim: int | None = None,
+    unload_after: float | None = None,
 ) -> Embedder:
     """The model that the running command's options describe. Raises what Embedder raises."""
     facts = model_facts()
     return Embedder(
         model, device=device, threads=threads, offline=offline, truncation=truncation, revision=revision,
-        variant=variant, dim=dim, max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
+        variant=variant, dim=dim, unload_after=unload_after,
+        max_tokens=facts.max_tokens, pooling=facts.pooling, prompts=facts.prompts,
     )  # fmt: skip
 
 

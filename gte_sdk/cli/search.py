@@ -1,5 +1,6 @@
 """`gte search`: finds the passages that answer a question, in files or in a passage index."""
 
+import functools
 import math
 import sys
 import time
@@ -9,10 +10,18 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from gte_sdk.agents.sharing import embedded_by_server, find_server
 from gte_sdk.cli.answers import print_json, print_passage
 from gte_sdk.cli.folder_options import described, list_left_out, say_left_out, wanted_options
 from gte_sdk.cli.index import keep_current, open_embedder
-from gte_sdk.cli.model_options import model_options, open_model, say_cut, use_kept_facts
+from gte_sdk.cli.model_options import (
+    facts_to_keep,
+    model_options,
+    no_server_option,
+    open_model,
+    say_cut,
+    use_kept_facts,
+)
 from gte_sdk.cli.terminal import Notices, files_bar, plural, printable, printable_path
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
@@ -54,6 +63,7 @@ Find = Callable[[str], list[Found]]
     help="With an index: update it, keep running, and answer again when the answer changes, until Ctrl-C.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on each line, with the whole passage.")
+@no_server_option
 @model_options
 @click.option("--quiet", "-q", is_flag=True, help="Print results and errors only: no progress bar, notices or summary.")
 @click.pass_context
@@ -72,6 +82,7 @@ def search(
     min_score: float | None,
     watch: bool,
     as_json: bool,
+    no_server: bool,
     model: str,
     device: str,
     threads: int | None,
@@ -87,7 +98,8 @@ def search(
     By words, an identifier is found whole and in parts, in whatever style it is written. One that stands in a single
     file comes first.
 
-    A PATH can be an index made by `gte index`. It answers at once, because only the question is embedded.
+    A PATH can be an index made by `gte index`. It answers at once, because only the question is embedded, by a running
+    `gte serve --socket` if it has the same model open.
 
     What .gitignore and .ignore name, and hidden, build and package folders are left out unless you name them. PDF needs
     pip install 'gte-sdk[documents]'.
@@ -124,7 +136,7 @@ def search(
         )
         with PassageStore(None, settings) as store:
             _read_files(store, embedder, quiet, skipped)
-            find = _search_in_store(embedder, store, count, mode, min_score, False, quiet)
+            find = _search_in_store(lambda: embedder, store, count, mode, min_score, False, quiet, shares=False)
             _answer_all(question, find, answer)
         return
     if len(paths) > 1 or globs or excludes or types or no_ignore:
@@ -132,12 +144,22 @@ def search(
     if skipped:
         raise click.UsageError("an index has read its files already; see: gte index --output FILE --status --skipped")
     with PassageStore(paths[0]) as store:
-        if context.get_parameter_source("model") is ParameterSource.DEFAULT:
-            use_kept_facts(store.settings.facts)
-            embedder = open_embedder(store.settings.model, device, threads, named_by=store.path)
-        else:
-            embedder = open_model(model, device, threads)
-        store.check_fingerprint(embedder.fingerprint)
+        by_index = context.get_parameter_source("model") is ParameterSource.DEFAULT
+
+        @functools.cache
+        def open_once() -> Embedder:
+            if by_index:
+                use_kept_facts(store.settings.facts)
+                opened = open_embedder(store.settings.model, device, threads, named_by=store.path)
+            else:
+                opened = open_model(model, device, threads)
+            store.check_fingerprint(opened.fingerprint)
+            return opened
+
+        usual = device == "auto" and threads is None and not facts_to_keep() and not store.settings.facts
+        shares = by_index and usual and not watch and not no_server
+        if not shares or find_server(store.settings.fingerprint) is None:
+            open_once()
         if not quiet and not watch and store.meta("complete") != "true":
             shown = printable_path(store.path)
             click.echo(f"gte: {shown} is not finished; to finish it: gte index --output {shown}", err=True)
@@ -150,7 +172,7 @@ def search(
                     f"them: gte index --output {shown}",
                     err=True,
                 )
-        find = _search_in_store(embedder, store, count, mode, min_score, watch, quiet)
+        find = _search_in_store(open_once, store, count, mode, min_score, watch, quiet, shares)
         if watch and question != FROM_STANDARD_INPUT:
             _answer_changes(question, find, answer)
         _answer_all(question, find, answer)
@@ -181,16 +203,28 @@ def _answer_changes(question: str, find: Find, answer: Callable[[str, list[Found
 
 
 def _search_in_store(
-    embedder: Embedder, store: PassageStore, count: int, mode: str, min_score: float | None, watch: bool, quiet: bool
+    open_once: Callable[[], Embedder],
+    store: PassageStore,
+    count: int,
+    mode: str,
+    min_score: float | None,
+    watch: bool,
+    quiet: bool,
+    shares: bool,
 ) -> Find:
+    """shares: whether a running server may embed the questions. The model is opened here if none answers."""
     passage_search = PassageSearch(store)
     notices = Notices(quiet)
 
     def find(text: str) -> list[Found]:
         if watch:
             with files_bar(quiet) as progress:
-                update_index(store, embedder, notices, progress)
-        vector = None if mode == "words" else embed_batch(embedder, [text], "query").vectors[0]
+                update_index(store, open_once(), notices, progress)
+        vector = None
+        if mode != "words" and shares:
+            vector = embedded_by_server(store.settings.fingerprint, store.settings.dim, text)
+        if mode != "words" and vector is None:
+            vector = embed_batch(open_once(), [text], "query").vectors[0]
         words = None if mode == "meaning" else text
         found = passage_search.find(vector, count, words, -math.inf if min_score is None else min_score)
         if not watch and not store.counts()[1]:

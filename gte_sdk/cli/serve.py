@@ -7,12 +7,31 @@ from pathlib import Path
 
 import click
 
-from gte_sdk.cli.model_options import model_options, open_model
+from gte_sdk.agents.sharing import leave_note, remove_note
+from gte_sdk.cli.model_options import facts_to_keep, open_model, several_models_options
 from gte_sdk.cli.stopping import leave_to_another
 from gte_sdk.errors import InputError
+from gte_sdk.model_files.user_cache import indexes_folder
+from gte_sdk.passages.database import is_passage_store
 
 KEY_VARIABLE = "GTE_API_KEY"
 _MOST_KEY_CHARACTERS = 4096
+# With several models, of which few are busy at a time.
+_UNLOAD_SECONDS = 300.0
+
+
+def _named_indexes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for value in values:
+        name, equals, file = value.partition("=")
+        path = Path(file if equals else value)
+        name = name if equals else path.stem
+        if not is_passage_store(path):
+            raise click.BadParameter(f"{path} is no passage index; make one with: gte index")
+        if not name or name in named:
+            raise click.BadParameter(f"{value!r}: give each index a name of its own, NAME=FILE")
+        named[name] = path
+    return named
 
 
 @click.command()
@@ -58,8 +77,21 @@ _MOST_KEY_CHARACTERS = 4096
     "--micro-batching/--no-micro-batching", default=True, show_default=True,
     help="Embed the texts of requests that wait at the same time in one batch.",
 )  # fmt: skip
+@click.option(
+    "--index", "indexes", metavar="[NAME=]FILE", multiple=True, callback=_named_indexes,
+    help="A passage index of the model to search by POST /v1/search; by default named as the file. Can be repeated.",
+)  # fmt: skip
+@click.option(
+    "--socket", "socket_path", metavar="PATH", type=click.Path(path_type=Path),
+    help="Listen at a Unix socket of this user too, where gte mcp and gte search find the server by themselves.",
+)  # fmt: skip
 @click.option("--access-log", is_flag=True, help="Log each request on standard output.")
-@model_options
+@click.option(
+    "--unload-after", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="Free a model after this long without a request; the next one opens it again. By default never, and with "
+    "several models after 300.",
+)  # fmt: skip
+@several_models_options
 def serve(
     host: str,
     port: int,
@@ -73,33 +105,49 @@ def serve(
     max_queue: int,
     max_connections: int,
     micro_batching: bool,
+    indexes: dict[str, Path],
+    socket_path: Path | None,
     access_log: bool,
-    model: str,
+    unload_after: float | None,
+    models: tuple[str, ...],
     device: str,
     threads: int | None,
 ) -> None:
     """Serve embeddings over HTTP with the OpenAI API.
 
-    The routes are POST /v1/embeddings, GET /v1/models, POST /rerank, /health, /metrics for Prometheus, /openapi.json,
-    and a page to try it on at /. Only this machine can connect, unless --host names another address. On SIGTERM (a
-    plain kill) or Ctrl-C, the server answers the requests it has accepted, then ends.
+    The routes are POST /v1/embeddings, GET /v1/models, POST /rerank, POST /v1/search, /health, /metrics for Prometheus,
+    /openapi.json, and a page to try it on at /. Only this machine can connect, unless --host names another address. On
+    SIGTERM (a plain kill) or Ctrl-C, the server answers the requests it has accepted, then ends.
+
+    With --socket, gte mcp and gte search of the same user ask this server instead of opening the model themselves.
 
     \b
     Examples:
       gte serve
       gte serve --model ./my-model --port 9000 --alias text-embedding-3-small
+      gte serve --index notes=notes.index --socket ~/.gte.sock
       GTE_API_KEY=... gte serve --host 0.0.0.0
     """
     try:
         from gte_sdk.server import Settings, create_app
-        from gte_sdk.server.http.listening import bind, run
+        from gte_sdk.server.http.listening import bind, run, unix_socket
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
         message = f"gte serve needs {package}: pip install 'gte-sdk[serve]'"
         raise click.ClickException(message) from error
+    if len(models) > 1 and (name or facts_to_keep()):
+        raise click.UsageError(
+            "--name, --prompt, --pooling and --max-tokens are of one model; leave them out with several"
+        )
+    names = [name or name_of(model) for model in models]
+    if len(set(names)) < len(names) or set(aliases) & set(names[1:]):
+        raise click.UsageError(f"two models have the same name: {', '.join([*names, *aliases])}")
+    if len(models) > 1 and unload_after is None:
+        unload_after = _UNLOAD_SECONDS
     settings = Settings(
-        model_name=name or name_of(model),
+        model_name=names[0],
         aliases=aliases,
+        trusts_unix_socket=socket_path is not None,
         cors_origins=cors_origins,
         api_key=api_key_of(api_key_file),
         loopback_only=is_loopback(host),
@@ -114,16 +162,31 @@ def serve(
     if settings.api_key is None and not settings.loopback_only:
         click.echo(f"gte: warning: {host} is open to other machines and no API key is set ({KEY_VARIABLE})", err=True)
     listener = bind(host, port)
-    app = create_app(open_model(model, device, threads, truncation="ignore"), settings)
+    opened = {
+        name: open_model(model, device, threads, truncation="ignore", unload_after=unload_after)
+        for name, model in zip(names, models, strict=True)
+    }
+    others = {name: opened[name] for name in names[1:]}
+    app = create_app(opened[names[0]], settings, indexes, indexes_folder(), others)
     address, bound_port = listener.getsockname()[:2]
     url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
 
     def announce() -> None:
         with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
-            click.echo(f"gte: serving {settings.model_name} at {url}", err=True)
+            click.echo(f"gte: serving {', '.join(names)} at {url}", err=True)
 
     leave_to_another()
-    run(app, listener, settings, announce, access_log)
+    if socket_path is None:
+        run(app, listener, settings, announce, access_log)
+        return
+    with unix_socket(socket_path) as local:
+        # Others would get vectors of this --prompt or --pooling for a model that they know without it.
+        if facts_to_keep() is None:
+            leave_note(socket_path.absolute(), {each.fingerprint: name for name, each in opened.items()})
+        try:
+            run(app, listener, settings, announce, access_log, [local])
+        finally:
+            remove_note(socket_path.absolute())
 
 
 def name_of(model: str) -> str:

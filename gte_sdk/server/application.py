@@ -1,7 +1,8 @@
 """The Starlette application: which path leads where, the page's files, and every error in OpenAI's shape."""
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import gte_sdk
+from gte_sdk.agents.sharing import TOOLS_PATH
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.server.http.gate import gate
 from gte_sdk.server.http.refusal import Refusal, error_json
 from gte_sdk.server.metrics import Metrics
 from gte_sdk.server.openapi import openapi_document
 from gte_sdk.server.requests import unknown_model
+from gte_sdk.server.searches import Searches
 from gte_sdk.server.service import Service
 from gte_sdk.server.settings import Settings
 
@@ -45,15 +48,31 @@ _SWAGGER_HEADERS = {
 }
 
 
-def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
+def create_app(
+    embedder: Embedder,
+    settings: Settings,
+    indexes: Mapping[str, Path] | None = None,
+    cache: Path | None = None,
+    others: Mapping[str, Embedder] | None = None,
+) -> "ASGIApp":
     """The server as an ASGI application, for uvicorn (connection.py) or any other ASGI server.
 
     Time-outs of headers and writes, and the bound on connections, are the ASGI server's business.
+
+    embedder: the first model, which has the names of the settings.
+    indexes: passage indexes of these models to search, by name.
+    cache: where the indexes of folders lie that clients on the Unix socket search.
+    others: further models by their names.
     """
-    metrics = Metrics(settings.model_name, embedder.fingerprint, gte_sdk.__version__)
-    service = Service(embedder, settings, metrics)
-    models = [_model_card(name, embedder, int(metrics.started)) for name in (settings.model_name, *settings.aliases)]
-    document = openapi_document(settings, embedder.dims, embedder.vocabulary_size)
+    embedders = {settings.model_name: embedder, **(others or {})}
+    metrics = Metrics({name: each.fingerprint for name, each in embedders.items()}, gte_sdk.__version__)
+    service = Service(embedders, settings, metrics)
+    searches = Searches(list(embedders.values()), settings, indexes or {}, cache)
+    named = {**embedders, **dict.fromkeys(settings.aliases, embedder)}
+    models = [_model_card(name, each, int(metrics.started)) for name, each in named.items()]
+    dims = sorted({dim for each in embedders.values() for dim in each.dims}, reverse=True)
+    vocabulary_size = max(each.vocabulary_size for each in embedders.values())
+    document = openapi_document(settings, list(named), dims, vocabulary_size, tuple(indexes or ()))
 
     async def list_models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": models})
@@ -80,6 +99,8 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         Route("/v1/models/{model:path}", one_model),
         Route("/rerank", service.rerank, methods=["POST"]),
         Route("/v1/rerank", service.rerank, methods=["POST"]),
+        *([Route("/v1/search", searches.search, methods=["POST"])] if indexes else []),
+        Route(TOOLS_PATH, searches.tools, methods=["POST"]),
         Route("/health", health),
         Route("/metrics", metrics_text),
         Route("/openapi.json", openapi),
@@ -87,7 +108,13 @@ def create_app(embedder: Embedder, settings: Settings) -> "ASGIApp":
         *_swagger_routes(),
     ]
     handlers: Any = {Refusal: _answer_refusal, HTTPException: _answer_http_exception, 500: _answer_fault}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await searches.close()
+
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # many clients send no body after a redirect; see gate.py
     return gate(app, settings, metrics, frozenset(route.path for route in routes))
 

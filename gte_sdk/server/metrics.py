@@ -4,7 +4,7 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -36,12 +36,18 @@ class Histogram:
 class Metrics:
     """The counters of one server. The attributes without underscore are gauges and counters that others move."""
 
-    def __init__(self, model: str, fingerprint: str, version: str) -> None:
+    def __init__(self, models: Mapping[str, str], version: str) -> None:
+        """`models` has the fingerprint of each model by its name."""
         self.started = time.time()
         self.requests_in_progress = 0
         self.held_bytes = 0
         self.truncated_texts = 0
-        self._information = f'model="{_escaped(model)}",fingerprint="{_escaped(fingerprint)}",version="{version}"'
+        self._information = [
+            f'model="{_escaped(model)}",fingerprint="{_escaped(fingerprint)}",version="{version}"'
+            for model, fingerprint in models.items()
+        ]
+        self._texts_of = dict.fromkeys(models, 0)
+        self._tokens_of = dict.fromkeys(models, 0)
         self._requests: Counter[tuple[str, int]] = Counter()
         self._seconds: dict[str, Histogram] = {}
         self._batch_texts = Histogram(BATCH_SIZES)
@@ -52,7 +58,9 @@ class Metrics:
         self._requests[route, status] += 1
         self._seconds.setdefault(route, Histogram(SECONDS)).count(seconds)
 
-    def count_batch(self, texts: int, tokens: int) -> None:
+    def count_batch(self, model: str, texts: int, tokens: int) -> None:
+        self._texts_of[model] += texts
+        self._tokens_of[model] += tokens
         self._batch_texts.count(texts)
         self._texts += texts
         self._tokens += tokens
@@ -60,7 +68,9 @@ class Metrics:
     def text(self, queued_texts: int) -> str:
         """The exposition format, version 0.0.4."""
         lines = [
-            *_family("gte_info", "gauge", "The model that is served.", f"gte_info{{{self._information}}} 1"),
+            *_family(
+                "gte_info", "gauge", "A model that is served.", *(f"gte_info{{{of}}} 1" for of in self._information)
+            ),
             *_family(
                 "gte_requests_total", "counter", "Requests answered.",
                 *(f'gte_requests_total{{route="{r}",status="{s}"}} {n}' for (r, s), n in self._requests.items()),
@@ -75,6 +85,14 @@ class Metrics:
             ),
             *_single("gte_texts_total", "counter", "Texts embedded.", self._texts),
             *_single("gte_tokens_total", "counter", "Tokens embedded, special tokens included.", self._tokens),
+            *_family(
+                "gte_model_texts_total", "counter", "Texts embedded, by model.",
+                *(f'gte_model_texts_total{{model="{_escaped(m)}"}} {n}' for m, n in self._texts_of.items()),
+            ),
+            *_family(
+                "gte_model_tokens_total", "counter", "Tokens embedded, by model.",
+                *(f'gte_model_tokens_total{{model="{_escaped(m)}"}} {n}' for m, n in self._tokens_of.items()),
+            ),
             *_single("gte_truncated_texts_total", "counter", "Texts that were cut.", self.truncated_texts),
             *_single("gte_queued_texts", "gauge", "Texts that wait for the model.", queued_texts),
             *_single("gte_requests_in_progress", "gauge", "Requests not yet answered.", self.requests_in_progress),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gte_sdk
+from gte_sdk.agents.requests import MODES, MOST_PASSAGES, MOST_QUERY_CHARACTERS
 from gte_sdk.server.requests import ENCODING_FORMATS, INPUT_TYPES
 from gte_sdk.server.settings import Settings
 
@@ -22,8 +23,10 @@ _REFUSALS = {
 }
 
 
-def openapi_document(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
-    """Returns the OpenAPI 3.1 document of this server, with its model's names, its limits and its key."""
+def openapi_document(
+    settings: Settings, models: Sequence[str], dims: Sequence[int], vocabulary_size: int, indexes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the OpenAPI 3.1 document of this server, with its models' names, its limits and its key."""
     refusals = {str(status): _error(text) for status, text in _REFUSALS.items()}
     guarded = {"403": _error("The Host header does not name this machine.")}
     if settings.api_key is not None:
@@ -55,16 +58,21 @@ def openapi_document(settings: Settings, dims: Sequence[int], vocabulary_size: i
             "/health": {"get": _get("Whether the server answers", "health", _json_of("Health"), {}, is_open=True)},
             "/metrics": {"get": _get("Counters for Prometheus", "metrics", text, guarded)},
         },
-        "components": {"schemas": _schemas(settings, dims, vocabulary_size)},
+        "components": {"schemas": _schemas(settings, models, dims, vocabulary_size)},
     }  # fmt: skip
+    if indexes:
+        others = {"409": _error("The index is of another model."), "500": _error("The index is damaged.")}
+        search = _post("Search a passage index", "search", "SearchRequest", "Found", {**refusals, **others, **guarded})
+        document["paths"]["/v1/search"] = {"post": search}
+        document["components"]["schemas"] |= _search_schemas(indexes)
     if settings.api_key is not None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
     return document
 
 
-def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
-    model = {"type": "string", "enum": [settings.model_name, *settings.aliases]}
+def _schemas(settings: Settings, models: Sequence[str], dims: Sequence[int], vocabulary_size: int) -> dict[str, Any]:
+    model = {"type": "string", "enum": list(models)}
     ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": vocabulary_size - 1}, "minItems": 1}
     many = {"minItems": 1, "maxItems": settings.max_inputs}
     usage = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
@@ -131,6 +139,29 @@ def _schemas(settings: Settings, dims: Sequence[int], vocabulary_size: int) -> d
         ),
         "Health": _object({"status": {"const": "ok"}, "model": _TEXT, "queued_texts": _COUNT}),
         "Error": _object({"error": _object(error)}),
+    }
+
+
+def _search_schemas(indexes: Sequence[str]) -> dict[str, Any]:
+    passage = {
+        "path": _TEXT, "line": {"type": "integer", "minimum": 1}, "breadcrumb": {"type": "string"},
+        "score": {"type": "number"}, "text": {"type": "string"}, "is_cut": {"type": "boolean"},
+    }  # fmt: skip
+    return {
+        "SearchRequest": _request(
+            {
+                "index": {"type": "string", "enum": list(indexes)},
+                "query": {"type": "string", "minLength": 1, "maxLength": MOST_QUERY_CHARACTERS, "pattern": r"\S"},
+            },
+            {
+                "k": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_PASSAGES},
+                "mode": {"enum": [*MODES, None], "description": "By meaning, by words, or by both, the default."},
+                "min_score": {"type": ["number", "null"], "minimum": -1, "maximum": 1},
+            },
+        ),
+        "Found": _object(
+            {"object": {"const": "list"}, "index": _TEXT, "data": {"type": "array", "items": _object(passage)}}
+        ),
     }
 
 

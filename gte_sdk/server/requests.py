@@ -4,11 +4,11 @@ What the OpenAPI document (openapi.py) allows is accepted here and nothing else.
 misspelt option must not be ignored.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from gte_sdk.server.http.json_body import read_json
 from gte_sdk.server.http.refusal import Refusal, invalid
-from gte_sdk.server.json_body import read_json
 from gte_sdk.server.settings import Settings
 
 INPUT_TYPES = ("query", "document")
@@ -16,6 +16,8 @@ ENCODING_FORMATS = ("float", "base64")
 
 
 class EmbeddingsRequest(NamedTuple):
+    model: str
+    """As the request names it: a name or an alias."""
     texts: list[str]
     """The inputs, empty where they are token ids."""
     token_ids: list[list[int]]
@@ -27,6 +29,7 @@ class EmbeddingsRequest(NamedTuple):
 
 
 class RerankRequest(NamedTuple):
+    model: str
     query: str
     documents: list[str]
     top_n: int
@@ -48,30 +51,31 @@ def parse_json(body: bytearray, settings: Settings) -> dict[str, Any]:
     return content
 
 
-def parse_embeddings(body: bytearray, settings: Settings, dims: Sequence[int]) -> EmbeddingsRequest:
-    """`dims` are the widths that the vectors can be had in, the whole one first."""
+def parse_embeddings(body: bytearray, settings: Settings, dims_of: Mapping[str, Sequence[int]]) -> EmbeddingsRequest:
+    """`dims_of` has the widths of the vectors of each model, under all its names, the whole one first."""
     content = parse_json(body, settings)
     _check_fields(content, {"input", "model", "dimensions", "encoding_format", "user", "input_type"})
-    _check_model(content, settings)
+    model = _checked_model(content, tuple(dims_of))
+    dims = dims_of[model]
     if "input" not in content:
         raise invalid("input is missing; give a text, a list of texts, or lists of token ids", "input", "missing")
     texts, token_ids = _inputs(content["input"], settings.max_inputs)
     dimensions = _optional_whole(content, "dimensions")
     if dimensions is not None and dimensions not in dims:
-        trained = f"{settings.model_name} was trained for {', '.join(map(str, dims))}"
+        trained = f"{model} was trained for {', '.join(map(str, dims))}"
         raise invalid(f"dimensions={dimensions}: {trained}; ask for one of these or leave it out", "dimensions")
     encoding = _choice(content, "encoding_format", ENCODING_FORMATS)
     kind = _choice(content, "input_type", INPUT_TYPES)
     user = content.get("user")
     if not isinstance(user, str | None):
         raise invalid(f"user is {_described(user)}; give a text or leave it out", "user")
-    return EmbeddingsRequest(texts, token_ids, kind or "plain", encoding == "base64", dimensions or dims[0])
+    return EmbeddingsRequest(model, texts, token_ids, kind or "plain", encoding == "base64", dimensions or dims[0])
 
 
-def parse_rerank(body: bytearray, settings: Settings) -> RerankRequest:
+def parse_rerank(body: bytearray, settings: Settings, names: Sequence[str]) -> RerankRequest:
     content = parse_json(body, settings)
     _check_fields(content, {"query", "documents", "model", "top_n", "return_documents"})
-    _check_model(content, settings)
+    model = _checked_model(content, names)
     for name in ("query", "documents"):
         if name not in content:
             raise invalid(f"{name} is missing", name, "missing")
@@ -85,7 +89,7 @@ def parse_rerank(body: bytearray, settings: Settings) -> RerankRequest:
     with_documents = content.get("return_documents")
     if not isinstance(with_documents, bool | None):
         raise invalid(f"return_documents is {_described(with_documents)}; give true or false", "return_documents")
-    return RerankRequest(query, texts, min(top_n or len(texts), len(texts)), bool(with_documents))
+    return RerankRequest(model, query, texts, min(top_n or len(texts), len(texts)), bool(with_documents))
 
 
 def _inputs(value: Any, max_inputs: int) -> tuple[list[str], list[list[int]]]:
@@ -169,13 +173,13 @@ def unknown_model(name: str, known: Sequence[str]) -> Refusal:
     return Refusal(404, message, code="model_not_found", param="model")
 
 
-def _check_model(content: dict[str, Any], settings: Settings) -> None:
+def _checked_model(content: dict[str, Any], known: Sequence[str]) -> str:
     if "model" not in content:
-        raise invalid(f"model is missing; this server has {settings.model_name!r}", "model", "missing")
+        raise invalid(f"model is missing; this server has {known[0]!r}", "model", "missing")
     name = _text(content["model"], "model")
-    known = (settings.model_name, *settings.aliases)
     if name not in known:
         raise unknown_model(name, known)
+    return name
 
 
 def _choice(content: dict[str, Any], name: str, choices: tuple[str, ...]) -> str | None:

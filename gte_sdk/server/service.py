@@ -8,8 +8,9 @@ they came in. Texts are tokenized and embedded a window at a time, and the answe
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -63,16 +64,27 @@ class Embedded(NamedTuple):
     token_count: int
 
 
-class Service:
-    """One model behind one queue."""
+class _Model(NamedTuple):
+    name: str
+    """In answers, whatever alias a request has."""
+    embedder: Embedder
+    batcher: MicroBatcher
 
-    def __init__(self, embedder: Embedder, settings: Settings, metrics: Metrics) -> None:
-        self._embedder = embedder
+
+class Service:
+    """The models, each behind a queue of its own. What is bounded is bounded for all of them together."""
+
+    def __init__(self, embedders: Mapping[str, Embedder], settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._before, self._after = embedder.special_tokens
-        self._vocabulary_size = embedder.vocabulary_size
-        self._batcher = MicroBatcher(embedder.embed_tokens, embedder.dim, settings.micro_batching, metrics.count_batch)
+        self._models: dict[str, _Model] = {}
+        for name, embedder in embedders.items():
+            count = partial(metrics.count_batch, name)
+            batcher = MicroBatcher(embedder.embed_tokens, embedder.dim, settings.micro_batching, count)
+            self._models[name] = _Model(name, embedder, batcher)
+        self._queues = [model.batcher for model in self._models.values()]
+        self._models |= dict.fromkeys(settings.aliases, self._models[settings.model_name])
+        self._dims_of = {name: model.embedder.dims for name, model in self._models.items()}
         self._readers = ThreadPoolExecutor(_READERS, "gte-reader")
         self._gives_back = False
         self._turns = Turns(UNFOLDED_BYTES)
@@ -81,7 +93,7 @@ class Service:
     @property
     def queued_texts(self) -> int:
         """Texts that wait for the model."""
-        return self._batcher.queued_texts + self._not_yet_queued
+        return sum(queue.queued_texts for queue in self._queues) + self._not_yet_queued
 
     async def embeddings(self, request: "Request") -> "ASGIApp":
         """POST /v1/embeddings"""
@@ -99,38 +111,37 @@ class Service:
 
     async def _embeddings(self, body: bytearray, hold: Hold) -> "ASGIApp":
         async with self._unfolding(len(body), hold) as turn:
-            dims = self._embedder.dims
-            parsed = await self._run(turn, lambda: parse_embeddings(body, self._settings, dims))
+            parsed = await self._run(turn, lambda: parse_embeddings(body, self._settings, self._dims_of))
+            model = self._models[parsed.model]
             if turn is not None:
                 turn.change(sum(map(sys.getsizeof, parsed.texts)) + _ID_BYTES * sum(map(len, parsed.token_ids)))
             if parsed.token_ids:
-                sizes, tokenize = list(map(len, parsed.token_ids)), self._framed(parsed)
+                sizes, tokenize = list(map(len, parsed.token_ids)), _framed(model, parsed)
             else:
-                sizes, tokenize = list(map(len, parsed.texts)), self._tokenized(parsed.texts, parsed.kind)
-            embedded = await self._embedded(sizes, tokenize, turn)
-            headers = self._truncation_headers(embedded.left_out, "input")
+                sizes, tokenize = list(map(len, parsed.texts)), _tokenized(model, parsed.texts, parsed.kind)
+            embedded = await self._embedded(model, sizes, tokenize, turn)
+            headers = self._truncation_headers(model, embedded.left_out, "input")
             vectors_ND = embedded.vectors
-            if parsed.dim < self._embedder.dim:
+            if parsed.dim < model.embedder.dim:
                 vectors_ND = cut_rows(vectors_ND, parsed.dim)
             hold.change(vectors_ND.nbytes)
-        name = self._settings.model_name
-        return streamed(embeddings_json(vectors_ND, parsed.as_base64, name, embedded.token_count), headers)
+        return streamed(embeddings_json(vectors_ND, parsed.as_base64, model.name, embedded.token_count), headers)
 
     async def _rerank(self, body: bytearray, hold: Hold) -> "ASGIApp":
         async with self._unfolding(len(body), hold) as turn:
-            parsed = await self._run(turn, lambda: parse_rerank(body, self._settings))
+            parsed = await self._run(turn, lambda: parse_rerank(body, self._settings, list(self._models)))
+            model = self._models[parsed.model]
             if turn is not None:
                 turn.change(sum(map(sys.getsizeof, (parsed.query, *parsed.documents))))
             sizes = list(map(len, (parsed.query, *parsed.documents)))
-            embedded = await self._embedded(sizes, self._tokenized_ranking(parsed), turn)
-            headers = self._truncation_headers(embedded.left_out[:1], "query")
-            headers |= self._truncation_headers(embedded.left_out[1:], "documents")
+            embedded = await self._embedded(model, sizes, _tokenized_ranking(model, parsed), turn)
+            headers = self._truncation_headers(model, embedded.left_out[:1], "query")
+            headers |= self._truncation_headers(model, embedded.left_out[1:], "documents")
             vectors_ND = embedded.vectors
             scores, indices = top_k_cosine(vectors_ND[:1], vectors_ND[1:], parsed.top_n)
             documents = parsed.documents if parsed.with_documents else []
             hold.change(scores.nbytes + indices.nbytes + 4 * sum(map(len, documents)))
-        name = self._settings.model_name
-        pieces = ranking_json(scores[0].tolist(), indices[0].tolist(), documents, name, embedded.token_count)
+        pieces = ranking_json(scores[0].tolist(), indices[0].tolist(), documents, model.name, embedded.token_count)
         return streamed(pieces, headers)
 
     @contextlib.asynccontextmanager
@@ -168,72 +179,27 @@ class Service:
             raise result
         return result
 
-    def _tokenized(self, texts: Sequence[str], kind: str) -> Tokenize:
-        prompt = self._embedder.prompt_for(kind)
-        return lambda window: self._embedder.tokenize(texts[window], prompt=prompt)
-
-    def _tokenized_ranking(self, parsed: RerankRequest) -> Tokenize:
-        """The query is text 0, the documents follow."""
-        query, documents = self._tokenized([parsed.query], "query"), self._tokenized(parsed.documents, "document")
-
-        def tokenized(window: slice) -> TokenizedTexts:
-            first = query(window)
-            ids, left_out = documents(slice(max(window.start - 1, 0), window.stop - 1))
-            return TokenizedTexts(first.ids + ids, first.left_out + left_out)
-
-        return tokenized
-
-    def _framed(self, parsed: EmbeddingsRequest) -> Tokenize:
-        """Ids of the model's own tokenizer with the special tokens around them, cut like texts."""
-        room = self._embedder.max_tokens - len(self._before) - len(self._after)
-        name, known = self._settings.model_name, self._vocabulary_size
-
-        def framed(window: slice) -> TokenizedTexts:
-            ids, left_out = [], []
-            for index in range(*window.indices(len(parsed.token_ids))):
-                row = parsed.token_ids[index]
-                if min(row) < 0 or max(row) >= known:
-                    least, most = (str(id)[:20] for id in (min(row), max(row)))
-                    raise invalid(
-                        f"input {index} has the token ids {least} to {most}, and {name} knows 0 to {known - 1}; these "
-                        "are another model's tokens: send the text itself "
-                        "(LangChain: check_embedding_ctx_length=False)",
-                        "input",
-                        "unknown_token",
-                    )
-                own = self._without_special_tokens(row)
-                ids.append([*self._before, *own[:room], *self._after])
-                left_out.append(max(0, len(own) - room))
-            return TokenizedTexts(ids, left_out)
-
-        return framed
-
-    def _without_special_tokens(self, row: list[int]) -> list[int]:
-        first, last = len(self._before), len(row) - len(self._after)
-        has_both = first <= last and row[:first] == self._before and row[last:] == self._after
-        return row[first:last] if has_both else row
-
-    def _truncation_headers(self, left_out: list[int], param: str) -> dict[str, str]:
+    def _truncation_headers(self, model: _Model, left_out: list[int], param: str) -> dict[str, str]:
         cut = [index for index, count in enumerate(left_out) if count]
         if not cut:
             return {}
         self._metrics.truncated_texts += len(cut)
         if not self._settings.truncate:
             raise invalid(
-                f"text {cut[0]} of {param} has more tokens than the {self._embedder.max_tokens} that the model reads, "
+                f"text {cut[0]} of {param} has more tokens than the {model.embedder.max_tokens} that the model reads, "
                 f"at least {left_out[cut[0]]} too many; send it in pieces",
                 param,
                 "too_long",
             )
         return {f"x-gte-truncated-{param}": ",".join(map(str, cut[:100])) + (",..." if len(cut) > 100 else "")}
 
-    async def _embedded(self, sizes: Sequence[int], tokenize: Tokenize, turn: Turn | None) -> Embedded:
+    async def _embedded(self, model: _Model, sizes: Sequence[int], tokenize: Tokenize, turn: Turn | None) -> Embedded:
         """The vectors of inputs with so many characters or ids; who is cancelled gives the place in the queue back."""
         waiting, queued, most = len(sizes), self.queued_texts, self._settings.max_queued_texts
         if queued and queued + waiting > most:  # an empty queue has room for any request
             message = f"{queued} texts are waiting and {waiting} more exceed {most}; try again later"
             raise Refusal(429, message, code="queue_full", headers={"Retry-After": "1"})
-        vectors_ND = np.empty((len(sizes), self._embedder.dim), np.float32)
+        vectors_ND = np.empty((len(sizes), model.embedder.dim), np.float32)
         left_out: list[int] = []
         token_count = 0
         self._not_yet_queued += waiting
@@ -242,7 +208,7 @@ class Service:
                 tokenized = await self._run(turn, lambda: tokenize(window))  # noqa: B023 - awaited here
                 left_out += tokenized.left_out
                 token_count += sum(map(len, tokenized.ids))
-                answer = self._batcher.submit(tokenized.ids)
+                answer = model.batcher.submit(tokenized.ids)
                 self._not_yet_queued -= len(tokenized.ids)
                 waiting -= len(tokenized.ids)
                 vectors_ND[window] = await answer
@@ -251,6 +217,56 @@ class Service:
         if not np.isfinite(vectors_ND).all():
             raise RuntimeError(f"the model gave NaN or infinity for {len(vectors_ND)} texts")
         return Embedded(vectors_ND, left_out, token_count)
+
+
+def _tokenized(model: _Model, texts: Sequence[str], kind: str) -> Tokenize:
+    prompt = model.embedder.prompt_for(kind)
+    return lambda window: model.embedder.tokenize(texts[window], prompt=prompt)
+
+
+def _tokenized_ranking(model: _Model, parsed: RerankRequest) -> Tokenize:
+    """The query is text 0, the documents follow."""
+    query, documents = _tokenized(model, [parsed.query], "query"), _tokenized(model, parsed.documents, "document")
+
+    def tokenized(window: slice) -> TokenizedTexts:
+        first = query(window)
+        ids, left_out = documents(slice(max(window.start - 1, 0), window.stop - 1))
+        return TokenizedTexts(first.ids + ids, first.left_out + left_out)
+
+    return tokenized
+
+
+def _framed(model: _Model, parsed: EmbeddingsRequest) -> Tokenize:
+    """Ids of the model's own tokenizer with the special tokens around them, cut like texts."""
+    before, after = model.embedder.special_tokens
+    room = model.embedder.max_tokens - len(before) - len(after)
+    known = model.embedder.vocabulary_size
+
+    def framed(window: slice) -> TokenizedTexts:
+        ids, left_out = [], []
+        for index in range(*window.indices(len(parsed.token_ids))):
+            row = parsed.token_ids[index]
+            if min(row) < 0 or max(row) >= known:
+                least, most = (str(id)[:20] for id in (min(row), max(row)))
+                raise invalid(
+                    f"input {index} has the token ids {least} to {most}, and {model.name} knows 0 to {known - 1}; "
+                    "these are another model's tokens: send the text itself "
+                    "(LangChain: check_embedding_ctx_length=False)",
+                    "input",
+                    "unknown_token",
+                )
+            own = _without_special_tokens(row, before, after)
+            ids.append([*before, *own[:room], *after])
+            left_out.append(max(0, len(own) - room))
+        return TokenizedTexts(ids, left_out)
+
+    return framed
+
+
+def _without_special_tokens(row: list[int], before: Sequence[int], after: Sequence[int]) -> list[int]:
+    first, last = len(before), len(row) - len(after)
+    has_both = first <= last and row[:first] == list(before) and row[last:] == list(after)
+    return row[first:last] if has_both else row
 
 
 def _windows(sizes: Sequence[int]) -> Iterator[slice]:

@@ -22,6 +22,9 @@ class Settings:
     """The bearer token that requests must carry; None asks for none."""
     loopback_only: bool = True
     """Whether only this machine can connect; without a key the Host header must then name this machine."""
+    trusts_unix_socket: bool = False
+    """Whether a Unix socket of this server is open to its own user alone (`unix_socket` in http/listening.py). Requests
+    on it then need no key, and may search any folder of the user. Never for a socket that a proxy can open."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may read the answers, such as "https://app.example.com"; "*" is any."""
     micro_batching: bool = True

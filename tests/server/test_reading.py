@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gte_sdk.server import json_body
 from gte_sdk.server.budget import Turns
+from gte_sdk.server.http import json_body
 from gte_sdk.server.http.refusal import Refusal
 
 CHARACTERS = st.characters() | st.sampled_from('"\\\n\x00\ud83d\ude00\U0001f600é中u/')

@@ -69,7 +69,9 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
             hosts = [value for name, value in scope["headers"] if name == b"host"]
             if not hosts and scope["http_version"] == "1.0":  # which has none; no browser speaks it
                 hosts = [b"localhost"]
-            refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
+            refusal = None
+            if not is_from_user(scope, settings):
+                refusal = _refused(scope["path"], headers, hosts, settings, needs_key=not preflight)
             if refusal is None and preflight:
                 await noted_send({"type": "http.response.start", "status": 204, "headers": preflight_headers(headers)})
                 await noted_send({"type": "http.response.body"})
@@ -88,6 +90,12 @@ def gate(app: "ASGIApp", settings: Settings, metrics: Metrics, routes: frozenset
             metrics.count_request(path, status, time.perf_counter() - started)
 
     return passed
+
+
+def is_from_user(scope: "Scope", settings: Settings) -> bool:
+    """Whether a request came over a Unix socket that only the user who started the server can open."""
+    server = scope.get("server")
+    return settings.trusts_unix_socket and server is not None and server[1] is None
 
 
 def _refused(

@@ -4,18 +4,24 @@ The first SIGTERM or Ctrl-C closes the door and answers what was accepted, for a
 one ends at once. Python would otherwise wait for threads in a long native call, however long that takes.
 """
 
+import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from gte_sdk.errors import InputError
+from gte_sdk.passages.update_lock import exclusive
 from gte_sdk.server.http.connection import protocol_of
 from gte_sdk.server.memory import give_back_large_blocks
 from gte_sdk.server.settings import Settings
@@ -41,8 +47,63 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+@contextlib.contextmanager
+def unix_socket(path: Path) -> Iterator[socket.socket]:
+    """A listening Unix socket that only this user can open, for as long as the block runs.
+
+    What a server that was killed left behind is replaced. Raises InputError where somebody listens, or where the path
+    is something else than a socket, OSError where it cannot be made.
+    """
+    if sys.platform == "win32":
+        raise InputError("a Unix socket cannot be served on Windows; leave --socket out")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    with exclusive(path, lambda: None):
+        if os.path.lexists(path):
+            _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+            listener.listen(128)  # from now on, another server sees that somebody listens
+        except OSError as error:
+            listener.close()
+            raise OSError(f"cannot listen at {path}: {error.strerror or error}") from error
+        finally:
+            os.umask(before)
+        ours = path.lstat()
+    try:
+        yield listener
+    finally:
+        listener.close()
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.lstat(), ours):
+                path.unlink()
+
+
+def _remove_stale(path: Path) -> None:
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise InputError(f"{path} exists and is no socket; name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:  # nobody listens
+                path.unlink()
+                return
+            if error.errno != errno.EAGAIN:  # somebody does, and many wait
+                raise
+    raise InputError(f"another server listens at {path}; stop it or name another path")
+
+
 def run(
-    app: "ASGIApp", listener: socket.socket, settings: Settings, started: Callable[[], None], access_log: bool
+    app: "ASGIApp",
+    listener: socket.socket,
+    settings: Settings,
+    started: Callable[[], None],
+    access_log: bool,
+    others: Sequence[socket.socket] = (),
 ) -> None:
     """Serves until SIGTERM (returns) or Ctrl-C (raises KeyboardInterrupt), each after what was accepted is answered.
 
@@ -81,7 +142,7 @@ def run(
     # Uvicorn raises the signal that stopped it once more at the end, under the handler that it found.
     previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        StoppingServer(config).run(sockets=[listener])
+        StoppingServer(config).run(sockets=[listener, *others])
     finally:
         signal.signal(signal.SIGTERM, previous)
 
