@@ -198,6 +198,10 @@ def other_list(change: Callable[[dict[str, object]], object]) -> Callable[[Path,
     return write
 
 
+def list_one_file(name: str) -> Callable[[Path, Path], None]:
+    return other_list(lambda listed: listed.update(files={name: {"bytes": 1, "sha256": ""}}))
+
+
 def list_of(size: int) -> Callable[[Path, Path], None]:
     """A list that is as long as it says, in a file with a hole of that size."""
 
@@ -220,10 +224,7 @@ def list_of(size: int) -> Callable[[Path, Path], None]:
             r"'\.\./a' with 1 bytes",
         ),
         *(
-            (
-                other_list(lambda listed, name=name: listed.update(files={name: {"bytes": 1, "sha256": ""}})),
-                "be a member",
-            )
+            (list_one_file(name), "be a member")
             for name in ("/a", "a/../b", "a//b", "./a", "a/", ".", "", "a\\b", "a\0b", "C:a", "C:/a", "bundle.json")
         ),
         (other_list(lambda listed: listed.update(files=[])), "bundle.json is not the list of a bundle"),
