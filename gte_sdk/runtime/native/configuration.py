@@ -73,6 +73,14 @@ def activation(config: Config, key: str) -> str:
     return _ACTIVATIONS[value]
 
 
+def settings(config: Config, key: str) -> Config:
+    """The object under a key; empty where it is missing or null."""
+    value = config.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise NotCoveredError(f"config.json has {key}={value!r:.40}, which must be an object")
+    return value
+
+
 def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArray[np.float32]:
     """(head / 2,): the inverse frequencies theta^(-2i / head) of arXiv 2104.09864, scaled for longer texts.
 
@@ -80,8 +88,6 @@ def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArr
     is that of GTE's own code (https://kexue.fm/archives/9706), which applies to texts of any length.
     """
     scaling = scaling or {}
-    if not isinstance(scaling, Mapping):
-        raise NotCoveredError(f"config.json has {scaling!r:.40} for the scaling of rotary positions, and not an object")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     frequencies: NDArray[np.float64] = theta ** -(np.arange(0, head, 2, dtype=np.float64) / head)
     if kind == "linear":
