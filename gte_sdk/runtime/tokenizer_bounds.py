@@ -29,21 +29,23 @@ MOST_ADDED_CHARACTERS = 2**20
 """Of all added tokens: 3 s to read."""
 MOST_UNIGRAM_BYTES = 8 * 2**20
 """Of all pieces of a Unigram vocabulary, each of which takes up to 270 bytes of memory; XLM-R has 2 MB."""
-# A smaller file than this is within the limits of the two lines above, so it is not parsed twice.
+# A smaller file than this is within the limits of the two lines above, so it need not be parsed twice.
 _PARSED_BYTES = 2**20
 _CHECKED_KEYS = frozenset({"model", "vocab", "added_tokens", "precompiled_charsmap"})
-# Nobody but who hides a key writes a letter as its code.
-_ESCAPED_LETTER = re.compile(r"\\u00[4-7]")
+# Tables of characters, added tokens to normalize, and letters written as their codes, which could hide either.
+_READ_WITH_CARE = re.compile(r'charsmap|"normalized"\s*:\s*true|\\u00[4-7]')
 _REMEDY = "use the tokenizer.json that the model was published with"
 
 
 def check_before_reading(path: ModelPath, text: str) -> None:
     """Refuses what takes the tokenizers library much memory or time to read. Raises ModelFormatError."""
-    if len(text) <= _PARSED_BYTES and "charsmap" not in text and not _ESCAPED_LETTER.search(text):
+    if len(text) <= _PARSED_BYTES and not _READ_WITH_CARE.search(text):
         return
     state = json.loads(text, object_pairs_hook=lambda pairs: _checked_object(path, pairs))
     if not isinstance(state, dict):
         return
+    # The library normalizes added tokens as it reads them.
+    _check_steps(path, [] if state.get("normalizer") is None else [*_steps(state["normalizer"], "normalizers")])
     model, added = state.get("model"), state.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list):
@@ -58,8 +60,7 @@ def check_before_reading(path: ModelPath, text: str) -> None:
 def check_tokenizer(path: ModelPath, tokenizer: Tokenizer) -> None:
     """Refuses a tokenizer of which a short text would take much memory or time. Raises ModelFormatError."""
     steps = [*_flat(tokenizer.normalizer, "normalizers"), *_flat(tokenizer.pre_tokenizer, "pretokenizers")]
-    _check(path, "it changes a text in {} steps", len(steps), MOST_STEPS)
-    _check(path, "it makes up to {} characters of one", _growth(steps), MOST_GROWTH)
+    _check_steps(path, steps)
     for step in _flat(tokenizer.post_processor, "processors"):
         if step.get("type") == "TemplateProcessing":
             texts = sum("Sequence" in piece for piece in step["single"])
@@ -78,6 +79,11 @@ def check_tokenizer(path: ModelPath, tokenizer: Tokenizer) -> None:
             f"{path} leaves out merges by chance (dropout={dropout:.2g}), so one text would have many vectors; set "
             "dropout to null"
         )
+
+
+def _check_steps(path: ModelPath, steps: list[dict[str, Any]]) -> None:
+    _check(path, "it changes a text in {} steps", len(steps), MOST_STEPS)
+    _check(path, "it makes up to {} characters of one", _growth(steps), MOST_GROWTH)
 
 
 def _check(path: ModelPath, what: str, number: float, most: int) -> None:

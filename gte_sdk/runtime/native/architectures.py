@@ -19,6 +19,7 @@ from gte_sdk.runtime.native.configuration import (
     number,
     refuse_other_arithmetic,
     rotary_frequencies,
+    settings,
     switch,
     whole,
     widths,
@@ -242,11 +243,11 @@ def _modernbert_kinds(config: Config) -> list[str]:
 
 def _modernbert_rope(config: Config, kind: str, head: int) -> tuple[float, int, Config | None]:
     """The arguments of `rotary_frequencies` for layers of a kind; transformers 5 writes other keys than 4."""
-    own = (config.get("rope_parameters") or {}).get(kind) or {}
+    own = settings(settings(config, "rope_parameters"), kind)
     base = number(config, "global_rope_theta", 160000.0)
     if kind == "sliding_attention" and config.get("local_rope_theta", 10000.0) is not None:
         base = number(config, "local_rope_theta", 10000.0)
-    return number(own, "rope_theta", base), head, own or config.get("rope_scaling")
+    return number(own, "rope_theta", base), head, own or settings(config, "rope_scaling")
 
 
 _NEW = LayerNames(
@@ -289,9 +290,9 @@ def _gte(config: Config, tensors: Tensors) -> EncoderWeights:
 
 def _gte_layers(config: Config, parameters: Parameters, head: int) -> Iterator[Layer]:
     hidden, wide = whole(config, "hidden_size"), whole(config, "intermediate_size")
-    rope = config.get("rope_parameters") or {}
+    rope = settings(config, "rope_parameters")
     theta = number(rope, "rope_theta", config.get("rope_theta", 10000.0 if config["model_type"] == "new" else 160000.0))
-    rotary_H2 = rotary_frequencies(theta, head, rope or config.get("rope_scaling"))
+    rotary_H2 = rotary_frequencies(theta, head, rope or settings(config, "rope_scaling"))
     names = _NEW if has(parameters, f"{_NEW.layer.format(0)}{_NEW.attention_norm}.weight") else _GTE
     for index in range(whole(config, "num_hidden_layers")):
         at = names.layer.format(index)

@@ -86,6 +86,14 @@ def activation(config: Config, key: str) -> str:
     return _ACTIVATIONS[value]
 
 
+def settings(config: Config, key: str) -> Config:
+    """The object under a key; empty where it is missing or null."""
+    value = config.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise NotCoveredError(f"config.json has {key}={value!r:.40}, which must be an object")
+    return value
+
+
 def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArray[np.float32]:
     """(head / 2,): the inverse frequencies theta^(-2i / head) of arXiv 2104.09864, scaled for longer texts.
 
@@ -95,8 +103,6 @@ def rotary_frequencies(theta: float, head: int, scaling: Config | None) -> NDArr
     if head % 2:
         raise NotCoveredError(f"rotary positions need heads of an even width, and they have {head}")
     scaling = scaling or {}
-    if not isinstance(scaling, Mapping):
-        raise NotCoveredError(f"config.json has {scaling!r:.40} for the scaling of rotary positions, and not an object")
     if scaling.get("partial_rotary_factor") not in (None, 1):
         raise NotCoveredError(f"config.json has partial_rotary_factor={scaling['partial_rotary_factor']!r:.40}")
     kind = scaling.get("rope_type", scaling.get("type", "default"))

@@ -125,6 +125,15 @@ def test_what_inflates_a_text_is_refused(tmp_path: Path, name: str) -> None:
     assert str(raised.value).endswith("; use the tokenizer.json that the model was published with")
 
 
+def test_added_tokens_are_not_inflated_as_they_are_read(tmp_path: Path) -> None:
+    """The tokenizers library normalizes them before anybody can look at what it read."""
+    token = {"id": 4, "content": "a" * 10_000, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": True, "special": False}  # fmt: skip
+    path = written(tmp_path, normalizer=sequence(*[replace("a", "a" * 100)] * 9), added_tokens=[token])
+    with pytest.raises(ModelFormatError, match=TOO_MUCH):
+        load_tokenizer(path)
+
+
 def template(single: list[Any], special: dict[str, Any] | None = None) -> dict[str, Any]:
     pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special or {}}
