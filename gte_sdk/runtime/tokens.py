@@ -17,8 +17,8 @@ from tokenizers import Encoding, Tokenizer
 
 from gte_sdk.errors import GteError, ModelFormatError
 from gte_sdk.model_files.published import MAX_TOKENIZER_BYTES, ModelPath, read_text
+from gte_sdk.model_files.tokenizer_bounds import check_before_reading, check_tokenizer
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS, Piece, TextPieces
-from gte_sdk.runtime.tokenizer_bounds import check_before_reading, check_tokenizer
 from gte_sdk.runtime.word_pieces import WordPieces, room_for_text
 
 # So many characters are tokenized at once: a tokenizer takes up to 0.6 KB for each.

@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from gte_sdk import Embedder, ModelFormatError
+from gte_sdk.model_files.tokenizer_bounds import MOST_ADDED_CHARACTERS, MOST_GROWTH, MOST_UNIGRAM_BYTES
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS
-from gte_sdk.runtime.tokenizer_bounds import MOST_ADDED_CHARACTERS, MOST_GROWTH, MOST_UNIGRAM_BYTES
 from gte_sdk.runtime.tokens import load_tokenizer, tokenize
 
 from ..run_python import run_python
