@@ -114,7 +114,7 @@ def obey_other_settings(tokenizer: Tokenizer, path: ModelPath) -> bool:
     space = prefix_space(path)
     is_other = isinstance(own, ByteLevel) and space not in (None, own.add_prefix_space)
     if is_other:
-        tokenizer.pre_tokenizer = ByteLevel(space, own.trim_offsets, own.use_regex)  # type: ignore[assignment, arg-type]
+        tokenizer.pre_tokenizer = ByteLevel(space, own.trim_offsets, own.use_regex)  # type: ignore[arg-type]
     return _add_tokens(tokenizer, path) or is_other
 
 

@@ -70,7 +70,7 @@ def sentence_pieces(*steps: str, **fields: Any) -> Write:
         scores = [("<pad>", 0.0), ("<unk>", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("\u2581", -2.0)]
         scores += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz,."]
         tokenizer = Tokenizer(models.Unigram(scores, 1, False))
-        known = {
+        known: dict[str, list[Any]] = {
             "accents": [normalizers.NFKD(), normalizers.StripAccents()],
             "lower": [normalizers.Lowercase()],
         }
