@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "models-from-the-hub.md"
 BEGIN, END = "<!-- the table of known models: begin -->\n", "<!-- the table of known models: end -->\n"
 _COLUMNS = (
     "model", "pooling", "`embed_query`", "`embed_documents`", "dimensions", "tokens", "languages", "licence",
-    "a bare conversion", "engine", "variants", "remarks",
+    "a bare conversion", "engine: variants", "remarks",
 )  # fmt: skip
 
 
@@ -35,8 +35,7 @@ def _cells(row: KnownModel) -> list[str]:
         row.languages,
         row.licence,
         outcome_of(row),
-        engine_of(row),
-        variants_of(row),
+        f"{engine_of(row)}: {variants_of(row)}" if engine_of(row) else "",
         "; ".join(filter(None, [row.refused, row.remark])),
     ]
 

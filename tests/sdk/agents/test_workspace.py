@@ -231,9 +231,7 @@ def test_gte_cache_counts_and_clears_the_indexes(
     with workspace_of(folder, model, cache) as workspace:
         answer(workspace, "search", query="blue")
     size = sum(file.stat().st_size for file in cache.iterdir())
-    shown = CliRunner().invoke(gte, ["cache", "--json"])
-    assert json.loads(shown.stdout) | {"folder": ""} == {
-        "folder": "", "models": 0, "bytes": 0, "cleared": False, "indexes": 1, "index_bytes": size,
-    }  # fmt: skip
+    shown = json.loads(CliRunner().invoke(gte, ["cache", "--json"]).stdout)
+    assert (shown["models"], shown["indexes"], shown["index_bytes"], shown["cleared"]) == (0, 1, size, False)
     assert "passages: removed 1 passage index," in CliRunner().invoke(gte, ["cache", "--clear"]).stdout
     assert list(cache.iterdir()) == []
