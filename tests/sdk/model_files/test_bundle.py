@@ -209,6 +209,10 @@ def list_of(size: int) -> Callable[[Path, Path], None]:
     return write
 
 
+def with_member(name: str) -> Callable[[dict[str, object]], object]:
+    return lambda listed: listed.update(files={name: {"bytes": 1, "sha256": ""}})
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -220,10 +224,7 @@ def list_of(size: int) -> Callable[[Path, Path], None]:
             r"'\.\./a' with 1 bytes",
         ),
         *(
-            (
-                other_list(lambda listed, name=name: listed.update(files={name: {"bytes": 1, "sha256": ""}})),
-                "be a member",
-            )
+            (other_list(with_member(name)), "be a member")
             for name in ("/a", "a/../b", "a//b", "./a", "a/", ".", "", "a\\b", "a\0b", "C:a", "C:/a", "bundle.json")
         ),
         (other_list(lambda listed: listed.update(files=[])), "bundle.json is not the list of a bundle"),
