@@ -2,7 +2,7 @@
 
 A tokenizer.json may replace a space by a megabyte, do so several times in a row, repeat the text or add thousands of
 tokens. Rust ends the process where memory runs out, so such a file is refused as it is opened. What the tokenizers of
-published models do is far below each limit. Regular expressions are bounded by Oniguruma itself, by its retries.
+published models do is below each limit. Regular expressions are bounded by Oniguruma itself, by its retries.
 """
 
 import base64
