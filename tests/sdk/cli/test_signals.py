@@ -88,7 +88,9 @@ def test_a_second_signal_ends_a_command_at_once(folder: Path, second: signal.Sig
             process.send_signal(second)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
-        assert process.returncode == 128 + second
+        # The first signal may come just before the call that is stuck. Python then leaves by itself, and as it leaves it
+        # gives up its handlers, so the second one ends it by the system's rule. A shell says the same of both.
+        assert process.returncode in (128 + second, -second)
 
 
 @pytest.mark.parametrize("name", ["embed", "index", "bundle"])
