@@ -2,7 +2,7 @@
 
 A batch of texts is bounded, but pyarrow decompresses a page as a whole, and a page has up to 2 GiB. Whoever writes the
 file decides on that: some MiB with common writers. A cell that is too long is refused before it is read where the sizes
-in the file say so, else when its page was read.
+of the row groups say so, else when its page was read.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from gte_sdk.tables.text_batches import (
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
 from gte_sdk.tables.text_rows import first_doubled
 
+MOST_GROUP_BYTES_A_ROW = 2 * MAX_ROW_BYTES
+"""The uncompressed size of a row group, all columns, by its rows: what is more is no table of texts."""
 # Read at once: with the longest texts that may be, 192 MiB.
 READ_ROWS = 64
 assert BATCH_ROWS % READ_ROWS == 0
@@ -40,7 +42,7 @@ def read_parquet_texts(file: IO[bytes], name: str, options: TableOptions, rows: 
         if (doubled := first_doubled(names)) is not None:
             raise InputError(f"{name}: the column {doubled!r:.80} is there twice; rename one")
         chosen = _text_column(name, options.column, schema)
-        _check_sizes(name, chosen, parquet_file.metadata)
+        _check_sizes(name, parquet_file.metadata)
     except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         raise InputError(f"{name}: not a readable Parquet file: {error}") from error
     path = [chosen] if chosen in names else chosen.split(".")
@@ -83,14 +85,20 @@ def _text_column(name: str, column: str | None, schema: Any) -> str:
     return chosen
 
 
-def _check_sizes(name: str, column: str, metadata: Any) -> None:
-    """Raises InputError where a row group has more bytes of text than its rows may have together."""
+def _check_sizes(name: str, metadata: Any) -> None:
+    """Raises InputError where a row group has more bytes than its rows may have together.
+
+    That is of all columns: pyarrow ends the process where it is asked for those of one and its description is damaged.
+    """
     first_row = 1
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        most = 2 * max(group.num_rows, 1) * MAX_ROW_BYTES  # a page has more than the texts: their lengths and places
-        for chunk in map(group.column, range(group.num_columns)):
-            if chunk.path_in_schema == column and chunk.total_uncompressed_size > most:
-                raise too_long(name, f"one of the rows {first_row} to {first_row + group.num_rows - 1}")
+        most = max(group.num_rows, 1) * MOST_GROUP_BYTES_A_ROW
+        if group.total_byte_size > most:
+            raise InputError(
+                f"{name}, rows {first_row} to {first_row + group.num_rows - 1} have {group.total_byte_size >> 20} MiB "
+                f"together, and more than {MOST_GROUP_BYTES_A_ROW >> 20} MiB a row; split long texts, or write the "
+                "column of the texts to a file of its own"
+            )
         first_row += group.num_rows
 
 

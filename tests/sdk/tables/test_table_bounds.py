@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow
@@ -14,6 +15,7 @@ from gte_sdk.tables.parquet_texts import READ_ROWS, read_parquet_texts
 from gte_sdk.tables.text_batches import BATCH_CHARACTERS, TableOptions
 from gte_sdk.tables.text_tables import Format
 
+from ..run_python import run_python
 from .test_table_faults import opened, read
 
 
@@ -23,13 +25,13 @@ from .test_table_faults import opened, read
 def test_a_cell_of_parquet_without_an_end_is_refused_before_it_is_read(
     monkeypatch: pytest.MonkeyPatch, count: int, dictionary: bool, nested: bool
 ) -> None:
-    monkeypatch.setattr(parquet_texts, "MAX_ROW_BYTES", 2**16)
+    monkeypatch.setattr(parquet_texts, "MOST_GROUP_BYTES_A_ROW", 2**17)
     cells = ["x" * (3 * count * 2**16), *["a"] * (count - 1)]
     table = pyarrow.table({"doc": [{"text": cell} for cell in cells]} if nested else {"text": cells})
     file = io.BytesIO()
     parquet.write_table(table, file, compression="zstd", use_dictionary=dictionary)
     monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *_: pytest.fail("it is read"))
-    with pytest.raises(InputError, match=f"one of the rows 1 to {count} has more than 3 MiB"):
+    with pytest.raises(InputError, match=f"rows 1 to {count} have [07] MiB together"):
         opened(file.getvalue(), "parquet", column="doc.text" if nested else "text")
 
 
@@ -111,3 +113,29 @@ def test_a_batch_of_rows_with_much_beside_the_text_is_cut(more: Any) -> None:
     sizes = [len(batch.texts) for batch in opened(rows, "jsonl").batches]
     assert sum(sizes) == 40
     assert max(sizes) <= 11
+
+
+DAMAGED_FOOTERS = """
+import io, os, pathlib
+from gte_sdk.errors import InputError
+from gte_sdk.tables.text_batches import TableOptions
+from gte_sdk.tables.parquet_texts import read_parquet_texts
+whole = pathlib.Path(os.environ["TABLE"]).read_bytes()
+size = int.from_bytes(whole[-8:-4], "little")
+for place in range(len(whole) - 8 - size, len(whole) - 8):
+    for value in (0, 1, 0x19):
+        damaged = whole[:place] + bytes([value]) + whole[place + 1 :]
+        try:
+            for batch in read_parquet_texts(io.BytesIO(damaged), "file", TableOptions()).batches:
+                pass
+        except InputError:
+            pass
+print("done")
+"""
+
+
+def test_a_damaged_description_of_a_column_of_parquet_ends_no_process(tmp_path: Path) -> None:
+    """pyarrow has no error for the one that it is asked for by RowGroupMetaData.column, and ends the process."""
+    table = pyarrow.table({"text": ["a", "b"], "doc": [{"n": None}, {"n": 1}]})
+    parquet.write_table(table, tmp_path / "table.parquet")
+    assert run_python(DAMAGED_FOOTERS, TABLE=str(tmp_path / "table.parquet")) == "done\n"
