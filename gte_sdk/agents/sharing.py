@@ -7,7 +7,6 @@ does not answer counts as no server, and the caller opens the model itself. Stan
 
 import base64
 import contextlib
-import http.client
 import json
 import os
 import socket
@@ -132,6 +131,8 @@ def answered_by_server(
 
 def _post(server: SharedServer, path: str, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Returns status and JSON; status 0 if the server does not answer."""
+    import http.client  # here, because every command imports this module
+
     connection = http.client.HTTPConnection("localhost", timeout=_ANSWER_SECONDS)
     try:
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)  # type: ignore[attr-defined, unused-ignore]

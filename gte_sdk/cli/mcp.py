@@ -1,18 +1,15 @@
 """`gte mcp`: folders for agents, by the Model Context Protocol."""
 
-import asyncio
-import contextlib
 import functools
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from gte_sdk.agents.sharing import answered_by_server
-from gte_sdk.agents.workspace import IDLE_SECONDS, Workspace
 from gte_sdk.cli.folder_options import choice_options
 from gte_sdk.cli.model_options import (
     facts_to_keep,
@@ -23,7 +20,8 @@ from gte_sdk.cli.model_options import (
     use_kept_facts,
 )
 from gte_sdk.cli.remedies import message_with_flag
-from gte_sdk.cli.serve import api_key_of, is_loopback
+from gte_sdk.cli.serve import announcing, api_key_of, is_loopback, missing_package, warn_if_open
+from gte_sdk.cli.stopping import leave_to_another
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import GteError
 from gte_sdk.model_files.directory import bundled_models
@@ -31,6 +29,9 @@ from gte_sdk.model_files.published import ModelFacts
 from gte_sdk.model_files.user_cache import indexes_folder
 from gte_sdk.passages.database import is_passage_store
 from gte_sdk.passages.store import PassageStore, Settings
+
+if TYPE_CHECKING:
+    from gte_sdk.agents.workspace import Workspace
 
 
 @click.command()
@@ -86,8 +87,7 @@ def mcp(
     try:
         from gte_sdk.agents.protocol import create_mcp_server, http_application, serve_standard_streams
     except ImportError as error:
-        package = (error.name or str(error)).partition(".")[0]
-        raise click.ClickException(f"gte mcp needs {package}: pip install 'gte-sdk[mcp]'") from error
+        raise missing_package("gte mcp", "mcp", error) from error
     only_http = [name for name in ("host", "port", "api_key_file") if _is_given(context, name)]
     if only_http and not http:
         raise click.UsageError(f"--{only_http[0].replace('_', '-')} needs --http")
@@ -102,6 +102,8 @@ def mcp(
         else:
             # A client that ends a server waits two seconds. A kill leaves the index whole, however long a batch takes.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            import asyncio
+
             asyncio.run(serve_standard_streams(server))
     finally:
         workspace.close()
@@ -110,7 +112,9 @@ def mcp(
 def _workspace(
     context: click.Context, paths: tuple[Path, ...], globs: tuple[str, ...], excludes: tuple[str, ...],
     types: tuple[str, ...], no_ignore: bool, model: str, device: str, threads: int | None,
-) -> Workspace:  # fmt: skip
+) -> "Workspace":  # fmt: skip
+    from gte_sdk.agents.workspace import IDLE_SECONDS, Workspace
+
     index = next((path for path in paths if is_passage_store(path)), None)
     offline = None
     if index is not None:
@@ -137,7 +141,7 @@ def _workspace(
     return Workspace(settings, open_model, index.resolve() if index else None, indexes_folder())
 
 
-def _shared(workspace: Workspace) -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None] | None:
+def _shared(workspace: "Workspace") -> Callable[[str, Mapping[str, Any]], dict[str, Any] | None] | None:
     """Returns what asks a running `gte serve --socket`; None for a model whose fingerprint only its weights tell."""
     settings = workspace.settings
     fingerprint = settings.fingerprint or recorded_fingerprint(settings.model)
@@ -157,25 +161,18 @@ def _serve_http(app: Any, host: str, port: int, api_key_file: Path | None) -> No
     try:
         import gte_sdk
         from gte_sdk.server.http.gate import gate
-        from gte_sdk.server.http.listening import bind, run
+        from gte_sdk.server.http.listening import bind, run, url_of
         from gte_sdk.server.metrics import Metrics
         from gte_sdk.server.settings import Settings as ServerSettings
     except ImportError as error:
-        package = (error.name or str(error)).partition(".")[0]
-        raise click.ClickException(f"gte mcp --http needs {package}: pip install 'gte-sdk[mcp]'") from error
+        raise missing_package("gte mcp --http", "mcp", error) from error
     settings = ServerSettings(
         model_name="mcp", api_key=api_key_of(api_key_file), loopback_only=is_loopback(host), stop_seconds=5
     )
-    if settings.api_key is None and not settings.loopback_only:
-        click.echo(f"gte: warning: {host} is open to other machines and no API key is set (GTE_API_KEY)", err=True)
+    warn_if_open(host, settings)
     listener = bind(host, port)
-    address, bound_port = listener.getsockname()[:2]
-    shown = f"[{address}]" if ":" in address else address
-
-    def announce() -> None:
-        with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
-            click.echo(f"gte: serving MCP at http://{shown}:{bound_port}/mcp", err=True)
-
+    announce = announcing(f"MCP at {url_of(listener)}/mcp")
+    leave_to_another()
     metrics = Metrics({settings.model_name: ""}, gte_sdk.__version__)
     run(gate(app, settings, metrics, frozenset({"/mcp"})), listener, settings, announce, access_log=False)
 

@@ -3,7 +3,9 @@
 import contextlib
 import ipaddress
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +15,9 @@ from gte_sdk.cli.stopping import leave_to_another
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.user_cache import indexes_folder
 from gte_sdk.passages.database import is_passage_store
+
+if TYPE_CHECKING:
+    from gte_sdk.server import Settings
 
 KEY_VARIABLE = "GTE_API_KEY"
 _MOST_KEY_CHARACTERS = 4096
@@ -130,11 +135,9 @@ def serve(
     """
     try:
         from gte_sdk.server import Settings, create_app
-        from gte_sdk.server.http.listening import bind, run, unix_socket
+        from gte_sdk.server.http.listening import bind, run, unix_socket, url_of
     except ImportError as error:
-        package = (error.name or str(error)).partition(".")[0]
-        message = f"gte serve needs {package}: pip install 'gte-sdk[serve]'"
-        raise click.ClickException(message) from error
+        raise missing_package("gte serve", "serve", error) from error
     if len(models) > 1 and (name or facts_to_keep()):
         raise click.UsageError(
             "--name, --prompt, --pooling and --max-tokens are of one model; leave them out with several"
@@ -159,8 +162,7 @@ def serve(
         max_queued_texts=max(max_queue, max_inputs),
         max_connections=max_connections,
     )
-    if settings.api_key is None and not settings.loopback_only:
-        click.echo(f"gte: warning: {host} is open to other machines and no API key is set ({KEY_VARIABLE})", err=True)
+    warn_if_open(host, settings)
     listener = bind(host, port)
     opened = {
         name: open_model(model, device, threads, truncation="ignore", unload_after=unload_after)
@@ -168,13 +170,7 @@ def serve(
     }
     others = {name: opened[name] for name in names[1:]}
     app = create_app(opened[names[0]], settings, indexes, indexes_folder(), others)
-    address, bound_port = listener.getsockname()[:2]
-    url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
-
-    def announce() -> None:
-        with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
-            click.echo(f"gte: serving {', '.join(names)} at {url}", err=True)
-
+    announce = announcing(f"{', '.join(names)} at {url_of(listener)}")
     leave_to_another()
     if socket_path is None:
         run(app, listener, settings, announce, access_log)
@@ -187,6 +183,28 @@ def serve(
             run(app, listener, settings, announce, access_log, [local])
         finally:
             remove_note(socket_path.absolute())
+
+
+def missing_package(command: str, extra: str, error: ImportError) -> click.ClickException:
+    """The error for a command without a package of its extra."""
+    package = (error.name or str(error)).partition(".")[0]
+    return click.ClickException(f"{command} needs {package}: pip install 'gte-sdk[{extra}]'")
+
+
+def warn_if_open(host: str, settings: "Settings") -> None:
+    """Warns of a server that other machines can use without a key."""
+    if settings.api_key is None and not settings.loopback_only:
+        click.echo(f"gte: warning: {host} is open to other machines and no API key is set ({KEY_VARIABLE})", err=True)
+
+
+def announcing(what: str) -> Callable[[], None]:
+    """What says that a server runs, to be called once it does."""
+
+    def announce() -> None:
+        with contextlib.suppress(OSError):  # a server runs on if nobody reads what it says
+            click.echo(f"gte: serving {what}", err=True)
+
+    return announce
 
 
 def name_of(model: str) -> str:

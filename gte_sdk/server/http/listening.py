@@ -47,6 +47,12 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def url_of(listener: socket.socket) -> str:
+    """The address that a socket is bound to, for a browser."""
+    address, port = listener.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
 @contextlib.contextmanager
 def unix_socket(path: Path) -> Iterator[socket.socket]:
     """A listening Unix socket that only this user can open, for as long as the block runs.
