@@ -23,7 +23,7 @@ from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.errors import IndexFormatError, InputError
 from gte_sdk.passages.database import FORMAT_VERSION, is_passage_store
-from gte_sdk.passages.places import passage_at, passages_of_file, vector_of
+from gte_sdk.passages.places import passage_at, vector_of
 from gte_sdk.passages.searching import Found, PassageSearch
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import PassageStore, Settings
@@ -212,7 +212,7 @@ class Workspace:
         folders = store.settings.paths
         for folder in dict.fromkeys([*folders, *map(os.path.dirname, folders)]):
             name = os.path.normpath(os.path.join(folder, path))  # noqa: PTH118 - `path` may be absolute
-            passages = passages_of_file(store, name)
+            passages = store.passages_of_file(name)
             if passages and self._is_inside(name):
                 return passages
         raise InputError(f"path={path!r:.200} is no file of this index; give the path of a passage that was found")

@@ -1,10 +1,8 @@
-"""What a passage index has of one file: its passages by line, the text of some lines, the vector of a passage.
+"""What a passage index has of one file: the passage at a line, the text of some lines, the vector of a passage.
 
 A file is read from the index and never from the disk, so nothing can be read that was not indexed.
 """
 
-import hashlib
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +11,9 @@ from numpy.typing import NDArray
 
 from gte_sdk.errors import IndexFormatError
 from gte_sdk.passages.database import damaged
-from gte_sdk.passages.splitting import Passage, text_to_embed
+from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import PassageStore
+from gte_sdk.passages.updating import hash_of
 
 
 class Lines(NamedTuple):
@@ -28,15 +27,6 @@ class Lines(NamedTuple):
     """The lines, joined by "\\n". Lines that are blank in the file are empty."""
     is_cut: bool
     """Whether `last` is not the last line that was asked for, or its end is missing."""
-
-
-def passages_of_file(store: PassageStore, path: str) -> list[Passage]:
-    """Returns the passages of a file in the order of its lines; none if the index does not have the file."""
-    query = (
-        "SELECT line, context, passages.text FROM passages JOIN files ON files.id = file_id WHERE path = ? "
-        "ORDER BY line, passages.id"
-    )
-    return [Passage(path, *row) for row in store._rows(query, (int, str, str), (os.fsencode(path),))]
 
 
 def passage_at(passages: Sequence[Passage], line: int) -> Passage | None:
@@ -85,8 +75,7 @@ def vector_of(store: PassageStore, passage: Passage) -> NDArray[np.float32]:
     Raises:
         IndexFormatError: The index is damaged.
     """
-    text_hash = hashlib.sha256(text_to_embed(passage).encode()).digest()
-    rows = store._rows("SELECT vector FROM vectors WHERE text_sha256 = ?", (bytes,), (text_hash,))
+    rows = store.rows("SELECT vector FROM vectors WHERE text_sha256 = ?", (bytes,), (hash_of(passage),))
     if not rows or len(rows[0][0]) != 4 * store.settings.dim:
         raise _without_vector(store)
     vector_D = np.frombuffer(rows[0][0], "<f4").astype(np.float32)

@@ -180,16 +180,16 @@ class PassageStore:
             self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     def files(self) -> dict[str, FileState]:
-        rows = self._rows("SELECT path, stamp, sha256 FROM files", (bytes, str, bytes))
+        rows = self.rows("SELECT path, stamp, sha256 FROM files", (bytes, str, bytes))
         return {os.fsdecode(path): FileState(stamp, sha256) for path, stamp, sha256 in rows}
 
     def passages_of_file(self, path: str) -> list[Passage]:
-        """Returns the passages of a file, in their order."""
+        """Returns the passages of a file in the order of its lines; none if the index does not have the file."""
         query = (
             "SELECT line, context, text FROM passages JOIN files ON files.id = file_id WHERE path = ? "
-            "ORDER BY passages.id"
+            "ORDER BY line, passages.id"
         )
-        rows = self._rows(query, (int, str, str), (os.fsencode(path),))
+        rows = self.rows(query, (int, str, str), (os.fsencode(path),))
         return [Passage(path, *row) for row in rows]
 
     def embedded_texts(self, text_hashes: Iterable[bytes]) -> set[bytes]:
@@ -240,7 +240,7 @@ class PassageStore:
         """Gives an index of the first format the words of its passages, in one transaction."""
         with self._transaction():
             add_words_table(self._connection)
-            for (path,) in self._rows("SELECT path FROM files", (bytes,)):
+            for (path,) in self.rows("SELECT path FROM files", (bytes,)):
                 self._add_words(path)
 
     def _add_words(self, path: bytes) -> None:
@@ -259,7 +259,7 @@ class PassageStore:
             "SELECT passages.id, context, passages.text FROM passages JOIN files ON files.id = file_id WHERE path = ?"
         )
         name = path.replace(b"\\", b"/").rpartition(b"/")[2].decode("utf-8", "replace")
-        rows = self._rows(query, (int, str, str), (path,))
+        rows = self.rows(query, (int, str, str), (path,))
         return [(id, words_of_text(f"{name}\n{context}\n{text}")) for id, context, text in rows]
 
     # --- what a search reads
@@ -286,7 +286,7 @@ class PassageStore:
     def snapshot(self) -> Snapshot:
         version = self.version()
         query = "SELECT id, vector FROM vectors WHERE id IN (SELECT vector_id FROM passages) ORDER BY id"
-        rows = self._rows(query, (int, bytes))
+        rows = self.rows(query, (int, bytes))
         dim = self.settings.dim
         if any(len(vector) != 4 * dim for _, vector in rows):
             raise self._damaged(f"a vector has not {dim} numbers")
@@ -316,13 +316,13 @@ class PassageStore:
     def count_word(self, word: str) -> int:
         """Returns the number of passages that have a word."""
         query = "SELECT count(*) FROM words WHERE words MATCH ?"
-        return int(self._rows(query, (int,), (match_any([word]),))[0][0])
+        return int(self.rows(query, (int,), (match_any([word]),))[0][0])
 
     def count_files_with_word(self, word: str) -> int:
         query = (
             "SELECT count(DISTINCT file_id) FROM words JOIN passages ON passages.id = words.rowid WHERE words MATCH ?"
         )
-        return int(self._rows(query, (int,), (match_any([word]),))[0][0])
+        return int(self.rows(query, (int,), (match_any([word]),))[0][0])
 
     def find_words(self, words: Sequence[str], count: int) -> list[WordHit]:
         """Returns the `count` passages with the highest BM25 for any of the words, best first.
@@ -335,7 +335,7 @@ class PassageStore:
             "JOIN passages ON passages.id = best.rowid JOIN vectors ON vectors.id = vector_id "
             "ORDER BY score, best.rowid"
         )
-        hits = [WordHit(*row) for row in self._rows(query, (int, int, float), (match_any(words), count))]
+        hits = [WordHit(*row) for row in self.rows(query, (int, int, float), (match_any(words), count))]
         if not all(0 <= hit.bm25 < math.inf for hit in hits):
             raise self._damaged("a word has a weight that no word has")
         return hits
@@ -347,10 +347,11 @@ class PassageStore:
         rows = []
         for start in range(0, len(ids), _PARAMETERS):
             part = ids[start : start + _PARAMETERS]
-            rows += self._rows(query.format(", ".join("?" * len(part))), types, (*part, *others), len(part))
+            rows += self.rows(query.format(", ".join("?" * len(part))), types, (*part, *others), len(part))
         return rows
 
-    def _rows(self, query: str, types: tuple[type, ...], parameters: tuple[Any, ...] = (), times: int = 1) -> list[Any]:
+    def rows(self, query: str, types: tuple[type, ...], parameters: tuple[Any, ...] = (), times: int = 1) -> list[Any]:
+        """Returns the rows of a query, checked; see `read_rows` in database.py."""
         return read_rows(self._connection, self.path, query, types, parameters, times)
 
     def _damaged(self, reason: str) -> IndexFormatError:
