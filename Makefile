@@ -4,8 +4,11 @@
 .PHONY: help demo check test test-wheel test-checkout fuzz test-integrations test-gpu test-optimum desktop-example interop site format clean
 
 PYTHON ?= python3
+# How many files of tests run at a time; each may take two threads and 2 GB.
+WORKERS ?= 2
 SOURCES := pyproject.toml CMakeLists.txt LICENSE README.md $(shell find gte_sdk csrc -type f -not -path '*/__pycache__/*')
 CPP := $(shell find csrc tests/kernels -name '*.[ch]pp')
+IN_PARALLEL = --numprocesses $(WORKERS) --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
@@ -32,11 +35,11 @@ test: test-wheel test-checkout ## both parts of the tests, then what was skipped
 # Away from the checkout's root, where `import gte_sdk` would find the sources instead of the installed wheel.
 test-wheel: .venv-wheel/.installed ## the installed wheel, without PyTorch: tests/sdk, tests/kernels and tests/fuzz
 	mkdir -p build/away
-	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. \
+	cd build/away && ../../.venv-wheel/bin/pytest -c ../../pyproject.toml --rootdir ../.. $(IN_PARALLEL) \
 	  --junit-xml ../test-wheel.xml ../../tests/sdk ../../tests/kernels ../../tests/fuzz
 
 test-checkout: .venv/.development dist/.built ## the other tests: training, export, the server, documentation, architecture
-	.venv/bin/python -m pytest --junit-xml build/test-checkout.xml tests \
+	.venv/bin/python -m pytest $(IN_PARALLEL) --junit-xml build/test-checkout.xml tests \
 	  --ignore tests/sdk --ignore tests/kernels --ignore tests/fuzz --ignore tests/integrations --ignore tests/optimum \
 	  --ignore tests/gpu
 

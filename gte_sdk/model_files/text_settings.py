@@ -86,6 +86,8 @@ def read_max_tokens(path: ModelPath, asked: int | None = None) -> int:
     arguments = [settings.get(name) or {} for name in _TOKENIZER_ARGUMENTS]
     own = next((each["model_max_length"] for each in arguments if "model_max_length" in each), None)
     own = settings.get("max_seq_length") if own is None else own
+    if own is not None and (type(own) is not int or own < 1):
+        raise ModelFormatError(f"{file} says that the model reads {own!r:.80} tokens of a text; write a number above 0")
     of_tokenizer = tokenizer_settings(path).get("model_max_length")
     positions = _position_count(config)
     known = known_of(path)

@@ -2,12 +2,18 @@
 
 from typing import Any
 
+import numpy as np
+
 from gte_sdk import _kernels
-from gte_sdk.runtime.native.description import EncoderWeights
+from gte_sdk.errors import ModelFormatError
+from gte_sdk.runtime.native.description import EncoderWeights, QuantizedLinear
 
 
 def build_encoder(weights: EncoderWeights) -> Any:
-    """The _kernels.Encoder of a description. Raises ValueError for arrays whose shapes do not fit together."""
+    """The _kernels.Encoder of a description.
+
+    Raises ValueError for arrays whose shapes do not fit together, ModelFormatError for int8 weights that are damaged.
+    """
     encoder = _kernels.Encoder(
         weights.token_embeddings_VE,
         weights.token_scales_V,
@@ -29,5 +35,17 @@ def build_encoder(weights: EncoderWeights) -> Any:
         weights.padding_row_E,
     )
     for layer in weights.layers:
+        for part in layer:
+            if isinstance(part, QuantizedLinear):
+                _refuse_not_finite(part)
         encoder.add_layer(*layer)
     return encoder
+
+
+def _refuse_not_finite(linear: QuantizedLinear) -> None:
+    """A NaN among them is rounded to some int8 code, and would end as a vector that is finite."""
+    for name, array in linear._asdict().items():
+        if name.endswith(("scales_N", "bias_N", "smoothing_K")) and not np.isfinite(array).all():
+            raise ModelFormatError(
+                f"{name} of an int8 layer has NaN or infinity: the weights are damaged; export or download them again"
+            )

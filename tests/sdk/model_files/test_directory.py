@@ -233,6 +233,14 @@ def test_max_tokens_that_nothing_names(tmp_path: Path) -> None:
         read_max_tokens(tmp_path)
 
 
+@pytest.mark.parametrize("limit", [True, False, 0, -1, 256.5, "256", [256], {"tokens": 256}])
+def test_max_tokens_that_are_no_number(tmp_path: Path, limit: Any) -> None:
+    (tmp_path / CONFIG_JSON).write_text('{"max_position_embeddings": 512}', encoding="utf-8")
+    (tmp_path / SENTENCE_BERT_JSON).write_text(json.dumps({"max_seq_length": limit}), encoding="utf-8")
+    with pytest.raises(ModelFormatError, match=rf"{SENTENCE_BERT_JSON} says that the model reads .* tokens of a text"):
+        read_max_tokens(tmp_path)
+
+
 def test_prompts_take_passage_as_document(tmp_path: Path) -> None:
     path = tmp_path / SENTENCE_TRANSFORMERS_JSON
     path.write_text(json.dumps({"prompts": {"query": "query: ", "passage": "passage: "}}), encoding="utf-8")

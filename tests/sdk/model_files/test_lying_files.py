@@ -214,6 +214,21 @@ def test_a_vector_is_finite_or_refused(tmp_path: Path, number: float, engine: st
         WAYS[way](model)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("ending", ["query/MatMul_output_0/level", "query.weight/scale", "dense.bias", "LayerNorm.weight"])
+def test_int8_weights_that_rounding_would_hide_are_refused(tmp_path: Path, ending: str, number: float) -> None:
+    path = shutil.copytree(bundled_model_path("gte-mini"), tmp_path / "mini")
+    (path / "gte.json").unlink()
+    graph = onnx.load(str(path / "onnx/model_quantized.onnx"))
+    damaged = next(tensor for tensor in graph.graph.initializer if tensor.name.endswith(ending))
+    values = onnx.numpy_helper.to_array(damaged).copy()
+    values.flat[7] = number
+    damaged.CopyFrom(onnx.numpy_helper.from_array(values, damaged.name))
+    (path / "onnx/model_quantized.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelFormatError, match="NaN or infinity"):
+        Embedder(path).embed("A text.")
+
+
 # --- malformed content
 
 

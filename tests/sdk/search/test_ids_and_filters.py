@@ -142,7 +142,7 @@ def test_booleans_of_any_library_are_a_mask(where: Any) -> None:
         ["5"],
         [3, "5"],
     ],
-    ids=repr,
+    ids=["Arrow with a null", "set", "True among ids", "0 among booleans", "None", "str for int", "int and str"],
 )
 def test_a_filter_of_which_one_cannot_tell_what_was_meant_is_refused(where: Any) -> None:
     with pytest.raises(InputTypeError, match="where"):
