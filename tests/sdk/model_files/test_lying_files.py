@@ -215,7 +215,7 @@ def test_a_vector_is_finite_or_refused(tmp_path: Path, number: float, engine: st
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-@pytest.mark.parametrize("ending", ["query/MatMul_output_0/level", "query.weight/scale", "dense.bias", "LayerNorm.weight"])
+@pytest.mark.parametrize("ending", ["/rows/level", "MatMul_672/scale", "/undo_shift", "LayerNorm.weight"])
 def test_int8_weights_that_rounding_would_hide_are_refused(tmp_path: Path, ending: str, number: float) -> None:
     path = shutil.copytree(bundled_model_path("gte-mini"), tmp_path / "mini")
     (path / "gte.json").unlink()
