@@ -1,6 +1,6 @@
 """How many of the ten best rows the smaller row types keep, alone and rescored, on real embeddings.
 
-    python benchmarks/rescoring.py DATA/train/stage1 [--passages 600] [--queries 5]
+    python benchmarks/rescoring.py DATA/train/stage1 [--passages 600] [--queries 5] [--save build/vectors]
 
 Takes the first documents of each Parquet file of pairs (columns query and document) as rows, the queries of other pairs
 of it as queries, embeds both with the bundled model, and compares each row type's ten best with those of float32 rows.
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from search import recall
+
 from gte_sdk import Embedder, Index
 
 K = 10
@@ -26,6 +28,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=600, help="rows of each file")
     parser.add_argument("--queries", type=int, default=5, help="queries of each file")
     parser.add_argument("--model", default="gte-mini")
+    parser.add_argument("--save", type=Path, help="a folder for rows.npy and queries.npy, for search.py --vectors")
     arguments = parser.parse_args()
     passages: list[str] = []
     questions: list[str] = []
@@ -35,6 +38,10 @@ def main() -> None:
         questions += first["query"].to_pylist()[-arguments.queries :]
     embedder = Embedder(arguments.model, truncation="ignore")
     rows_ND, queries_QD = embedder.embed_documents(passages), embedder.embed_query(questions)
+    if arguments.save is not None:
+        arguments.save.mkdir(parents=True, exist_ok=True)
+        np.save(arguments.save / "rows.npy", rows_ND)
+        np.save(arguments.save / "queries.npy", queries_QD)
     print(f"{arguments.model}: {len(rows_ND):,} passages, {len(queries_QD)} queries, {embedder.dim} dimensions")
 
     def index_of(dtype: str) -> Index:
@@ -53,12 +60,6 @@ def main() -> None:
     for name, value in recalls.items():
         print(f"{name:24}{value:.4f}")
     print(json.dumps({"model": arguments.model, "passages": len(rows_ND), "queries": len(queries_QD), **recalls}))
-
-
-def recall(best_QK: np.ndarray, found_QK: np.ndarray) -> float:
-    """The mean share of the best that was found."""
-    shared = [len(set(best) & set(found)) / K for best, found in zip(best_QK.tolist(), found_QK.tolist(), strict=True)]
-    return float(np.mean(shared))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,6 @@ namespace {
 // Values of a float row (words of another) that are packed and used at a time: 32 rows of them take 8 KB.
 constexpr size_t segment_length = 64;
 
-// Sums of squares outside of these bounds may have lost digits, or their root, to overflow or underflow.
-constexpr float least_regular_square = 1e-30f;
-constexpr float largest_regular_square = 1e30f;
-
 // A row whose squares leave the range of float; it is scored in double.
 struct IrregularRow {
     size_t place;  // in the panel
@@ -39,11 +35,6 @@ void multiply_floats(const Kernels& kernels, const Rows& rows, const Queries& qu
     alignas(64) float widened[segment_length * panel_rows];
     std::fill(dots, dots + queries.count * panel_rows, 0.0f);
     std::fill(squares, squares + panel_rows, 0.0f);
-    const OneQueryFloat one_query = halves ? kernels.one_query_half : kernels.one_query_float;
-    if (queries.count == 1 && one_query != nullptr) {
-        one_query(panel.rows, next.rows, queries.unit.data(), words, dots, squares);
-        return;
-    }
     for (size_t first = 0; first < words; first += segment_words) {
         const size_t word_count = std::min(segment_words, words - first);
         kernels.pack_panel(panel.rows, next.rows, first, word_count, packed);
@@ -115,9 +106,26 @@ void offer(uint32_t mask, const float* scores, const Panel& panel, Reservoir& be
     }
 }
 
+// Whether a first look rules out that a row of the panel is among the best of one query.
+bool has_no_result(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                   const Panel& next, const PanelWork& work, const Reservoir& best) {
+    const bool halves = rows.type == RowType::float16;
+    const NoneAbove none_above = halves ? kernels.none_above_half : kernels.none_above_float;
+    if (queries.count != 1 || none_above == nullptr || !work.look_first) {
+        return false;
+    }
+    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
+    const float bound = best.threshold() - look_margin(value_count);
+    return bound > 0 && none_above(panel.rows, next.rows, queries.unit.data(), value_count, bound);
+}
+
 int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
-                           const Panel& next, float* dots, Reservoir* best) {
+                           const Panel& next, PanelWork& work, Reservoir* best) {
+    if (has_no_result(kernels, rows, queries, panel, next, work, best[0])) {
+        return -1;
+    }
     float squares[panel_rows];
+    float* dots = work.floats.data();
     multiply_floats(kernels, rows, queries, panel, next, dots, squares);
     const PanelScales measured = measure_rows(rows, panel, squares);
     for (size_t query = 0; query < queries.count; ++query) {
@@ -128,6 +136,7 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
         }
         const uint32_t mask = kernels.score_float(scores, measured.scales, best[query].threshold(), scores);
         offer(mask, scores, panel, best[query]);
+        work.look_first = mask == 0;
     }
     return measured.bad_row;
 }
@@ -187,14 +196,14 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
 
 }  // namespace
 
-PanelDots make_panel_dots(const Queries& queries) {
-    PanelDots dots;
+PanelWork make_panel_work(const Queries& queries) {
+    PanelWork work;
     if (queries.word_tiles.empty()) {
-        dots.floats.resize(queries.count * panel_rows);
+        work.floats.resize(queries.count * panel_rows);
     } else {
-        dots.integers.resize(queries.count * panel_rows);
+        work.integers.resize(queries.count * panel_rows);
     }
-    return dots;
+    return work;
 }
 
 void set_panel(Panel& panel, const Rows& rows, size_t first) {
@@ -209,10 +218,10 @@ void set_panel(Panel& panel, const Rows& rows, size_t first) {
 }
 
 int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
-                     const Panel& next, PanelDots& dots, Reservoir* best) {
+                     const Panel& next, PanelWork& work, Reservoir* best) {
     return queries.word_tiles.empty()
-               ? search_float_panel(kernels, rows, queries, panel, next, dots.floats.data(), best)
-               : search_int_panel(kernels, rows, queries, panel, next, dots.integers.data(), best);
+               ? search_float_panel(kernels, rows, queries, panel, next, work, best)
+               : search_int_panel(kernels, rows, queries, panel, next, work.integers.data(), best);
 }
 
 }  // namespace gte

@@ -1,7 +1,8 @@
 // One panel of rows against all queries of a group: multiply, score, offer to the reservoirs.
 //
 // A segment of the panel is packed and multiplied with every query tile while it is in the first-level cache; packing
-// it prefetches the same segment of the next panel, so that memory and arithmetic are busy at the same time.
+// it prefetches the same segment of the next panel, so that memory and arithmetic are busy at the same time. One query
+// first looks whether the panel can hold a result at all (one_query.hpp).
 #pragma once
 
 #include <vector>
@@ -22,19 +23,22 @@ struct Panel {
     const char* rows[panel_rows];
 };
 
-// The dot products of one panel, of the kind that the rows have: [tile][tile_queries][panel_rows].
-struct PanelDots {
+// What a thread keeps from panel to panel.
+struct PanelWork {
+    // The dot products of one panel, of the kind that the rows have: [tile][tile_queries][panel_rows].
     std::vector<float> floats;
     std::vector<int32_t> integers;
+    // Whether the panel before had none of the best, so that a first look at the next one is worth its time.
+    bool look_first = false;
 };
 
-PanelDots make_panel_dots(const Queries& queries);
+PanelWork make_panel_work(const Queries& queries);
 
 // Makes it the panel that begins at position `first` of the searched rows.
 void set_panel(Panel& panel, const Rows& rows, size_t first);
 
 // best: one reservoir for each query. Returns the lowest row of the panel that is not finite, or -1.
 int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
-                     const Panel& next, PanelDots& dots, Reservoir* best);
+                     const Panel& next, PanelWork& work, Reservoir* best);
 
 }  // namespace gte

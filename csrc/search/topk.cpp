@@ -25,7 +25,7 @@ constexpr size_t panels_between_polls = 64;
 
 // What one thread keeps through a search.
 struct Worker {
-    PanelDots dots;
+    PanelWork panel_work;
     std::vector<uint64_t> keys;
     std::vector<Reservoir> best;  // one for each query
 };
@@ -72,7 +72,7 @@ void work_on_search(void* context, size_t slot) {
             // The last panel of a chunk has no successor to prefetch; it names itself.
             set_panel(panels[current ^ 1], search.rows, first + panel_rows < end ? first + panel_rows : first);
             const int64_t bad_row = search_panel(search.kernels, search.rows, search.queries, panels[current],
-                                                 panels[current ^ 1], worker.dots, worker.best.data());
+                                                 panels[current ^ 1], worker.panel_work, worker.best.data());
             if (bad_row >= 0) {
                 note_bad_row(search, bad_row);
             }
@@ -143,7 +143,7 @@ int64_t search_group(const Kernels& kernels, const Rows& rows, const float* quer
     Search search{kernels, rows, queries, panels_in_chunk, stop};
     search.workers.resize(slots);
     for (Worker& worker : search.workers) {
-        worker.dots = make_panel_dots(queries);
+        worker.panel_work = make_panel_work(queries);
         worker.keys.resize(query_count * Reservoir::capacity(k));
         for (size_t query = 0; query < query_count; ++query) {
             worker.best.emplace_back(worker.keys.data() + query * Reservoir::capacity(k), k);

@@ -45,8 +45,8 @@ def rebuild_with(output: Path, embedder: Embedder, model: str, facts: dict[str, 
     if not quiet:
         size = f"{plural(passage_count, 'passage')} of {plural(file_count, 'file')}"
         click.echo(
-            f"gte: {printable_path(output)} has {size} with vectors of {model}; {counts.embedded:,} texts embedded, "
-            f"{time.perf_counter() - started:.1f} s",
+            f"gte: {printable_path(output)} has {size} with vectors of {model}; "
+            f"{plural(counts.embedded, 'text')} embedded, {time.perf_counter() - started:.1f} s",
             err=True,
         )
         say_cut(counts.was_cut, embedder)

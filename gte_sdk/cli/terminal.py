@@ -64,7 +64,7 @@ def plural(count: int, noun: str) -> str:
 
 def say_kept(text_count: int, path: Path) -> None:
     """Says what a `gte embed` that ended early kept, and how to continue."""
-    kept = f"{plural(text_count, 'text')} are kept in {printable_path(path)}"
+    kept = f"{plural(text_count, 'text')} {'is' if text_count == 1 else 'are'} kept in {printable_path(path)}"
     click.echo(f"gte: {kept}; the same command with --resume continues from there", err=True)
 
 

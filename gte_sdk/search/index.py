@@ -25,6 +25,7 @@ from gte_sdk.search.index_rows import (
     empty_rows,
     live_count,
     live_rows,
+    rows_of_mask,
     without_rows,
 )
 from gte_sdk.search.top_k import thread_count
@@ -320,12 +321,12 @@ class Index:
             state = self._rows
             live = live_rows(state)
             mask = np.fromiter((bool(where(plain_id(id))) for id in state.ids[live]), np.bool_, len(live))
-            return state, live[mask]
+            return state, rows_of_mask(state, mask)
         wanted = mask_or_ids(where)
         if isinstance(wanted, np.ndarray):
             state = self._rows
             check_mask(wanted, live_count(state))
-            return state, live_rows(state)[wanted]
+            return state, rows_of_mask(state, wanted)
         with self._lock:
             if self._rows.row_count:
                 check_id_type(wanted, self._rows.ids.dtype)

@@ -50,6 +50,12 @@ def live_rows(state: IndexRows) -> NDArray[np.uint32]:
     return np.arange(state.row_count, dtype=np.uint32) if state.live is None else state.live
 
 
+def rows_of_mask(state: IndexRows, mask_N: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """The rows of a mask over the live rows, ascending."""
+    chosen = np.flatnonzero(mask_N)
+    return chosen.astype(np.uint32) if state.live is None else state.live[chosen]
+
+
 def without_rows(state: IndexRows, gone: Sequence[int]) -> IndexRows:
     if not gone:
         return state

@@ -171,6 +171,35 @@ void check_search(const gte::Kernels& kernels, gte::RowType type, size_t dim, si
     }
 }
 
+// One query rules panels out before they are scored; a batch scores every row.
+void check_one_query(const gte::Kernels& kernels) {
+    const size_t count = 1500, query_count = 3;
+    for (const gte::RowType type : {gte::RowType::float32, gte::RowType::float16}) {
+        for (const size_t dim : {3, 16, 100, 131}) {
+            const std::vector<float> queries = random_values(8, query_count * dim);
+            std::vector<float> values = random_values(9, count * dim);
+            // Half of the rows differ from the first query by little more than rounding.
+            for (size_t i = 0; i < values.size() / 2; ++i) {
+                values[i] = queries[i % dim] + values[i] * 1e-6f;
+            }
+            const Stored stored = store(type, values, count, dim);
+            for (const size_t k : {1, 5, 60}) {
+                const Found all = find(kernels, stored.view(), queries, query_count, k, 1);
+                for (size_t query = 0; query < query_count; ++query) {
+                    const auto first = queries.begin() + static_cast<ptrdiff_t>(query * dim);
+                    const std::vector<float> one(first, first + static_cast<ptrdiff_t>(dim));
+                    const Found alone = find(kernels, stored.view(), one, 1, k, 1);
+                    const auto place = static_cast<ptrdiff_t>(query * k);
+                    check(std::equal(alone.indices.begin(), alone.indices.end(), all.indices.begin() + place) &&
+                              std::memcmp(alone.scores.data(), all.scores.data() + place, 4 * k) == 0,
+                          std::string(kernels.name) + ": a query alone, dim " + std::to_string(dim) + " k " +
+                              std::to_string(k));
+                }
+            }
+        }
+    }
+}
+
 void check_many_callers(const gte::Kernels& kernels) {
     const size_t dim = 96, count = 20000, k = 9;
     const std::vector<float> queries = random_values(3, 8 * dim);
@@ -307,6 +336,7 @@ int main(int argument_count, char** arguments) {
         names += std::string(" ") + kernels.name;
         check_many_callers(kernels);
         check_candidates(kernels);
+        check_one_query(kernels);
     }
     check_the_rest();
     check_fused_multiply_add();

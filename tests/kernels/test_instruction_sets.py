@@ -85,6 +85,63 @@ def test_a_score_depends_on_its_row_and_query_only(instruction_set: str) -> None
     assert many_threads[1].tobytes() == one_thread[1].tobytes()
 
 
+def rows_of_one_cosine(query: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Rows whose cosines with the query are all .7 but for rounding, so that the order of sums decides who is first."""
+    unit = query.astype(np.float64) / np.linalg.norm(query)
+    others = random_vectors(16, count, len(query)).astype(np.float64)
+    others -= np.outer(others @ unit, unit)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    return (0.7 * unit + np.sqrt(1 - 0.7**2) * others).astype(np.float32)
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dim", [7, 64, 100, 384])
+@pytest.mark.parametrize("selected", [None, np.arange(0, 3000, 3, dtype=np.uint32)], ids=["all rows", "selected rows"])
+def test_what_one_query_does_not_look_at_twice_could_not_have_entered(
+    instruction_set: str, dtype: str, dim: int, selected: NDArray[np.uint32] | None
+) -> None:
+    """One query rules panels out by sums in another order; a batch scores every row. Both name the same rows."""
+    queries = random_vectors(17, 13, dim)
+    close = rows_of_one_cosine(queries[0], 3000)
+    rising = np.linspace(-1, 1, 3000)[:, None] * queries[0] + 0.3 * random_vectors(18, 3000, dim)
+    for documents in (close, rising.astype(np.float32), random_vectors(19, 3000, dim)):
+        rows, _ = _kernels.encode(documents, dtype)
+        for k in (1, 10, 200):
+            options: dict[str, Any] = {"dtype": dtype, "selected": selected, "instruction_set": instruction_set}
+            scores, indices, _ = _kernels.search(queries, rows, k, **options)
+            alone, order, bad_row = _kernels.search(queries[:1], rows, k, **options)
+            assert bad_row == -1
+            assert alone.tobytes() == scores[0].tobytes()
+            assert order.tobytes() == indices[0].tobytes()
+
+
+def falling_rows() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A query, and 2,000 rows that are less and less like it, so that the first panel holds the best."""
+    documents = np.tile(np.linspace(0.9, 0, 2000, dtype=np.float32)[:, None], (1, 40))
+    documents[:, 1::2] = 1
+    return np.ones((1, 40), np.float32), documents
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 31, 39])
+def test_one_query_names_a_late_row_that_is_not_finite(instruction_set: str, value: float, column: int) -> None:
+    query, documents = falling_rows()
+    documents[1900, column] = value
+    assert search(query, documents, 1, instruction_set=instruction_set)[2] == 1900
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+@pytest.mark.parametrize("size", [1e30, 1e20, 1e-20, 1e-38])
+def test_one_query_finds_a_late_row_of_extreme_size(instruction_set: str, size: float) -> None:
+    query, documents = falling_rows()
+    documents[1900] = size
+    scores, indices, bad_row = search(query, documents, 2, instruction_set=instruction_set)
+    assert (indices.tolist(), bad_row) == ([[1900, 0]], -1)
+    assert scores[0, 0] == pytest.approx(1, abs=1e-6)
+
+
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 def test_equal_rows_tie_and_the_lower_index_wins(instruction_set: str) -> None:
     queries = random_vectors(7, 14, 19)

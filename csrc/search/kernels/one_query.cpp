@@ -1,79 +1,161 @@
 #include "search/kernels/one_query.hpp"
 
+#include <cstdint>
+#include <cstring>
+
+#include "machine/cpu.hpp"
 #include "search/kernels/dot.hpp"
-#include "search/kernels/transpose_avx512.hpp"
 
 #if defined(GTE_X86)
+#include <immintrin.h>
+#elif defined(GTE_ARM)
+#include <arm_neon.h>
+#endif
 
 namespace gte {
 
-// Words beyond a row's end are read as zero, which adds nothing to any of these sums. Integers are summed row by row
-// and transposed once at the end; floats keep the order of panel.hpp, so every word is transposed.
+// Four sums of products and four of squares for each row, so that no multiply-add waits for another. After four rows
+// their sums stand side by side in one register of four, and are compared without a root: dot / |row| is at most the
+// bound if dot is not positive, or dot^2 is at most bound^2 |row|^2.
 
 namespace {
 
-// Prefetches the next panel, 16 cache lines at a time. Where its rows are adjacent it goes line by line, which memory
-// answers faster than one line of each of 32 rows.
-class NextPanel {
-  public:
-    NextPanel(const char* const* rows, size_t word_count)
-        : rows_(rows),
-          line_(rows[0]),
-          adjacent_(rows[panel_rows - 1] - rows[0] == static_cast<ptrdiff_t>((panel_rows - 1) * word_count * 4)) {}
+constexpr size_t rows_at_a_time = 4;
+// Rows between the one that is read and the one that is fetched from memory.
+constexpr size_t rows_ahead = 4;
 
-    // For rows that are not adjacent: this word of 16 rows from first_row on.
-    GTE_INLINE void prefetch_lines(size_t first_row, size_t word) {
-        if (adjacent_) {
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i, line_ += 64) {
-                _mm_prefetch(line_, _MM_HINT_T0);
-            }
-        } else {
-            for (size_t i = first_row; i < first_row + 16; ++i) {
-                _mm_prefetch(rows_[i] + word * 4, _MM_HINT_T0);
-            }
-        }
-    }
+inline const char* row_ahead(const char* const* rows, const char* const* next_rows, size_t row) {
+    return row + rows_ahead < panel_rows ? rows[row + rows_ahead] : next_rows[row + rows_ahead - panel_rows];
+}
 
-  private:
-    const char* const* rows_;
-    const char* line_;
-    bool adjacent_;
-};
+}  // namespace
 
-// A word of a row is one float, or two halves.
+#if defined(GTE_X86)
+
+namespace {
+
+// The sums of four registers of four, side by side.
+GTE_AVX2 GTE_INLINE __m128 sum_each_of_4(const __m128* sums) {
+    const __m128 low = _mm_hadd_ps(sums[0], sums[1]), high = _mm_hadd_ps(sums[2], sums[3]);
+    return _mm_hadd_ps(low, high);
+}
+
+GTE_AVX2 GTE_INLINE bool all_at_most(const __m128* row_dots, const __m128* row_squares, float bound) {
+    const __m128 dots = sum_each_of_4(row_dots), squares = sum_each_of_4(row_squares);
+    const __m128 allowed = _mm_mul_ps(_mm_set1_ps(bound * bound), squares);
+    const __m128 below = _mm_or_ps(_mm_cmple_ps(dots, _mm_setzero_ps()), _mm_cmple_ps(_mm_mul_ps(dots, dots), allowed));
+    const __m128 regular = _mm_and_ps(_mm_cmpge_ps(squares, _mm_set1_ps(least_regular_square)),
+                                      _mm_cmple_ps(squares, _mm_set1_ps(largest_regular_square)));
+    return _mm_movemask_ps(_mm_and_ps(below, regular)) == 0xf;
+}
+
 template <bool halves>
-GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char* const* next_rows, const float* query,
-                                            size_t word_count, float* dots, float* squares) {
-    constexpr size_t values_in_word = halves ? 2 : 1;
-    NextPanel next(next_rows, word_count);
-    __m512 dot_f32x16[2] = {_mm512_loadu_ps(dots), _mm512_loadu_ps(dots + 16)};
-    __m512 square_f32x16[2] = {_mm512_loadu_ps(squares), _mm512_loadu_ps(squares + 16)};
-    for (size_t word = 0; word < word_count; word += 16, query += 16 * values_in_word) {
-        const size_t left = word_count - word < 16 ? word_count - word : 16;
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-            __m512i column[16];
-            next.prefetch_lines(16 * half, word);
-            transpose_16_rows(rows + 16 * half, word * 4, left, column);
-#pragma GCC unroll 16
-            for (size_t i = 0; i < 16; ++i) {
-#pragma GCC unroll 2
-                for (size_t part = 0; part < values_in_word && i < left; ++part) {
-                    const __m512i high_or_low = _mm512_srli_epi32(column[i], 16 * part);
-                    const __m512 values =
-                        halves ? _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high_or_low)) : _mm512_castsi512_ps(column[i]);
-                    const __m512 factor = _mm512_set1_ps(query[i * values_in_word + part]);
-                    dot_f32x16[half] = _mm512_fmadd_ps(values, factor, dot_f32x16[half]);
-                    square_f32x16[half] = _mm512_fmadd_ps(values, values, square_f32x16[half]);
+GTE_AVX2 GTE_INLINE __m256 load_8(const char* values) {
+    return halves ? _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)))
+                  : _mm256_loadu_ps(reinterpret_cast<const float*>(values));
+}
+
+template <bool halves>
+GTE_AVX2 GTE_INLINE bool none_above_8_lanes(const char* const* rows, const char* const* next_rows, const float* query,
+                                            size_t value_count, float bound) {
+    constexpr size_t value_bytes = halves ? 2 : 4;
+    for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
+        __m128 dots[rows_at_a_time], squares[rows_at_a_time];
+        for (size_t i = 0; i < rows_at_a_time; ++i) {
+            const char *row = rows[first + i], *ahead = row_ahead(rows, next_rows, first + i);
+            __m256 dot[4], square[4];
+#pragma GCC unroll 4
+            for (int part = 0; part < 4; ++part) {
+                dot[part] = square[part] = _mm256_setzero_ps();
+            }
+            size_t position = 0;
+            for (; position + 32 <= value_count; position += 32) {
+                _mm_prefetch(ahead + position * value_bytes, _MM_HINT_T0);
+                _mm_prefetch(ahead + position * value_bytes + 16 * value_bytes, _MM_HINT_T0);
+#pragma GCC unroll 4
+                for (int part = 0; part < 4; ++part) {
+                    const __m256 values = load_8<halves>(row + (position + 8 * part) * value_bytes);
+                    dot[part] = _mm256_fmadd_ps(values, _mm256_loadu_ps(query + position + 8 * part), dot[part]);
+                    square[part] = _mm256_fmadd_ps(values, values, square[part]);
                 }
             }
+            for (int part = 0; position < value_count; position += 8, part ^= 1) {
+                const size_t left = value_count - position < 8 ? value_count - position : 8;
+                alignas(32) char row_tail[32] = {};
+                alignas(32) float query_tail[8] = {};
+                std::memcpy(row_tail, row + position * value_bytes, left * value_bytes);
+                std::memcpy(query_tail, query + position, left * sizeof(float));
+                const __m256 values = load_8<halves>(row_tail);
+                dot[part] = _mm256_fmadd_ps(values, _mm256_load_ps(query_tail), dot[part]);
+                square[part] = _mm256_fmadd_ps(values, values, square[part]);
+            }
+            const __m256 all_dots = _mm256_add_ps(_mm256_add_ps(dot[0], dot[1]), _mm256_add_ps(dot[2], dot[3]));
+            const __m256 all_squares =
+                _mm256_add_ps(_mm256_add_ps(square[0], square[1]), _mm256_add_ps(square[2], square[3]));
+            dots[i] = _mm_add_ps(_mm256_castps256_ps128(all_dots), _mm256_extractf128_ps(all_dots, 1));
+            squares[i] = _mm_add_ps(_mm256_castps256_ps128(all_squares), _mm256_extractf128_ps(all_squares, 1));
+        }
+        if (!all_at_most(dots, squares, bound)) {
+            return false;
         }
     }
-    _mm512_storeu_ps(dots, dot_f32x16[0]);
-    _mm512_storeu_ps(dots + 16, dot_f32x16[1]);
-    _mm512_storeu_ps(squares, square_f32x16[0]);
-    _mm512_storeu_ps(squares + 16, square_f32x16[1]);
+    return true;
+}
+
+template <bool halves>
+GTE_AVX512 GTE_INLINE __m512 load_16(const char* values, __mmask16 mask) {
+    return halves ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, values)) : _mm512_maskz_loadu_ps(mask, values);
+}
+
+// The sum of its four quarters.
+GTE_AVX512 GTE_INLINE __m128 fold_512(__m512 sums) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
+template <bool halves>
+GTE_AVX512 GTE_INLINE bool none_above_16_lanes(const char* const* rows, const char* const* next_rows,
+                                               const float* query, size_t value_count, float bound) {
+    constexpr size_t value_bytes = halves ? 2 : 4;
+    constexpr __mmask16 all = 0xffff;
+    for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
+        __m128 dots[rows_at_a_time], squares[rows_at_a_time];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < rows_at_a_time; ++i) {
+            const char *row = rows[first + i], *ahead = row_ahead(rows, next_rows, first + i);
+            __m512 dot[4], square[4];
+#pragma GCC unroll 4
+            for (int part = 0; part < 4; ++part) {
+                dot[part] = square[part] = _mm512_setzero_ps();
+            }
+            size_t position = 0;
+            for (; position + 64 <= value_count; position += 64) {
+#pragma GCC unroll 4
+                for (int part = 0; part < 4; ++part) {
+                    const size_t place = position + 16 * part;
+                    _mm_prefetch(ahead + place * value_bytes, _MM_HINT_T0);
+                    const __m512 values = load_16<halves>(row + place * value_bytes, all);
+                    dot[part] = _mm512_fmadd_ps(values, _mm512_loadu_ps(query + place), dot[part]);
+                    square[part] = _mm512_fmadd_ps(values, values, square[part]);
+                }
+            }
+            for (int part = 0; position < value_count; position += 16, part ^= 1) {
+                const size_t left = value_count - position;
+                const __mmask16 mask = left < 16 ? static_cast<__mmask16>((1u << left) - 1) : all;
+                _mm_prefetch(ahead + position * value_bytes, _MM_HINT_T0);
+                const __m512 values = load_16<halves>(row + position * value_bytes, mask);
+                dot[part] = _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, query + position), dot[part]);
+                square[part] = _mm512_fmadd_ps(values, values, square[part]);
+            }
+            dots[i] = fold_512(_mm512_add_ps(_mm512_add_ps(dot[0], dot[1]), _mm512_add_ps(dot[2], dot[3])));
+            squares[i] =
+                fold_512(_mm512_add_ps(_mm512_add_ps(square[0], square[1]), _mm512_add_ps(square[2], square[3])));
+        }
+        if (!all_at_most(dots, squares, bound)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 // Lane i of the result is the sum of all lanes of sums[i]: 30 shuffles, where transposing every block of words
@@ -142,14 +224,24 @@ GTE_AVX512VNNI GTE_INLINE void one_query_words(const char* const* rows, const ch
 
 }  // namespace
 
-GTE_AVX512 void one_query_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
-                                       size_t word_count, float* dots, float* squares) {
-    one_query_floats<false>(rows, next_rows, query, word_count, dots, squares);
+GTE_AVX2 bool none_above_float_avx2(const char* const* rows, const char* const* next_rows, const float* query,
+                                    size_t value_count, float bound) {
+    return none_above_8_lanes<false>(rows, next_rows, query, value_count, bound);
 }
 
-GTE_AVX512 void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
-                                      size_t word_count, float* dots, float* squares) {
-    one_query_floats<true>(rows, next_rows, query, word_count, dots, squares);
+GTE_AVX2 bool none_above_half_avx2(const char* const* rows, const char* const* next_rows, const float* query,
+                                   size_t value_count, float bound) {
+    return none_above_8_lanes<true>(rows, next_rows, query, value_count, bound);
+}
+
+GTE_AVX512 bool none_above_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                        size_t value_count, float bound) {
+    return none_above_16_lanes<false>(rows, next_rows, query, value_count, bound);
+}
+
+GTE_AVX512 bool none_above_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                       size_t value_count, float bound) {
+    return none_above_16_lanes<true>(rows, next_rows, query, value_count, bound);
 }
 
 GTE_AVX512VNNI void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows,
@@ -162,6 +254,78 @@ GTE_AVX512VNNI void one_query_binary_avx512vnni(const char* const* rows, const c
     one_query_words<false>(rows, next_rows, query, word_count, dots);
 }
 
-}  // namespace gte
+#elif defined(GTE_ARM)
+
+namespace {
+
+// Through bytes, because a row need not be aligned to its values.
+template <bool halves>
+inline float32x4_t load_4(const char* values) {
+    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(values);
+    return halves ? vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(bytes))) : vreinterpretq_f32_u8(vld1q_u8(bytes));
+}
+
+template <bool halves>
+bool none_above_4_lanes(const char* const* rows, const char* const* next_rows, const float* query, size_t value_count,
+                        float bound) {
+    constexpr size_t value_bytes = halves ? 2 : 4;
+    for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
+        float32x4_t dots[rows_at_a_time], squares[rows_at_a_time];
+        for (size_t i = 0; i < rows_at_a_time; ++i) {
+            const char *row = rows[first + i], *ahead = row_ahead(rows, next_rows, first + i);
+            float32x4_t dot[4], square[4];
+            for (int part = 0; part < 4; ++part) {
+                dot[part] = square[part] = vdupq_n_f32(0);
+            }
+            size_t position = 0;
+            for (; position + 16 <= value_count; position += 16) {
+                __builtin_prefetch(ahead + position * value_bytes);
+                for (int part = 0; part < 4; ++part) {
+                    const float32x4_t values = load_4<halves>(row + (position + 4 * part) * value_bytes);
+                    dot[part] = vfmaq_f32(dot[part], values, vld1q_f32(query + position + 4 * part));
+                    square[part] = vfmaq_f32(square[part], values, values);
+                }
+            }
+            for (int part = 0; position < value_count; position += 4, part ^= 1) {
+                const size_t left = value_count - position < 4 ? value_count - position : 4;
+                char row_tail[16] = {};
+                float query_tail[4] = {};
+                std::memcpy(row_tail, row + position * value_bytes, left * value_bytes);
+                std::memcpy(query_tail, query + position, left * sizeof(float));
+                const float32x4_t values = load_4<halves>(row_tail);
+                dot[part] = vfmaq_f32(dot[part], values, vld1q_f32(query_tail));
+                square[part] = vfmaq_f32(square[part], values, values);
+            }
+            dots[i] = vaddq_f32(vaddq_f32(dot[0], dot[1]), vaddq_f32(dot[2], dot[3]));
+            squares[i] = vaddq_f32(vaddq_f32(square[0], square[1]), vaddq_f32(square[2], square[3]));
+        }
+        const float32x4_t all_dots = vpaddq_f32(vpaddq_f32(dots[0], dots[1]), vpaddq_f32(dots[2], dots[3]));
+        const float32x4_t all_squares =
+            vpaddq_f32(vpaddq_f32(squares[0], squares[1]), vpaddq_f32(squares[2], squares[3]));
+        const uint32x4_t below =
+            vorrq_u32(vcleq_f32(all_dots, vdupq_n_f32(0)),
+                      vcleq_f32(vmulq_f32(all_dots, all_dots), vmulq_n_f32(all_squares, bound * bound)));
+        const uint32x4_t regular = vandq_u32(vcgeq_f32(all_squares, vdupq_n_f32(least_regular_square)),
+                                             vcleq_f32(all_squares, vdupq_n_f32(largest_regular_square)));
+        if (vminvq_u32(vandq_u32(below, regular)) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+bool none_above_float_neon(const char* const* rows, const char* const* next_rows, const float* query,
+                           size_t value_count, float bound) {
+    return none_above_4_lanes<false>(rows, next_rows, query, value_count, bound);
+}
+
+bool none_above_half_neon(const char* const* rows, const char* const* next_rows, const float* query, size_t value_count,
+                          float bound) {
+    return none_above_4_lanes<true>(rows, next_rows, query, value_count, bound);
+}
 
 #endif
+
+}  // namespace gte

@@ -1,5 +1,11 @@
-// A panel of rows against one query, where memory is the limit: the panel is transposed and used in registers, not
-// stored. The sums are the same as those of panel.hpp and dot.hpp; those of floats are also in the same order.
+// A panel of rows against one query, where memory is the limit.
+//
+// Integers are multiplied row by row, in registers, and the panel is not stored: their sums are exact in any order.
+//
+// Floats get a first look: whether any row can score above a threshold. Only a few panels hold one of the best k, so
+// most of a search is this look. It reads row after row, as memory is read fastest, and adds in whatever order its
+// registers like: no score comes from here. What it cannot rule out is scored by the kernels that keep to the order of
+// panel.hpp, and what it rules out could not have entered, whatever was lost to rounding: see look_margin.
 #pragma once
 
 #include <cstddef>
@@ -9,23 +15,42 @@
 
 namespace gte {
 
-// rows, next_rows: panel_rows pointers, as in PackPanel. query: of floats its values one after the other; of words the
-// tile of one query, [words][tile_queries], of which only the first column is read. dots, squares: [panel_rows], added
-// to.
-using OneQueryFloat = void (*)(const char* const* rows, const char* const* next_rows, const float* query,
-                               size_t word_count, float* dots, float* squares);
+// rows, next_rows: panel_rows pointers, as in PackPanel. query: the tile of one query, [words][tile_queries], of which
+// only the first column is read. dots: [panel_rows], added to.
 using OneQueryWords = void (*)(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                size_t word_count, int32_t* dots);
 
-void one_query_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
-                            size_t word_count, float* dots, float* squares);
-// Rows of float16; the query has a value for each half of their words.
-void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query, size_t word_count,
-                           float* dots, float* squares);
 // Rows of int8 are read 128 higher, as dot_int8_avx512vnni does.
 void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                size_t word_count, int32_t* dots);
 void one_query_binary_avx512vnni(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                  size_t word_count, int32_t* dots);
+
+// The most by which a score may exceed the one that is found in another order of sums. A sum of n products in floats,
+// in any order, is off by at most g |row| |query|, g = n u / (1 - n u), u = 2^-24 (Higham, Accuracy and Stability of
+// Numerical Algorithms, 2002, section 3.1), and a sum of squares by g |row|^2, which halves under the root. Both scores
+// together: 3 g, and a few u for the products, roots and quotients behind the sums.
+inline float look_margin(size_t value_count) { return 4 * static_cast<float>(value_count + 16) * 0x1p-24f; }
+
+// Sums of squares outside of these bounds may have lost digits, or their root, to overflow or underflow.
+constexpr float least_regular_square = 1e-30f;
+constexpr float largest_regular_square = 1e30f;
+
+// Whether no row has a cosine above `bound` as it is found here, which is off by rounding. False if a row's sum of
+// squares is not regular, NaN included. rows, next_rows: panel_rows pointers, as in PackPanel. value_count: of a row,
+// even for halves. query: as many values. bound: above 0.
+using NoneAbove = bool (*)(const char* const* rows, const char* const* next_rows, const float* query,
+                           size_t value_count, float bound);
+
+#define GTE_DECLARE_NONE_ABOVE(instruction_set)                                                                        \
+    bool none_above_float_##instruction_set(const char* const* rows, const char* const* next_rows, const float* query, \
+                                            size_t value_count, float bound);                                          \
+    bool none_above_half_##instruction_set(const char* const* rows, const char* const* next_rows, const float* query,  \
+                                           size_t value_count, float bound);
+
+GTE_DECLARE_NONE_ABOVE(avx2)
+GTE_DECLARE_NONE_ABOVE(avx512)
+GTE_DECLARE_NONE_ABOVE(neon)
+#undef GTE_DECLARE_NONE_ABOVE
 
 }  // namespace gte
