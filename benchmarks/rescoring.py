@@ -9,14 +9,17 @@ Prints a table, JSON last.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from search import recall
-
 from gte_sdk import Embedder, Index
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # last, so that gte_sdk is the one that is installed
+
+from benchmarks.search import recall
 
 K = 10
 CANDIDATES = (50, 100, 200, 300, 500, 1000)

@@ -27,10 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from search_rivals import EXACT, FEWER_BITS, READERS, RIVALS
 
 import gte_sdk
 from gte_sdk import _kernels
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # last, so that gte_sdk is the one that is installed
+
+from benchmarks.search_rivals import EXACT, FEWER_BITS, READERS, RIVALS
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 # They choose OpenBLAS's kernels for another CPU: some machines set them.

@@ -1,4 +1,4 @@
-"""One rival of benchmarks/search.py in a process of its own: python search_rivals.py RIVAL ROWS.npy QUERIES.npy THREADS.
+"""One rival of benchmarks/search.py in a process of its own: search_rivals.py RIVAL ROWS.npy QUERIES.npy THREADS.
 
 It answers each line of the standard input with a line of JSON: "time 8 10" searches once with 8 queries for the 10
 best, "ids 10" returns the 10 best rows of every query.
@@ -169,7 +169,12 @@ EXACT = {
     "usearch": Rival(usearch_exact, 4, lambda found: found.keys),
     "hnswlib-brute-force": Rival(hnswlib_brute_force, 4, lambda found: found[0]),
 }
-_ROW_TYPES = {"float16": 2, "int8": 1, "int8+50": 1, **{f"binary{more}": 1 / 8 for more in ("", "+100", "+200", "+500")}}
+_ROW_TYPES = {
+    "float16": 2,
+    "int8": 1,
+    "int8+50": 1,
+    **{f"binary{more}": 1 / 8 for more in ("", "+100", "+200", "+500")},
+}
 # What is stored is smaller than the vectors, so some of the best rows may be missed.
 FEWER_BITS = {
     **{f"ours-{name}": Rival(ours, size, lambda found: found.ids) for name, size in _ROW_TYPES.items()},

@@ -9,7 +9,7 @@ For rivals: pip install faiss-cpu usearch
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import statistics

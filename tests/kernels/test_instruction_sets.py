@@ -91,7 +91,7 @@ def rows_of_one_cosine(query: NDArray[np.float32], count: int) -> NDArray[np.flo
     others = random_vectors(16, count, len(query)).astype(np.float64)
     others -= np.outer(others @ unit, unit)
     others /= np.linalg.norm(others, axis=1, keepdims=True)
-    return (0.7 * unit + np.sqrt(1 - 0.7**2) * others).astype(np.float32)
+    return np.asarray(0.7 * unit + np.sqrt(1 - 0.7**2) * others, np.float32)
 
 
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
