@@ -2,7 +2,7 @@
 
 Every rival lives in a process of its own, pinned to the same cores with as many threads. All of them hold the same rows
 and take turns, one search each, so that a machine which changes its speed changes it for all: the ratios of one run
-are to be trusted, more than its milliseconds. Programs that only read the rows take turns too, and the fastest says
+are to be trusted, more than its milliseconds. A pause lets the threads of the one before stop spinning. Programs that only read the rows take turns too, and the fastest says
 what memory gives. Rivals that are not installed are left out, and said to be.
 
     python benchmarks/search.py                                 500,000 x 384 random rows, q 1 8 64 256, k 10
@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 SLOWING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 PACKAGES = ("numpy", "torch", "faiss-cpu", "usearch", "hnswlib", "turbovec")
 READER = "reader"
+# The threads of OpenBLAS and OpenMP spin after their work, and would take the next rival's processors.
+PAUSE_SECONDS = 0.1
 RECALL_AT = 10
 MOST_RANDOM_QUERIES = 4096
 
@@ -158,6 +161,7 @@ def compare(folder: Path, queries: list[int], ks: list[int], options: argparse.N
             extra = dict.fromkeys(times, 0.0)
             for turn in range(options.turns + 1):
                 for worker in workers:
+                    time.sleep(PAUSE_SECONDS)
                     result = worker.ask(f"time {query_count} {k}")
                     extra[worker.name] = max(extra[worker.name], result["extra_megabytes"])
                     if turn > 0:

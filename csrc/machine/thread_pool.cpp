@@ -7,9 +7,6 @@
 #include <system_error>
 #include <thread>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
@@ -17,52 +14,11 @@
 namespace gte {
 namespace {
 
-#if defined(__linux__)
-
-int current_cpu() { return sched_getcpu(); }
-
-// Keeps the calling thread off a CPU, if it has just been woken there. Linux wakes a thread beside its waker where all
-// CPUs seem busy, as they do while the threads of another library spin after their own work. The two would share one CPU
-// until Linux balances its load, tens of milliseconds later; a thread that spins gives way at once.
-class AwayFrom {
-  public:
-    explicit AwayFrom(int cpu) {
-        if (cpu < 0 || sched_getcpu() != cpu || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) {
-            return;
-        }
-        cpu_set_t others = allowed_;
-        CPU_CLR(cpu, &others);
-        moved_ = CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0;
-    }
-    ~AwayFrom() {
-        if (moved_) {
-            sched_setaffinity(0, sizeof allowed_, &allowed_);
-        }
-    }
-    AwayFrom(const AwayFrom&) = delete;
-    AwayFrom& operator=(const AwayFrom&) = delete;
-
-  private:
-    cpu_set_t allowed_;
-    bool moved_ = false;
-};
-
-#else
-
-int current_cpu() { return -1; }
-
-struct AwayFrom {
-    explicit AwayFrom(int) {}
-};
-
-#endif
-
 struct Run {
     void (*work)(void*, size_t);
     void* context;
     size_t next_slot;
     size_t slot_count;
-    int cpu;  // of the caller as the run began
     size_t running = 0;
     std::condition_variable finished{};
 };
@@ -70,7 +26,7 @@ struct Run {
 class Pool {
   public:
     void run(size_t slot_count, void (*work)(void*, size_t), void* context) {
-        Run run{work, context, 1, slot_count, current_cpu()};
+        Run run{work, context, 1, slot_count};
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             runs_.push_back(&run);
@@ -111,10 +67,7 @@ class Pool {
                 runs_.pop_front();
             }
             lock.unlock();
-            {
-                const AwayFrom caller(run->cpu);
-                run->work(run->context, slot);
-            }
+            run->work(run->context, slot);
             lock.lock();
             if (--run->running == 0) {
                 run->finished.notify_all();

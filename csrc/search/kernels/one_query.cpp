@@ -79,15 +79,15 @@ GTE_AVX2 GTE_INLINE bool none_above_8_lanes(const char* const* rows, const char*
                     square[part] = _mm256_fmadd_ps(values, values, square[part]);
                 }
             }
-            for (int part = 0; position < value_count; position += 8, part ^= 1) {
+            for (; position < value_count; position += 8) {
                 const size_t left = value_count - position < 8 ? value_count - position : 8;
                 alignas(32) char row_tail[32] = {};
                 alignas(32) float query_tail[8] = {};
                 std::memcpy(row_tail, row + position * value_bytes, left * value_bytes);
                 std::memcpy(query_tail, query + position, left * sizeof(float));
                 const __m256 values = load_8<halves>(row_tail);
-                dot[part] = _mm256_fmadd_ps(values, _mm256_load_ps(query_tail), dot[part]);
-                square[part] = _mm256_fmadd_ps(values, values, square[part]);
+                dot[0] = _mm256_fmadd_ps(values, _mm256_load_ps(query_tail), dot[0]);
+                square[0] = _mm256_fmadd_ps(values, values, square[0]);
             }
             const __m256 all_dots = _mm256_add_ps(_mm256_add_ps(dot[0], dot[1]), _mm256_add_ps(dot[2], dot[3]));
             const __m256 all_squares =
@@ -139,13 +139,13 @@ GTE_AVX512 GTE_INLINE bool none_above_16_lanes(const char* const* rows, const ch
                     square[part] = _mm512_fmadd_ps(values, values, square[part]);
                 }
             }
-            for (int part = 0; position < value_count; position += 16, part ^= 1) {
+            for (; position < value_count; position += 16) {
                 const size_t left = value_count - position;
                 const __mmask16 mask = left < 16 ? static_cast<__mmask16>((1u << left) - 1) : all;
                 _mm_prefetch(ahead + position * value_bytes, _MM_HINT_T0);
                 const __m512 values = load_16<halves>(row + position * value_bytes, mask);
-                dot[part] = _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, query + position), dot[part]);
-                square[part] = _mm512_fmadd_ps(values, values, square[part]);
+                dot[0] = _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, query + position), dot[0]);
+                square[0] = _mm512_fmadd_ps(values, values, square[0]);
             }
             dots[i] = fold_512(_mm512_add_ps(_mm512_add_ps(dot[0], dot[1]), _mm512_add_ps(dot[2], dot[3])));
             squares[i] =
@@ -286,15 +286,15 @@ bool none_above_4_lanes(const char* const* rows, const char* const* next_rows, c
                     square[part] = vfmaq_f32(square[part], values, values);
                 }
             }
-            for (int part = 0; position < value_count; position += 4, part ^= 1) {
+            for (; position < value_count; position += 4) {
                 const size_t left = value_count - position < 4 ? value_count - position : 4;
                 char row_tail[16] = {};
                 float query_tail[4] = {};
                 std::memcpy(row_tail, row + position * value_bytes, left * value_bytes);
                 std::memcpy(query_tail, query + position, left * sizeof(float));
                 const float32x4_t values = load_4<halves>(row_tail);
-                dot[part] = vfmaq_f32(dot[part], values, vld1q_f32(query_tail));
-                square[part] = vfmaq_f32(square[part], values, values);
+                dot[0] = vfmaq_f32(dot[0], values, vld1q_f32(query_tail));
+                square[0] = vfmaq_f32(square[0], values, values);
             }
             dots[i] = vaddq_f32(vaddq_f32(dot[0], dot[1]), vaddq_f32(dot[2], dot[3]));
             squares[i] = vaddq_f32(vaddq_f32(square[0], square[1]), vaddq_f32(square[2], square[3]));
