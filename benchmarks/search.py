@@ -2,8 +2,9 @@
 
 Every rival lives in a process of its own, pinned to the same cores with as many threads. All of them hold the same rows
 and take turns, one search each, so that a machine which changes its speed changes it for all: the ratios of one run
-are to be trusted, more than its milliseconds. A pause lets the threads of the one before stop spinning. Programs that only read the rows take turns too, and the fastest says
-what memory gives. Rivals that are not installed are left out, and said to be.
+are to be trusted, more than its milliseconds. A pause lets the threads of the one before stop spinning. Programs that
+only read the rows take turns too, and the fastest says what memory gives. Rivals that are not installed are left out,
+and said to be.
 
     python benchmarks/search.py                                 500,000 x 384 random rows, q 1 8 64 256, k 10
     python benchmarks/search.py --rows 10000 --dims 1024 --ks 1 10 100 --rivals ours-float32 numpy-product
