@@ -35,6 +35,11 @@ void multiply_floats(const Kernels& kernels, const Rows& rows, const Queries& qu
     alignas(64) float widened[segment_length * panel_rows];
     std::fill(dots, dots + queries.count * panel_rows, 0.0f);
     std::fill(squares, squares + panel_rows, 0.0f);
+    const OneQueryFloat one_query = halves ? kernels.one_query_half : kernels.one_query_float;
+    if (queries.count == 1 && one_query != nullptr) {
+        one_query(panel.rows, next.rows, queries.unit.data(), words, dots, squares);
+        return;
+    }
     for (size_t first = 0; first < words; first += segment_words) {
         const size_t word_count = std::min(segment_words, words - first);
         kernels.pack_panel(panel.rows, next.rows, first, word_count, packed);

@@ -43,7 +43,7 @@ inline void keep_best(uint64_t* keys, size_t key_count, size_t k) {
 class Reservoir {
   public:
     // A k-th of the room for spare candidates keeps the cost of making room constant for each of them.
-    static size_t capacity(size_t k) { return k + std::max<size_t>(k, 32); }
+    static size_t capacity(size_t k) { return k + std::max<size_t>(k, 8); }
 
     Reservoir(uint64_t* keys, size_t k) : keys_(keys), k_(k) {}
 

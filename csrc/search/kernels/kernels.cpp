@@ -50,6 +50,8 @@ Kernels avx512_kernels() {
     kernels.none_above_half = none_above_half_avx512;
     kernels.score_float = score_float_avx512;
     kernels.score_int = score_int_avx512;
+    kernels.one_query_float = one_query_float_avx512;
+    kernels.one_query_half = one_query_half_avx512;
     return kernels;
 }
 

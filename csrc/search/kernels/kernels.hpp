@@ -26,6 +26,8 @@ struct Kernels {
     NoneAbove none_above_float = nullptr;
     NoneAbove none_above_half = nullptr;
     // nullptr where packing a panel for one query costs no more.
+    OneQueryFloat one_query_float = nullptr;
+    OneQueryFloat one_query_half = nullptr;
     OneQueryWords one_query_int8 = nullptr;
     OneQueryWords one_query_binary = nullptr;
 };

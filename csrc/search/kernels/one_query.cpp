@@ -5,6 +5,7 @@
 
 #include "machine/cpu.hpp"
 #include "search/kernels/dot.hpp"
+#include "search/kernels/transpose_avx512.hpp"
 
 #if defined(GTE_X86)
 #include <immintrin.h>
@@ -158,6 +159,42 @@ GTE_AVX512 GTE_INLINE bool none_above_16_lanes(const char* const* rows, const ch
     return true;
 }
 
+// A word of a row is one float, or two halves.
+template <bool halves>
+GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char* const* next_rows, const float* query,
+                                            size_t word_count, float* dots, float* squares) {
+    constexpr size_t values_in_word = halves ? 2 : 1;
+    __m512 dot_f32x16[2] = {_mm512_loadu_ps(dots), _mm512_loadu_ps(dots + 16)};
+    __m512 square_f32x16[2] = {_mm512_loadu_ps(squares), _mm512_loadu_ps(squares + 16)};
+    for (size_t word = 0; word < word_count; word += 16, query += 16 * values_in_word) {
+        const size_t left = word_count - word < 16 ? word_count - word : 16;
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            __m512i column[16];
+            for (int i = 16 * half; i < 16 * half + 16; ++i) {
+                _mm_prefetch(next_rows[i] + word * 4, _MM_HINT_T0);
+            }
+            transpose_16_rows(rows + 16 * half, word * 4, left, column);
+#pragma GCC unroll 16
+            for (size_t i = 0; i < 16; ++i) {
+#pragma GCC unroll 2
+                for (size_t part = 0; part < values_in_word && i < left; ++part) {
+                    const __m512i high_or_low = _mm512_srli_epi32(column[i], 16 * part);
+                    const __m512 values =
+                        halves ? _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high_or_low)) : _mm512_castsi512_ps(column[i]);
+                    const __m512 factor = _mm512_set1_ps(query[i * values_in_word + part]);
+                    dot_f32x16[half] = _mm512_fmadd_ps(values, factor, dot_f32x16[half]);
+                    square_f32x16[half] = _mm512_fmadd_ps(values, values, square_f32x16[half]);
+                }
+            }
+        }
+    }
+    _mm512_storeu_ps(dots, dot_f32x16[0]);
+    _mm512_storeu_ps(dots + 16, dot_f32x16[1]);
+    _mm512_storeu_ps(squares, square_f32x16[0]);
+    _mm512_storeu_ps(squares + 16, square_f32x16[1]);
+}
+
 // Lane i of the result is the sum of all lanes of sums[i]: 30 shuffles, where transposing every block of words
 // takes 64.
 GTE_AVX512VNNI GTE_INLINE __m512i sum_each_of_16(const __m512i* sums) {
@@ -242,6 +279,16 @@ GTE_AVX512 bool none_above_float_avx512(const char* const* rows, const char* con
 GTE_AVX512 bool none_above_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
                                        size_t value_count, float bound) {
     return none_above_16_lanes<true>(rows, next_rows, query, value_count, bound);
+}
+
+GTE_AVX512 void one_query_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                       size_t word_count, float* dots, float* squares) {
+    one_query_floats<false>(rows, next_rows, query, word_count, dots, squares);
+}
+
+GTE_AVX512 void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                      size_t word_count, float* dots, float* squares) {
+    one_query_floats<true>(rows, next_rows, query, word_count, dots, squares);
 }
 
 GTE_AVX512VNNI void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows,

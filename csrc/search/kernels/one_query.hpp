@@ -1,11 +1,12 @@
-// A panel of rows against one query, where memory is the limit.
+// A panel of rows against one query, where memory is the limit: the panel is not stored.
 //
-// Integers are multiplied row by row, in registers, and the panel is not stored: their sums are exact in any order.
+// Integers are multiplied row by row, in registers: their sums are exact in any order. Floats are transposed in
+// registers, and summed in the order of panel.hpp and dot.hpp.
 //
-// Floats get a first look: whether any row can score above a threshold. Only a few panels hold one of the best k, so
-// most of a search is this look. It reads row after row, as memory is read fastest, and adds in whatever order its
-// registers like: no score comes from here. What it cannot rule out is scored by the kernels that keep to the order of
-// panel.hpp, and what it rules out could not have entered, whatever was lost to rounding: see look_margin.
+// Floats get a first look before that: whether any row can score above a threshold. Only a few panels hold one of the
+// best k, so most of a search is this look. It reads row after row, as memory is read fastest, and adds in whatever
+// order its registers like: no score comes from here. What it cannot rule out is scored as above, and what it rules out
+// could not have entered, whatever was lost to rounding: see look_margin.
 #pragma once
 
 #include <cstddef>
@@ -15,11 +16,19 @@
 
 namespace gte {
 
-// rows, next_rows: panel_rows pointers, as in PackPanel. query: the tile of one query, [words][tile_queries], of which
-// only the first column is read. dots: [panel_rows], added to.
+// rows, next_rows: panel_rows pointers, as in PackPanel. query: of floats its values one after the other; of words the
+// tile of one query, [words][tile_queries], of which only the first column is read. dots, squares: [panel_rows], added
+// to.
+using OneQueryFloat = void (*)(const char* const* rows, const char* const* next_rows, const float* query,
+                               size_t word_count, float* dots, float* squares);
 using OneQueryWords = void (*)(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                size_t word_count, int32_t* dots);
 
+void one_query_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                            size_t word_count, float* dots, float* squares);
+// Rows of float16; the query has a value for each half of their words.
+void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query, size_t word_count,
+                           float* dots, float* squares);
 // Rows of int8 are read 128 higher, as dot_int8_avx512vnni does.
 void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                size_t word_count, int32_t* dots);
