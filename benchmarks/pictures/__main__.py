@@ -16,8 +16,6 @@ from benchmarks.pictures.tables import Table, number, tables_of
 from benchmarks.pictures.terminal import search_notes, terminal
 
 DOCS = Path(__file__).parents[2] / "docs"
-# Rows of fewer bits are another question than exact search: less memory is read, and the result is approximate.
-FEWER_BITS = ("float16", "int8", "binary", "sq8")
 
 
 def main() -> None:
@@ -31,17 +29,15 @@ def charts(docs: Path) -> dict[str, str]:
         (docs / f"{name}.md").read_text(encoding="utf-8") for name in ("runtime", "kernels", "models")
     )
     embedding = tables_of(runtime, "documents/CPU s")[0]
-    search = tables_of(kernels, "1 query, ms")[0]
+    exact, fewer_bits = tables_of(kernels, "1 query, ms")
     growth = tables_of(kernels, "what grows")[0]
     quality = tables_of(models, "tokens/s")[0]
     return {
         **in_both_themes("embedding", lambda colours: bars(embedding_panels(embedding), "Embedding on a CPU", colours)),
-        **in_both_themes(
-            "search-exact", lambda colours: bars(search_panels(search, exact=True), "Exact search", colours)
-        ),
+        **in_both_themes("search-exact", lambda colours: bars(search_panels(exact), "Exact search", colours)),
         **in_both_themes(
             "search-fewer-bits",
-            lambda colours: bars(search_panels(search, exact=False), "Search in rows of fewer bits", colours),
+            lambda colours: bars(search_panels(fewer_bits), "Search in rows of fewer bits", colours),
         ),
         **in_both_themes("search-growth", lambda colours: curves(growth_panels(growth), "Cost of a search", colours)),
         **in_both_themes(
@@ -75,14 +71,14 @@ def embedding_panels(table: Table) -> list[Panel]:
     return panels
 
 
-def search_panels(table: Table, exact: bool) -> list[Panel]:
+def search_panels(table: Table) -> list[Panel]:
     panels = []
     for place, head in enumerate(table.columns):
         if match := re.fullmatch(r"(\d+) (query|queries), ms", head):
             found = [
                 Bar(row[0].replace("ours-", "gte_sdk "), value, row[0].startswith("ours"))
                 for row in table.rows
-                if (value := number(row[place])) is not None and exact != any(bits in row[0] for bits in FEWER_BITS)
+                if (value := number(row[place])) is not None
             ]
             panels.append(Panel(f"{match[1]} {match[2]}, ms", sorted(found, key=lambda bar: bar.value)))
     return panels
