@@ -159,7 +159,8 @@ GTE_AVX512 GTE_INLINE bool none_above_16_lanes(const char* const* rows, const ch
     return true;
 }
 
-// A word of a row is one float, or two halves. Words beyond a row's end are read as zero, which adds nothing to the sums.
+// A word of a row is one float, or two halves. Words beyond a row's end are read as zero, which adds nothing to the
+// sums.
 template <bool halves>
 GTE_AVX512 GTE_INLINE void one_query_floats(const char* const* rows, const char* const* next_rows, const float* query,
                                             size_t word_count, float* dots, float* squares) {
