@@ -45,6 +45,8 @@ READER = "reader"
 # The threads of OpenBLAS and OpenMP spin after their work, and would take the next rival's processors.
 PAUSE_SECONDS = 0.1
 RECALL_AT = 10
+# The rival whose rows are the best.
+BEST = "ours-float32"
 MOST_RANDOM_QUERIES = 4096
 
 
@@ -101,6 +103,8 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true", help="how our cost grows with rows, queries, k and dim")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.vectors is not None and BEST not in options.rivals:
+        parser.error(f"--vectors compares with what {BEST} finds; add it to --rivals")
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(options.threads)
     for variable in SLOWING_VARIABLES:
@@ -198,9 +202,9 @@ def measure_recalls(workers: list[Worker]) -> dict[str, float]:
     found = {
         worker.name: np.array(worker.ask(f"ids {RECALL_AT}")["ids"])
         for worker in workers
-        if worker.name in FEWER_BITS or worker.name == "ours-float32"
+        if worker.name in FEWER_BITS or worker.name == BEST
     }
-    best = found.pop("ours-float32")
+    best = found.pop(BEST)
     return {name: recall(best, ids) for name, ids in found.items()}
 
 

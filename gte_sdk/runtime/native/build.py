@@ -44,8 +44,8 @@ def build_encoder(weights: EncoderWeights) -> Any:
 
 def _refuse_not_finite(linear: QuantizedLinear) -> None:
     """A NaN among them is rounded to some int8 code, and would end as a vector that is finite."""
-    for name, array in linear._asdict().items():
-        if name.endswith(("scales_N", "bias_N", "smoothing_K")) and not np.isfinite(array).all():
+    for name in ("scales_N", "bias_N", "smoothing_K"):
+        if not np.isfinite(getattr(linear, name)).all():
             raise ModelFormatError(
                 f"{name} of an int8 layer has NaN or infinity: the weights are damaged; export or download them again"
             )
