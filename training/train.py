@@ -24,7 +24,7 @@ from gte_sdk.runtime.tokens import pad_token_id
 from training.data.feed import open_feed
 from training.data.mixture import Mixture
 from training.data.pairs import Source
-from training.data.sources import open_sources
+from training.data.sources import label_sources, open_sources
 from training.encoders.encoder_files import MODEL, write_encoder
 from training.evaluate.scores import hash_texts_of_sets
 from training.loss.gather import average_gradients
@@ -95,6 +95,7 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             )
             for name, stage in stages.items()
         }
+        sources = {name: label_sources(opened, stages[name].linked_labels) for name, opened in sources.items()}
     with main_process_first(accelerator, output / "taught", output / "tokenizer", output / CHECKPOINTS):
         sources = {
             name: keep_taught_pairs(

@@ -10,7 +10,7 @@ import pytest
 
 from training.data.left_out import find_repeated, hash_evaluation_texts
 from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, open_source, write_pairs
-from training.data.sources import describe_sources, open_sources
+from training.data.sources import describe_sources, label_sources, open_sources
 
 from .tiny_run import full_disk
 
@@ -50,6 +50,30 @@ def test_a_source_longer_than_a_batch_is_read_by_row_from_the_cached_file(tmp_pa
     assert len(source) == count
     assert source[ROWS_A_BATCH + 1] == Pair(f"q{ROWS_A_BATCH + 1}", f"d{ROWS_A_BATCH + 1}")
     assert len(list((tmp_path / "cache").glob("*.arrow"))) == 1
+
+
+def test_texts_that_pairs_connect_have_one_label(tmp_path: Path) -> None:
+    of_one = [
+        Pair("wake me at six", "set an alarm"),
+        Pair("set an alarm", "alarm for noon"),
+        Pair("rouse me", "alarm for noon"),
+    ]
+    of_another = [Pair("what is the time", "which hour is it"), Pair("time, please", "what is the time")]
+    named = [Pair("play jazz", "music", (), "music")]
+    write_pairs(tmp_path / "intent__some.parquet", [*of_one, *of_another, *named])
+    write_pairs(tmp_path / "other.parquet", of_one)
+    opened = open_sources(["*"], tmp_path, cache=tmp_path / "cache")
+    labelled, other = label_sources(opened, ["intent__*"])
+    labels = [pair.label for pair in labelled.read(np.arange(len(labelled)))]
+    assert len({*labels[:3]}) == len({*labels[3:5]}) == 1
+    assert len({*labels}) == 3
+    assert labels[5] == "music"
+    assert [pair.label for pair in labelled.with_rows(np.array([1, 4])).read(np.arange(2))] == [labels[1], labels[4]]
+    assert [pair.label for pair in other.read(np.arange(3))] == ["", "", ""]
+    with pytest.raises(
+        PairsError, match="linked_labels: 'topic__\\*' matches none of the stage's sources intent__some, other"
+    ):
+        label_sources(opened, ["topic__*"])
 
 
 def test_a_row_that_is_no_text_is_named_with_its_file(tmp_path: Path) -> None:

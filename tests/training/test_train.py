@@ -240,3 +240,17 @@ def test_labels_change_the_loss_and_are_kept_with_mined_negatives(data: Path) ->
     assert losses(labelled)[0] < losses(unlabelled)[0]  # the same batch, of fewer terms
     mined = open_source(labelled / "mined" / "finetune" / "a__one.parquet")
     assert all(mined[row].label == mined[row].query[0] for row in range(len(mined)))
+
+
+def test_linked_labels_change_the_loss_as_a_column_does(data: Path) -> None:
+    source = open_source(data / "stage1" / "a__one.parquet")
+    pairs = [source[index] for index in range(len(source))]
+    # Four texts in a ring, each pair of neighbours a pair: opposite ones have no text in common, so a batch has both.
+    linked = [pair._replace(document=pairs[row // 4 * 4 + (row + 1) % 4].query) for row, pair in enumerate(pairs)]
+    write_pairs(data / "stage1" / "a__one.parquet", linked)
+    by_links = change(data, ("average_last = 0.5", 'average_last = 0.5\nlinked_labels = ["a__*"]'), name="links.toml")
+    unlabelled, labelled = train(data, "unlabelled"), train(data, "labelled", recipe=by_links)
+    with_column = [pair._replace(label=str(row // 4)) for row, pair in enumerate(linked)]
+    write_pairs(data / "stage1" / "a__one.parquet", with_column)
+    assert losses(labelled)[:8] == losses(train(data, "column"))[:8]  # finetune has the column alone
+    assert losses(labelled)[:8] != losses(unlabelled)[:8]

@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from gte_sdk.atomic_file import replace_whole
 from gte_sdk.model_files.directory import sha256_of_file
@@ -80,6 +82,8 @@ class Source:
     """How many rows were left out because they repeat another one."""
     empty: int = 0
     """How many rows were left out because they lack a text."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of queries whose rows name none, see label_by_links."""
 
     @property
     def category(self) -> str:
@@ -102,7 +106,7 @@ class Source:
             offset = int(rows_N[place] - self.blocks.starts[block])
             columns = self.blocks.read(block).columns
             query, document, negatives, label = (column[offset].as_py() for column in columns)
-            pairs[place] = Pair(query, document, tuple(negatives or ()), label or "")
+            pairs[place] = Pair(query, document, tuple(negatives or ()), label or self.labels.get(query, ""))
         return [pairs[place] for place in range(len(rows_N))]
 
     @property
@@ -155,6 +159,21 @@ def _open_source(path: Path, cache: Path, forbidden: Hashes) -> Source:
     if not len(source):
         raise PairsError(f"{path} has no pair left: all {starts[-1]} are in an evaluation set")
     return source
+
+
+def label_by_links(source: Source) -> Source:
+    """The source with labels, if query and document are always two texts of one class that no column names.
+
+    Texts that pairs connect, directly or through other texts, are of one class. Reads the whole source, and keeps its
+    queries in memory.
+    """
+    pairs = source.read(np.arange(len(source)))
+    numbers: dict[str, int] = {}
+    ends_N2 = np.array([[numbers.setdefault(text, len(numbers)) for text in pair[:2]] for pair in pairs])
+    links = coo_array((np.ones(len(pairs)), (ends_N2[:, 0], ends_N2[:, 1])), shape=(len(numbers), len(numbers)))
+    _, classes_T = connected_components(links, directed=False)
+    labels = {pair.query: f"{source.name} {classes_T[numbers[pair.query]]}" for pair in pairs}
+    return dataclasses.replace(source, labels=labels)
 
 
 def write_left_out(path: Path, scanned: Iterable[Scanned]) -> None:

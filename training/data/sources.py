@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from gte_sdk.model_files.hub.hub_errors import explain_failure
 from training.data.docstrings import write_docstring_pairs
 from training.data.left_out import NOTHING, Hashes
-from training.data.pairs import DEFAULT_CACHE, PairsError, Source, open_source
+from training.data.pairs import DEFAULT_CACHE, PairsError, Source, label_by_links, open_source
 from training.data.shards import open_shards
 from training.recipes.recipe import Shards
 
@@ -88,6 +89,18 @@ def open_sources(
             )
             for name, of_one in shards.items()
         ),
+    ]
+
+
+def label_sources(sources: Sequence[Source], patterns: Sequence[str]) -> list[Source]:
+    """The sources, with labels by label_by_links where a name matches. PairsError for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(source.name, pattern) for source in sources):
+            names = ", ".join(source.name for source in sources)
+            raise PairsError(f"linked_labels: {pattern!r} matches none of the stage's sources {names}")
+    return [
+        label_by_links(source) if any(fnmatchcase(source.name, pattern) for pattern in patterns) else source
+        for source in sources
     ]
 
 

@@ -151,7 +151,7 @@ def write_text_vectors(
 
 
 def iterate_texts(sources: Sequence[Source], alpha: float, seed: int) -> Iterator[str]:
-    """All texts of the sources, a pair's query, document and negatives one after another.
+    """All queries and documents of the sources, a pair's one after the other. No teacher is asked for negatives.
 
     Sources take turns of PAIRS_A_TURN pairs in proportion to size^alpha, as in a mixture, so that wherever the
     sequence is cut off, what came before is a sample of every source.
@@ -164,7 +164,7 @@ def iterate_texts(sources: Sequence[Source], alpha: float, seed: int) -> Iterato
         number = int(random.choice(len(sources), p=weights_S / weights_S.sum()))
         for row in orders[number][positions[number] :][:PAIRS_A_TURN]:
             pair = sources[number][int(row)]
-            yield from (pair.query, pair.document, *pair.negatives)
+            yield from (pair.query, pair.document)
         positions[number] += PAIRS_A_TURN
         if positions[number] >= len(sources[number]):
             weights_S[number] = 0

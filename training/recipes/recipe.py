@@ -77,6 +77,8 @@ class Distillation:
     category_weights: dict[str, float] = field(default_factory=dict)
     """Instead of `weight`, for batches of these categories. A category is what precedes __ in a source's name."""
     kind: Literal["vectors", "similarities"] = "vectors"
+    """The teacher's vectors, or its cosines of all pairs of a batch's texts, which are taught in each dimension of
+    `matryoshka`."""
     texts: DistilledTexts = "both"
     without_vectors: Literal["refuse", "leave_out"] = "refuse"
     """What to do with a pair that has a text without a vector in the directory: refuse to start the run, or leave the
@@ -135,6 +137,9 @@ class Stage:
     exclude: tuple[str, ...] = ()
     commercial: tuple[str, ...] = ()
     """Values of the manifest's column `commercial` to admit. Empty: the manifest is not read."""
+    linked_labels: tuple[str, ...] = ()
+    """Patterns of names of sources whose query and document are two texts of one class, such as an intent, that no
+    column names: what pairs connect has one label, see label_by_links."""
     alpha: float = 0.5
     mixed_sources: bool = False
     max_sources: int = 0

@@ -68,26 +68,31 @@ def stage_loss(
 
     def loss_of(vectors_ND: Tensor) -> Tensor:
         batch = gather_batch(vectors_ND, counts)
-
-        def loss_of_dim(dim: int) -> Tensor:
-            return loss_of_batch(
-                cut_rows(batch.queries_AD, dim),
-                cut_rows(batch.documents_AD, dim),
-                cut_rows(batch.negatives_MD, dim),
-                own=batch.own,
-                temperature=stage.temperature,
-            )
-
-        loss = matryoshka(loss_of_dim, stage.matryoshka or (vectors_ND.shape[1],))
         queries_ND, documents_ND, _ = torch.split(vectors_ND, list(counts[process_index()]))
         distilled = {
             "queries": queries_ND,
             "documents": documents_ND,
             "both": torch.cat([queries_ND, documents_ND]),
         }
+
+        def loss_of_dim(dim: int) -> Tensor:
+            loss = loss_of_batch(
+                cut_rows(batch.queries_AD, dim),
+                cut_rows(batch.documents_AD, dim),
+                cut_rows(batch.negatives_MD, dim),
+                own=batch.own,
+                temperature=stage.temperature,
+            )
+            for distillation, weight, teacher_NE in taught:
+                if distillation.kind == "similarities":
+                    student_ND = cut_rows(distilled[distillation.texts], dim)
+                    loss = loss + weight * similarity_distillation_loss(student_ND, teacher_NE)
+            return loss
+
+        loss = matryoshka(loss_of_dim, stage.matryoshka or (vectors_ND.shape[1],))
         for distillation, weight, teacher_ND in taught:
-            distance = similarity_distillation_loss if distillation.kind == "similarities" else vector_distillation_loss
-            loss = loss + weight * distance(distilled[distillation.texts], teacher_ND)
+            if distillation.kind == "vectors":
+                loss = loss + weight * vector_distillation_loss(distilled[distillation.texts], teacher_ND)
         return loss
 
     return loss_of
