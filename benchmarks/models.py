@@ -1,12 +1,12 @@
 """How good our models are beside what people embed with today: every evaluation set, by task type, and the speed.
 
-    python benchmarks/models.py SETS --checkpoint DIR --int8 DIR [--models gte-mini,bm25] [--output build/models]
+    python benchmarks/models.py SETS --start DIR --trained DIR --teacher DIR [--models 'gte-mini;BM25'] [--output DIR]
 
-SETS is a directory of evaluation sets (TASK/NAME, see training/evaluate/protocols.py). --checkpoint is
-all-MiniLM-L6-v2, from which the model2vec rival is distilled too; --int8 is what export/to_onnx.py made of it. Each
+SETS is a directory of evaluation sets (TASK/NAME, see training/evaluate/protocols.py). --start is all-MiniLM-L6-v2,
+from which the model2vec rival is distilled too, --trained gte-mini's checkpoint and --teacher all-mpnet-base-v2. Each
 model runs in a process of its own and is pinned to --cores; its report stays in --output, so a model that was measured
 is not measured again unless it is named in --models. --speed-only measures the speed of all again, one after another,
-and keeps their scores. The last line of the output is JSON.
+and keeps their scores. Means come first over sets out of domain, then over all. The last line is JSON.
 """
 
 import argparse
@@ -37,7 +37,14 @@ from training.evaluate.scores import evaluate, find_sets, summarize
 
 SPEED_TEXTS = 4000
 ROUNDS = 5
-INT8_GRAPH = "model_quantized.onnx"
+IN_DOMAIN = (
+    "classification/CLINC150",
+    "classification/HWU64",
+    "code_search/CodeNN-Python-SO",
+    "code_search/CodeNN-SQL",
+    "code_search/SEDE",
+)
+"""Sets whose training split, or other questions of whose source, gte-mini was trained on."""
 TASKS = ("sts", "retrieval", "code_search", "reranking", "pair_classification", "classification", "clustering")
 
 
@@ -49,15 +56,16 @@ class Opened(NamedTuple):
     """Of the files that hold the weights."""
 
 
-def open_gte(name: str | Path, dim: int | None = None) -> Opened:
+def open_gte(name: str | Path, variant: str = "auto", dim: int | None = None) -> Opened:
+    """A bundled model, or a checkpoint on our own engine."""
     from gte_sdk import Embedder
     from gte_sdk.model_files.directory import bundled_model_path, bundled_models
 
-    embedder = Embedder(name, dim=dim, truncation="ignore")
-    directory = bundled_model_path(str(name)) if str(name) in bundled_models() else Path(name)
-    return Opened(
-        embedder.embed_documents, embedder.embed_query, embedder.dim, megabytes(directory / "onnx" / INT8_GRAPH)
-    )
+    embedder = Embedder(name, variant=variant, dim=dim, truncation="ignore")
+    bundled = str(name) in bundled_models()
+    weights = bundled_model_path(str(name)) / "onnx" if bundled else Path(name) / "model.safetensors"
+    size_mb = megabytes(weights) if bundled or variant == "fp32" else 0.0
+    return Opened(embedder.embed_documents, embedder.embed_query, embedder.dim, size_mb)
 
 
 def open_sentence_transformers(checkpoint: Path) -> Opened:
@@ -84,27 +92,23 @@ def open_model2vec(checkpoint: Path) -> Opened:
     return Opened(embed, embed, 256, model.embedding.nbytes / 1e6)
 
 
-def open_model(name: str, checkpoint: Path, int8: Path) -> Opened:
-    openers: dict[str, Callable[[], Opened]] = {
-        "gte-mini": lambda: open_gte("gte-mini"),
-        "gte-mini, 128 dimensions": lambda: open_gte("gte-mini", 128),
-        "gte-nano": lambda: open_gte("gte-nano"),
-        "all-MiniLM-L6-v2 fp32": lambda: open_sentence_transformers(checkpoint),
-        "all-MiniLM-L6-v2 int8": lambda: open_gte(int8),
-        "model2vec of all-MiniLM-L6-v2": lambda: open_model2vec(checkpoint),
-    }
-    return openers[name]()
+class Checkpoints(NamedTuple):
+    start: Path
+    trained: Path
+    teacher: Path
 
 
-MODELS = (
-    "gte-mini",
-    "gte-mini, 128 dimensions",
-    "gte-nano",
-    "all-MiniLM-L6-v2 fp32",
-    "all-MiniLM-L6-v2 int8",
-    "model2vec of all-MiniLM-L6-v2",
-    "BM25",
-)
+MODELS: dict[str, Callable[[Checkpoints], Opened]] = {
+    "gte-mini": lambda of: open_gte("gte-mini"),
+    "gte-mini, 128 dimensions": lambda of: open_gte("gte-mini", dim=128),
+    "gte-mini, its checkpoint in fp32": lambda of: open_gte(of.trained, "fp32"),
+    "gte-nano": lambda of: open_gte("gte-nano"),
+    "all-MiniLM-L6-v2, fp32": lambda of: open_sentence_transformers(of.start),
+    "all-MiniLM-L6-v2, our int8": lambda of: open_gte(of.start, "int8"),
+    "all-mpnet-base-v2, our int8": lambda of: open_gte(of.teacher, "int8"),
+    "model2vec of all-MiniLM-L6-v2": lambda of: open_model2vec(of.start),
+}
+BM25 = "BM25"
 
 
 def bm25_scores(sets: Sequence[Path]) -> dict[str, float]:
@@ -141,22 +145,18 @@ def bm25_scores(sets: Sequence[Path]) -> dict[str, float]:
     return scores
 
 
-def report_of(name: str, sets: Sequence[Path], checkpoint: Path, int8: Path) -> dict[str, Any]:
+def report_of(name: str, sets: Sequence[Path], checkpoints: Checkpoints) -> dict[str, Any]:
     """Scores, size and speed of one model, in this process; without sets no scores."""
-    if name == "BM25":
-        scores = bm25_scores(sets)
-        return {"model": name, "summary": summarize(scores), "scores": scores}
-    model = open_model(name, checkpoint, int8)
+    if name == BM25:
+        return {"model": name, "scores": bm25_scores(sets)}
+    model = MODELS[name](checkpoints)
     report = {
         "model": name,
         "dimensions": model.dim,
         "size_mb": round(model.size_mb, 1),
-        "tokens_per_second": round(tokens_per_second(model.embed, checkpoint)),
+        "tokens_per_second": round(tokens_per_second(model.embed, checkpoints.start)),
     }
-    if not sets:
-        return report
-    scores = evaluate(sets, model.embed, model.embed_query)
-    return {**report, "summary": summarize(scores), "scores": scores}
+    return {**report, "scores": evaluate(sets, model.embed, model.embed_query)} if sets else report
 
 
 def tokens_per_second(embed: Embed, checkpoint: Path) -> float:
@@ -183,16 +183,32 @@ def megabytes(path: Path) -> float:
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """Markdown, a line a model, a column a task type."""
-    head = ["model", "MB", "tokens/s", *(task.replace("_", " ") for task in TASKS), "mean"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    """Markdown, a line a model, a column a task type; of the sets that are out of domain, but for the last column."""
+    tasks = [task.replace("_", " ") for task in TASKS]
+    lines = _head(["model", "MB", "tokens/s", *tasks, "mean", "mean with in-domain sets"])
     for report in reports:
-        summary = report["summary"]
+        scores = report["scores"]
+        summary = summarize({name: score for name, score in scores.items() if name not in IN_DOMAIN})
         cells = [f"{summary[task]:.2f}" if task in summary else "" for task in TASKS]
-        mean = f"{summary['mean_of_task_types']:.2f}" if all(task in summary for task in TASKS) else ""
+        whole = all(task in summary for task in TASKS)
+        means = [f"{of['mean_of_task_types']:.2f}" if whole else "" for of in (summary, summarize(scores))]
         speed = f"{report['tokens_per_second']:,}" if "tokens_per_second" in report else ""
-        lines.append(f"| {' | '.join([report['model'], str(report.get('size_mb', '')), speed, *cells, mean])} |")
+        lines.append(f"| {' | '.join([report['model'], str(report.get('size_mb') or ''), speed, *cells, *means])} |")
     return "\n".join(lines)
+
+
+def table_of_sets(reports: Sequence[dict[str, Any]]) -> str:
+    """Markdown, a line a set, a column a model; sets that are in domain have a star."""
+    lines = _head(["set", *(report["model"] for report in reports)])
+    for name in reports[0]["scores"]:
+        star = " *" if name in IN_DOMAIN else ""
+        cells = [f"{report['scores'][name]:.2f}" if name in report["scores"] else "" for report in reports]
+        lines.append(f"| {name.replace('_', ' ').replace('/', ': ')}{star} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _head(cells: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |", f"|{'---|' * len(cells)}"]
 
 
 def _is_due(name: str, named: Sequence[str], report: Path) -> bool:
@@ -202,39 +218,41 @@ def _is_due(name: str, named: Sequence[str], report: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=Path, help="directory of TASK/NAME")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="all-MiniLM-L6-v2, a local directory")
-    parser.add_argument("--int8", type=Path, required=True, help="its export")
-    parser.add_argument("--models", help=f"measure these anew, of: {'; '.join(MODELS)} (separate with ;)")
+    parser.add_argument("--start", type=Path, required=True, help="all-MiniLM-L6-v2, a local directory")
+    parser.add_argument("--trained", type=Path, required=True, help="gte-mini before its export")
+    parser.add_argument("--teacher", type=Path, required=True, help="all-mpnet-base-v2, a local directory")
+    parser.add_argument("--models", help=f"measure these anew, of: {'; '.join([*MODELS, BM25])} (separate with ;)")
     parser.add_argument("--speed-only", action="store_true", help="of the reports in --output")
     parser.add_argument("--output", type=Path, default=Path("build/models"))
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--in-process", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    checkpoints = Checkpoints(options.start, options.trained, options.teacher)
     if options.in_process:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
         sets = [] if options.speed_only else find_sets(["*/*"], options.sets)
-        print(json.dumps(report_of(options.in_process, sets, options.checkpoint, options.int8)))
+        print(json.dumps(report_of(options.in_process, sets, checkpoints)))
         return
 
     options.output.mkdir(parents=True, exist_ok=True)
     named = [name.strip() for name in options.models.split(";")] if options.models else []
-    if unknown := set(named) - set(MODELS):
-        parser.error(f"--models {', '.join(sorted(unknown))}: known are {'; '.join(MODELS)}")
+    if unknown := set(named) - {*MODELS, BM25}:
+        parser.error(f"--models {', '.join(sorted(unknown))}: known are {'; '.join([*MODELS, BM25])}")
     reports = []
-    for name in MODELS:
+    for name in (*MODELS, BM25):
         path = options.output / f"{name.replace(' ', '-').replace(',', '')}.json"
         kept = json.loads(path.read_text()) if options.speed_only and path.is_file() else {}
         if "tokens_per_second" in kept or (not options.speed_only and _is_due(name, named, path)):
             own = [sys.executable, "-m", "benchmarks.models", str(options.sets), "--in-process", name]
-            own += ["--checkpoint", str(options.checkpoint), "--int8", str(options.int8), "--cores", str(options.cores)]
-            own += ["--speed-only"] if options.speed_only else []
+            own += ["--start", options.start, "--trained", options.trained, "--teacher", options.teacher]
+            own += ["--cores", str(options.cores), *(["--speed-only"] if options.speed_only else [])]
             done = subprocess.run(own, check=True, stdout=subprocess.PIPE, text=True)
             report = {**kept, **json.loads(done.stdout.splitlines()[-1])}
             path.write_text(json.dumps(report, indent=1) + "\n")
         if path.is_file():
             reports.append(json.loads(path.read_text()))
             print(table(reports[-1:]).splitlines()[-1], flush=True)
-    print(table(reports))
+    print(table(reports), table_of_sets(reports), sep="\n\n")
     versions = {name: version(name) for name in ("onnxruntime", "torch", "sentence-transformers", "numpy")}
     print(
         json.dumps({"machine": platform.processor(), "cores": options.cores, "versions": versions, "models": reports})
