@@ -10,6 +10,7 @@ recognizes and removes what a killed one left behind.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -27,6 +28,9 @@ from gte_sdk.errors import InputError
 
 if sys.platform != "win32":
     import fcntl
+
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""What a write says that finds no room on the disk, within the quota or below the largest size of a file."""
 
 # The shortest limit among common file systems (eCryptfs); ext4, APFS and NTFS allow 255.
 _MAX_NAME_BYTES = 143
@@ -50,29 +54,30 @@ def replace_whole(path: Path, overwrite: bool = True, *, keep_leftovers: bool = 
     Raises InputError for a target that cannot be written, OSError where the disk refuses.
     """
     check_target(path, overwrite)
-    if is_stream(path):
-        with tempfile.TemporaryFile() as file:
-            yield file
-            file.seek(0)
-            with _open_stream(path) as stream:
-                shutil.copyfileobj(file, stream)
-        return
-    target = Path(os.path.realpath(path))
-    if not keep_leftovers:
-        remove_leftovers(target)
-    opened = _open_temporary(target)
-    temporary = Path(opened.name)
-    try:
-        with opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-            if sys.platform != "win32":  # before the lock ends
+    with _named(path):
+        if is_stream(path):
+            with tempfile.TemporaryFile() as file:
+                yield file
+                file.seek(0)
+                with _open_stream(path) as stream:
+                    shutil.copyfileobj(file, stream)
+            return
+        target = Path(os.path.realpath(path))
+        if not keep_leftovers:
+            remove_leftovers(target)
+        opened = _open_temporary(target)
+        temporary = Path(opened.name)
+        try:
+            with opened:
+                yield opened
+                opened.flush()
+                os.fsync(opened.fileno())
+                if sys.platform != "win32":  # before the lock ends
+                    _rename(temporary, target, overwrite)
+            if sys.platform == "win32":  # which cannot rename an open file
                 _rename(temporary, target, overwrite)
-        if sys.platform == "win32":  # which cannot rename an open file
-            _rename(temporary, target, overwrite)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -259,6 +264,17 @@ def _explained(target: Path) -> Iterator[None]:
             f"{target} is open, and Windows replaces no file that is: close what reads it, such as an Index or model "
             "that has it mapped (Index.open has mmap=False), or write another file"
         ) from error
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives the path to the error of a write that found no room, because `write` itself names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in NO_ROOM:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def _open_stream(path: Path) -> IO[bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import gte_sdk
+from gte_sdk.atomic_file import NO_ROOM
 from gte_sdk.cli.bench import bench
 from gte_sdk.cli.bundle import bundle, verify
 from gte_sdk.cli.cache import cache
@@ -41,7 +42,9 @@ class _ReportingGroup(click.Group):
                 # Python flushes standard output once more at exit, which must not fail again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(141)
-            raise click.ClickException(printable_lines(str(error))) from error
+            # Every file that a command writes has its name in the error.
+            where = "standard output: " if error.filename is None and error.errno in NO_ROOM else ""
+            raise click.ClickException(printable_lines(f"{where}{error}")) from error
 
 
 @click.group(

@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and links, pipes, devices and permissions stay what they are."""
 
+import errno
 import os
 import shutil
 import stat
@@ -85,6 +86,16 @@ def test_the_permissions_of_a_replaced_file_stay(tmp_path: Path, mode: int) -> N
         file.write(b"new")
     assert stat.S_IMODE(target.stat().st_mode) == mode
     assert target.read_bytes() == b"new"
+
+
+@posix
+@pytest.mark.parametrize("name", [None, "read.txt"])
+def test_the_error_of_a_full_disk_names_the_target_unless_it_names_a_file(tmp_path: Path, name: str | None) -> None:
+    for number in (errno.ENOSPC, errno.EIO):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught, replace_whole(tmp_path / "target"):
+            raise OSError(number, os.strerror(number), name)
+        assert caught.value.filename == (str(tmp_path / "target") if (name, number) == (None, errno.ENOSPC) else name)
+    assert not list(tmp_path.iterdir())
 
 
 @posix

@@ -130,7 +130,12 @@ def test_a_full_disk_behind_standard_output_is_one_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(command, cwd=tmp_path, input="red\n", stdout=full, stderr=PIPE, text=True, timeout=300)
     assert result.returncode == 1
-    assert result.stderr == f"Error: [Errno 28] {os.strerror(28)}\n"
+    assert result.stderr == f"Error: standard output: [Errno 28] {os.strerror(28)}\n"
+    full_file = subprocess.run(
+        [*command, "--output", "/dev/full"], cwd=tmp_path, input="red\n", capture_output=True, text=True, timeout=300
+    )
+    assert full_file.returncode == 1
+    assert full_file.stderr == f"Error: [Errno 28] {os.strerror(28)}: '/dev/full'\n"
 
 
 @posix_only
