@@ -21,7 +21,7 @@ from gte_sdk.cli.model_options import (
 )
 from gte_sdk.cli.remedies import message_with_flag
 from gte_sdk.cli.serve import announcing, api_key_of, is_loopback, missing_package, warn_if_open
-from gte_sdk.cli.stopping import leave_to_another
+from gte_sdk.cli.stopping import SAME_SIGNAL_SECONDS, leave_to_another
 from gte_sdk.embedding.embedder import Embedder
 from gte_sdk.errors import GteError
 from gte_sdk.model_files.directory import bundled_models
@@ -174,7 +174,8 @@ def _serve_http(app: Any, host: str, port: int, api_key_file: Path | None) -> No
     announce = announcing(f"MCP at {url_of(listener)}/mcp")
     leave_to_another()
     metrics = Metrics({settings.model_name: ""}, gte_sdk.__version__)
-    run(gate(app, settings, metrics, frozenset({"/mcp"})), listener, settings, announce, access_log=False)
+    app = gate(app, settings, metrics, frozenset({"/mcp"}))
+    run(app, listener, settings, announce, access_log=False, same_signal_seconds=SAME_SIGNAL_SECONDS)
 
 
 def _described(error: GteError | OSError) -> str:

@@ -11,7 +11,7 @@ import click
 
 from gte_sdk.agents.sharing import leave_note, remove_note
 from gte_sdk.cli.model_options import facts_to_keep, open_model, several_models_options
-from gte_sdk.cli.stopping import leave_to_another
+from gte_sdk.cli.stopping import SAME_SIGNAL_SECONDS, leave_to_another
 from gte_sdk.errors import InputError
 from gte_sdk.model_files.user_cache import indexes_folder
 from gte_sdk.passages.database import is_passage_store
@@ -173,14 +173,14 @@ def serve(
     announce = announcing(f"{', '.join(names)} at {url_of(listener)}")
     leave_to_another()
     if socket_path is None:
-        run(app, listener, settings, announce, access_log)
+        run(app, listener, settings, announce, access_log, (), SAME_SIGNAL_SECONDS)
         return
     with unix_socket(socket_path) as local:
         # Others would get vectors of this --prompt or --pooling for a model that they know without it.
         if facts_to_keep() is None:
             leave_note(socket_path.absolute(), {each.fingerprint: name for name, each in opened.items()})
         try:
-            run(app, listener, settings, announce, access_log, [local])
+            run(app, listener, settings, announce, access_log, [local], SAME_SIGNAL_SECONDS)
         finally:
             remove_note(socket_path.absolute())
 

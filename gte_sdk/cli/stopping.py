@@ -12,8 +12,8 @@ import threading
 import time
 
 SECONDS_TO_STOP = 10.0
-# `timeout` and some shells send one signal twice.
-_SAME_SIGNAL_SECONDS = 1.0
+# `timeout` and some shells send one signal twice: what comes within this time is no second one.
+SAME_SIGNAL_SECONDS = 1.0
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,5 +44,5 @@ def _watch(receiver: socket.socket) -> None:
                 continue
             if first is None:
                 first, code = time.monotonic(), 128 + number
-            elif time.monotonic() - first > _SAME_SIGNAL_SECONDS:
+            elif time.monotonic() - first > SAME_SIGNAL_SECONDS:
                 os._exit(128 + number)

@@ -27,7 +27,8 @@ Embedder.embed_tokens = lambda self, ids: threading.Event().wait()
 settings = Settings("gte-mini", stop_seconds=int(sys.argv[1]))
 listener = bind("127.0.0.1", 0)
 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-run(create_app(Embedder(), settings), listener, settings, lambda: print(url, flush=True), False)
+seconds = float(sys.argv[2])
+run(create_app(Embedder(), settings), listener, settings, lambda: print(url, flush=True), False, (), seconds)
 """
 
 
@@ -39,9 +40,9 @@ class StuckServer(NamedTuple):
 
 
 @contextmanager
-def stuck_server(stop_seconds: int) -> Iterator[StuckServer]:
+def stuck_server(stop_seconds: int, same_signal_seconds: float = 0) -> Iterator[StuckServer]:
     """A server that is working on a request for ever."""
-    command = [sys.executable, "-c", STUCK, str(stop_seconds)]
+    command = [sys.executable, "-c", STUCK, str(stop_seconds), str(same_signal_seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         answers: list[httpx.Response] = []
         try:
@@ -81,6 +82,15 @@ def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
         wait_for(lambda: not listens(url))  # signals that come together would be one
         process.send_signal(second)
         assert process.wait(120) == 128 + second
+
+
+def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+    with stuck_server(stop_seconds=1, same_signal_seconds=3600) as (process, url, answers):
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(url))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 128 + signal.SIGTERM
+    assert [answer.status_code for answer in answers] == [503]
 
 
 WITHOUT_STREAMS = """

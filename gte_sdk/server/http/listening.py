@@ -13,6 +13,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -110,10 +111,12 @@ def run(
     started: Callable[[], None],
     access_log: bool,
     others: Sequence[socket.socket] = (),
+    same_signal_seconds: float = 0.0,
 ) -> None:
     """Serves until SIGTERM (returns) or Ctrl-C (raises KeyboardInterrupt), each after what was accepted is answered.
 
-    Ends the process itself, with status 128 + signal, at a second signal or where the end would take too long.
+    Ends the process itself, with status 128 + signal, at a second signal or where the end would take too long. A signal
+    within `same_signal_seconds` of the first is no second one.
     """
     logging.raiseExceptions = False  # where the log goes nowhere, each line of it would be another traceback
     allow_descriptors(settings.max_connections + _OTHER_DESCRIPTORS)
@@ -132,6 +135,8 @@ def run(
     )
 
     class StoppingServer(uvicorn.Server):
+        stopped_at = 0.0
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
@@ -139,7 +144,10 @@ def run(
 
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             if self.should_exit:
-                os._exit(128 + sig)
+                if time.monotonic() - self.stopped_at > same_signal_seconds:
+                    os._exit(128 + sig)
+                return
+            self.stopped_at = time.monotonic()
             watchdog = threading.Timer(settings.stop_seconds + _GRACE_SECONDS, os._exit, (128 + sig,))
             watchdog.daemon = True
             watchdog.start()
