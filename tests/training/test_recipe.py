@@ -128,7 +128,7 @@ def test_paper_recipes_have_the_papers_values(size: str, start: str, learning_ra
 
 
 def test_the_command_line_names_another_start_and_teacher() -> None:
-    options = ["mini-cpu-2", "--output", "out", "--encoder", "leg-1", "--teacher", "MiniLM", "--seed", "3"]
+    options = ["nano-cpu", "--output", "out", "--encoder", "leg-1", "--teacher", "MiniLM", "--seed", "3"]
     recipe = choose_recipe(parse_options(None, options))
     assert (recipe.encoder.start, recipe.seed) == ("leg-1", 3)
     teachers = [teacher.teacher for stage in recipe.stages.values() for teacher in stage.distillation.values()]
@@ -142,9 +142,9 @@ def test_the_command_line_names_another_start_and_teacher() -> None:
 
 
 def test_a_printed_recipe_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["mini-cpu-3", "--print", "--seed", "4"])
+    main(["nano-cpu", "--print", "--seed", "4"])
     printed = load_recipe(write(tmp_path / "printed.toml", capsys.readouterr().out))
-    assert printed == dataclasses.replace(load_recipe("mini-cpu-3"), seed=4)
+    assert printed == dataclasses.replace(load_recipe("nano-cpu"), seed=4)
     with pytest.raises(SystemExit):
-        main(["mini-cpu-3"])
+        main(["nano-cpu"])
     assert "--output DIR" in capsys.readouterr().err
