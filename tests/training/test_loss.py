@@ -1,6 +1,7 @@
 """The contrastive losses against an independent reference, an outside implementation and what the formulas promise."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from training.loss.losses import (
     similarity_distillation_loss,
     vector_distillation_loss,
 )
+from training.recipes.recipe import Distillation, DistillationKind, DistilledTexts, Stage
+from training.runs.objective import Taught, stage_loss
 
 
 def unit_rows(count: int, dim: int = 16, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -152,6 +155,23 @@ def test_similarity_distillation_is_blind_to_rotation_and_works_across_dimension
     student = unit_rows(6, dim=4)
     expected = (student @ student.T - teacher @ teacher.T).square().mean()
     torch.testing.assert_close(similarity_distillation_loss(student, teacher, block_rows=4), expected)
+
+
+@pytest.mark.parametrize("texts", ["queries", "documents", "both"])
+def test_a_stage_teaches_cosines_in_each_dimension_and_vectors_in_the_whole(texts: DistilledTexts) -> None:
+    stage = Stage(batch_size=5, learning_rate=1.0, max_tokens=8, temperature=0.05, matryoshka=(16, 4))
+    vectors, cosines = (Distillation(texts=texts, kind=kind) for kind in get_args(DistillationKind))
+    student = unit_rows(10)
+    taught_rows = {"queries": slice(0, 5), "documents": slice(5, 10), "both": slice(None)}[texts]
+    teacher = unit_rows(10).detach()[taught_rows]
+    counts = [(5, 5, 0)]
+    untaught = stage_loss(stage, counts, [], 1024)(student)
+    by_vectors = stage_loss(stage, counts, [Taught(vectors, 2.0, teacher)], 1024)(student)
+    by_cosines = stage_loss(stage, counts, [Taught(cosines, 3.0, teacher)], 1024)(student)
+    own = student[taught_rows]
+    torch.testing.assert_close(by_vectors - untaught, 2 * vector_distillation_loss(own, teacher))
+    parts = [similarity_distillation_loss(cut_rows(own, dim), teacher) for dim in (16, 4)]
+    torch.testing.assert_close(by_cosines - untaught, 3 * (parts[0] + parts[1]) / 2)
 
 
 @pytest.mark.parametrize("kind", ["improved", "vanilla"])

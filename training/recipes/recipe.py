@@ -23,6 +23,7 @@ else:
 
 RECIPES = Path(__file__).parent
 
+DistillationKind = Literal["vectors", "similarities"]
 DistilledTexts = Literal["queries", "documents", "both"]
 
 
@@ -76,7 +77,7 @@ class Distillation:
     """0: the teacher is not used."""
     category_weights: dict[str, float] = field(default_factory=dict)
     """Instead of `weight`, for batches of these categories. A category is what precedes __ in a source's name."""
-    kind: Literal["vectors", "similarities"] = "vectors"
+    kind: DistillationKind = "vectors"
     """The teacher's vectors, or its cosines of all pairs of a batch's texts, which are taught in each dimension of
     `matryoshka`."""
     texts: DistilledTexts = "both"
