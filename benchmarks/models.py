@@ -1,6 +1,6 @@
 """How good our models are beside what people embed with today: every evaluation set, by task type, and the speed.
 
-    python benchmarks/models.py SETS --start DIR --trained DIR --teacher DIR [--models 'gte-mini;BM25'] [--output DIR]
+    python -m benchmarks.models SETS --start DIR --trained DIR --teacher DIR [--models 'gte-mini;BM25'] [--output DIR]
 
 SETS is a directory of evaluation sets (TASK/NAME, see training/evaluate/protocols.py). --start is all-MiniLM-L6-v2,
 from which the model2vec rival is distilled too, --trained gte-mini's checkpoint and --teacher all-mpnet-base-v2. Each
