@@ -95,7 +95,10 @@ def train(recipe: Recipe, output: Path, data: Path | None, evaluation: Path | No
             )
             for name, stage in stages.items()
         }
-        sources = {name: label_sources(opened, stages[name].linked_labels) for name, opened in sources.items()}
+        sources = {
+            name: label_sources(opened, stages[name].linked_labels, f"stages.{name}.linked_labels")
+            for name, opened in sources.items()
+        }
     with main_process_first(accelerator, output / "taught", output / "tokenizer", output / CHECKPOINTS):
         sources = {
             name: keep_taught_pairs(

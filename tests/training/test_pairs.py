@@ -11,6 +11,7 @@ import pytest
 from training.data.left_out import find_repeated, hash_evaluation_texts
 from training.data.pairs import ROWS_A_BATCH, Pair, PairsError, open_source, write_pairs
 from training.data.sources import describe_sources, label_sources, open_sources
+from training.recipes.recipe import RecipeError
 
 from .tiny_run import full_disk
 
@@ -63,17 +64,15 @@ def test_texts_that_pairs_connect_have_one_label(tmp_path: Path) -> None:
     write_pairs(tmp_path / "intent__some.parquet", [*of_one, *of_another, *named])
     write_pairs(tmp_path / "other.parquet", of_one)
     opened = open_sources(["*"], tmp_path, cache=tmp_path / "cache")
-    labelled, other = label_sources(opened, ["intent__*"])
+    labelled, other = label_sources(opened, ["intent__*"], "key")
     labels = [pair.label for pair in labelled.read(np.arange(len(labelled)))]
     assert len({*labels[:3]}) == len({*labels[3:5]}) == 1
     assert len({*labels}) == 3
     assert labels[5] == "music"
     assert [pair.label for pair in labelled.with_rows(np.array([1, 4])).read(np.arange(2))] == [labels[1], labels[4]]
     assert [pair.label for pair in other.read(np.arange(3))] == ["", "", ""]
-    with pytest.raises(
-        PairsError, match="linked_labels: 'topic__\\*' matches none of the stage's sources intent__some, other"
-    ):
-        label_sources(opened, ["topic__*"])
+    with pytest.raises(RecipeError, match=r"key: 'topic__\*' matches none of the stage's sources intent__some, other"):
+        label_sources(opened, ["topic__*"], "key")
 
 
 def test_a_row_that_is_no_text_is_named_with_its_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from training.data.docstrings import write_docstring_pairs
 from training.data.left_out import NOTHING, Hashes
 from training.data.pairs import DEFAULT_CACHE, PairsError, Source, label_by_links, open_source
 from training.data.shards import open_shards
-from training.recipes.recipe import Shards
+from training.recipes.recipe import RecipeError, Shards
 
 HUB_PREFIX = "hub:"
 _HUB_FILE = re.compile(
@@ -92,16 +92,19 @@ def open_sources(
     ]
 
 
-def label_sources(sources: Sequence[Source], patterns: Sequence[str]) -> list[Source]:
-    """The sources, with labels by label_by_links where a name matches. PairsError for a pattern that matches none."""
+def choose_sources(sources: Sequence[Source], patterns: Sequence[str], key: str) -> set[str]:
+    """The names of sources that the patterns of a recipe's `key` match. RecipeError for a pattern that matches none."""
+    names = [source.name for source in sources]
     for pattern in patterns:
-        if not any(fnmatchcase(source.name, pattern) for source in sources):
-            names = ", ".join(source.name for source in sources)
-            raise PairsError(f"linked_labels: {pattern!r} matches none of the stage's sources {names}")
-    return [
-        label_by_links(source) if any(fnmatchcase(source.name, pattern) for pattern in patterns) else source
-        for source in sources
-    ]
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise RecipeError(f"{key}: {pattern!r} matches none of the stage's sources {', '.join(names)}")
+    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def label_sources(sources: Sequence[Source], patterns: Sequence[str], key: str) -> list[Source]:
+    """The sources, with labels by label_by_links where a name matches. RecipeError for a pattern that matches none."""
+    chosen = choose_sources(sources, patterns, key)
+    return [label_by_links(source) if source.name in chosen else source for source in sources]
 
 
 class Survey(NamedTuple):

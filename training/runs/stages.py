@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import nn
 
 from training.data.mining import mine, read_corpus
 from training.data.pairs import Source, open_source, write_pairs
-from training.data.sources import match_files
+from training.data.sources import choose_sources, match_files
 from training.encoders.embed import embed_texts
 from training.encoders.encoder import AnyEncoder
 from training.evaluate.scores import evaluate, find_sets, summarize
@@ -60,7 +59,7 @@ def check_stages(
                 f"stages.{name}.frozen_layers = {stage.frozen_layers}; the encoder has {layer_count} layers"
             )
         if stage.mining:
-            choose_sources_to_mine(name, stage.mining, sources[name])
+            choose_sources(sources[name], stage.mining.sources, f"stages.{name}.mining.sources")
             for pattern in stage.mining.corpus:
                 match_files(pattern, data)
 
@@ -72,20 +71,9 @@ def find_evaluation_sets(evaluation: Evaluation, directory: Path | None) -> list
     return find_sets(evaluation.sets, directory)
 
 
-def choose_sources_to_mine(stage: str, mining: Mining, sources: Sequence[Source]) -> set[str]:
-    """The names of sources that `mining.sources` matches. Raises RecipeError for a pattern that matches none."""
-    names = [source.name for source in sources]
-    for pattern in mining.sources:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise RecipeError(
-                f"stages.{stage}.mining.sources: {pattern!r} matches none of the stage's sources {', '.join(names)}"
-            )
-    return {name for name in names if any(fnmatchcase(name, pattern) for pattern in mining.sources)}
-
-
 def mine_sources(run: Run, stage: str, mining: Mining, sources: Sequence[Source]) -> list[Source]:
     """The sources with hard negatives, mined with the encoder as it is now. mined/ keeps them for a resumed run."""
-    chosen = choose_sources_to_mine(stage, mining, sources)
+    chosen = choose_sources(sources, mining.sources, f"stages.{stage}.mining.sources")
     max_tokens = min(mining.max_tokens, run.encoder.max_tokens)
     directory = run.output / "mined" / stage
     with main_process_first(run.accelerator, directory):
