@@ -14,6 +14,7 @@ from training.loss.losses import (
     contrastive_loss,
     cut_rows,
     matryoshka,
+    ranking_distillation_loss,
     similarity_distillation_loss,
     vector_distillation_loss,
 )
@@ -157,10 +158,28 @@ def test_similarity_distillation_is_blind_to_rotation_and_works_across_dimension
     torch.testing.assert_close(similarity_distillation_loss(student, teacher, block_rows=4), expected)
 
 
+@pytest.mark.parametrize("block_rows", [1024, 4])
+def test_ranking_distillation_is_the_divergence_of_each_row_from_the_teacher(block_rows: int) -> None:
+    teacher, student = unit_rows(6, dim=16).detach(), unit_rows(6, dim=4)
+    assert ranking_distillation_loss(teacher, teacher, 0.05, block_rows).item() == pytest.approx(0, abs=1e-12)
+
+    rows = []
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        of_teacher = torch.softmax(torch.stack([teacher[i] @ teacher[j] for j in others]) / 0.05, dim=0)
+        of_student = torch.softmax(torch.stack([student[i] @ student[j] for j in others]) / 0.05, dim=0)
+        rows.append((of_teacher * (of_teacher / of_student).log()).sum())
+    loss = ranking_distillation_loss(student, teacher, 0.05, block_rows)
+    for value, expected in zip(
+        loss_and_gradients(loss, student), loss_and_gradients(torch.stack(rows).mean(), student), strict=True
+    ):
+        torch.testing.assert_close(value, expected)
+
+
 @pytest.mark.parametrize("texts", ["queries", "documents", "both"])
 def test_a_stage_teaches_cosines_in_each_dimension_and_vectors_in_the_whole(texts: DistilledTexts) -> None:
     stage = Stage(batch_size=5, learning_rate=1.0, max_tokens=8, temperature=0.05, matryoshka=(16, 4))
-    vectors, cosines = (Distillation(texts=texts, kind=kind) for kind in get_args(DistillationKind))
+    vectors, cosines, rankings = (Distillation(texts=texts, kind=kind) for kind in get_args(DistillationKind))
     student = unit_rows(10)
     taught_rows = {"queries": slice(0, 5), "documents": slice(5, 10), "both": slice(None)}[texts]
     teacher = unit_rows(10).detach()[taught_rows]
@@ -168,10 +187,13 @@ def test_a_stage_teaches_cosines_in_each_dimension_and_vectors_in_the_whole(text
     untaught = stage_loss(stage, counts, [], 1024)(student)
     by_vectors = stage_loss(stage, counts, [Taught(vectors, 2.0, teacher)], 1024)(student)
     by_cosines = stage_loss(stage, counts, [Taught(cosines, 3.0, teacher)], 1024)(student)
+    by_rankings = stage_loss(stage, counts, [Taught(rankings, 4.0, teacher)], 1024)(student)
     own = student[taught_rows]
     torch.testing.assert_close(by_vectors - untaught, 2 * vector_distillation_loss(own, teacher))
     parts = [similarity_distillation_loss(cut_rows(own, dim), teacher) for dim in (16, 4)]
     torch.testing.assert_close(by_cosines - untaught, 3 * (parts[0] + parts[1]) / 2)
+    parts = [ranking_distillation_loss(cut_rows(own, dim), teacher, 0.05) for dim in (16, 4)]
+    torch.testing.assert_close(by_rankings - untaught, 4 * (parts[0] + parts[1]) / 2)
 
 
 @pytest.mark.parametrize("kind", ["improved", "vanilla"])

@@ -114,6 +114,32 @@ def similarity_distillation_loss(student_ND: Tensor, teacher_NE: Tensor, block_r
     return _sum_over_blocks(block_loss, (student_ND,), (student_ND,), block_rows) / len(student_ND) ** 2
 
 
+def ranking_distillation_loss(
+    student_ND: Tensor, teacher_NE: Tensor, temperature: float, block_rows: int = 1024
+) -> Tensor:
+    """The mean over rows i of KL(p_i || q_i), in which order the teacher sees the other rows, and how sure it is of it.
+
+    p_i and q_i are the softmax of the teacher's and the student's cosines between row i and all others, divided by
+    `temperature` (SEED, arXiv 2101.04731, with the batch in place of a queue). It is 0 if the student gives the
+    teacher's cosines, whatever the dimensions d and e; near neighbours count most, where
+    similarity_distillation_loss weighs all pairs alike. n is at least 2.
+    """
+    student_ND, teacher_NE = _at_least_float32(student_ND), _at_least_float32(teacher_NE)
+
+    def block_loss(start: int, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> Tensor:
+        (student_BD,), teacher_BE = rows, teacher_NE[start : start + block_rows]
+        itself_BN = torch.arange(start, start + len(student_BD), device=student_BD.device)[:, None] == torch.arange(
+            len(teacher_NE), device=student_BD.device
+        )
+        student_BN, teacher_BN = (
+            (cosines_BN / temperature).masked_fill(itself_BN, -torch.inf).log_softmax(dim=1).masked_fill(itself_BN, 0)
+            for cosines_BN in (student_BD @ wholes[0].T, teacher_BE @ teacher_NE.T)
+        )
+        return (teacher_BN.exp() * (teacher_BN - student_BN)).sum()
+
+    return _sum_over_blocks(block_loss, (student_ND,), (student_ND,), block_rows) / len(student_ND)
+
+
 BlockLoss = Callable[[int, Sequence[Tensor], Sequence[Tensor]], Tensor]
 """A block's first row, its rows of some tensors, and other tensors as a whole, to a scalar."""
 

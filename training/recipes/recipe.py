@@ -23,7 +23,7 @@ else:
 
 RECIPES = Path(__file__).parent
 
-DistillationKind = Literal["vectors", "similarities"]
+DistillationKind = Literal["vectors", "similarities", "rankings"]
 DistilledTexts = Literal["queries", "documents", "both"]
 
 
@@ -78,8 +78,10 @@ class Distillation:
     category_weights: dict[str, float] = field(default_factory=dict)
     """Instead of `weight`, for batches of these categories. A category is what precedes __ in a source's name."""
     kind: DistillationKind = "vectors"
-    """The teacher's vectors, or its cosines of all pairs of a batch's texts, which are taught in each dimension of
-    `matryoshka`."""
+    """The teacher's vectors; or, in each dimension of `matryoshka`, its cosines between all texts of a batch, or how it
+    ranks all others for each of them. See the losses in training/loss/losses.py."""
+    temperature: float = 0.05
+    """Of "rankings". Lower: the nearest texts only."""
     texts: DistilledTexts = "both"
     without_vectors: Literal["refuse", "leave_out"] = "refuse"
     """What to do with a pair that has a text without a vector in the directory: refuse to start the run, or leave the
@@ -369,3 +371,7 @@ def _check_stage(stage: Stage, where: str) -> None:
             raise RecipeError(f"{where}.distillation.{name}.category_weights needs mixed_sources = false")
         if min(distillation.weight, *distillation.category_weights.values(), 0.0) < 0:
             raise RecipeError(f"{where}.distillation.{name} has a negative weight")
+        if distillation.temperature <= 0:
+            raise RecipeError(
+                f"{where}.distillation.{name}.temperature = {distillation.temperature} must be more than 0"
+            )

@@ -18,6 +18,7 @@ from training.loss.losses import (
     contrastive_loss,
     cut_rows,
     matryoshka,
+    ranking_distillation_loss,
     similarity_distillation_loss,
     vector_distillation_loss,
 )
@@ -84,9 +85,11 @@ def stage_loss(
                 temperature=stage.temperature,
             )
             for distillation, weight, teacher_NE in taught:
+                student_ND = cut_rows(distilled[distillation.texts], dim)
                 if distillation.kind == "similarities":
-                    student_ND = cut_rows(distilled[distillation.texts], dim)
                     loss = loss + weight * similarity_distillation_loss(student_ND, teacher_NE)
+                elif distillation.kind == "rankings":
+                    loss = loss + weight * ranking_distillation_loss(student_ND, teacher_NE, distillation.temperature)
             return loss
 
         loss = matryoshka(loss_of_dim, stage.matryoshka or (vectors_ND.shape[1],))
