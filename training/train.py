@@ -231,7 +231,14 @@ def train_stage(
             loss = backward_through_chunks(
                 run.model,
                 tokenized.token_ids,
-                stage_loss(stage, tokenized.counts, taught, hardware.block_rows, labels),
+                stage_loss(
+                    stage,
+                    tokenized.counts,
+                    taught,
+                    hardware.block_rows,
+                    labels,
+                    stage.loss_weights.get(category, 1.0),
+                ),
                 chunk_tokens=hardware.chunk_tokens,
                 kept_tokens=hardware.kept_tokens,
                 pad_id=pad_token_id(run.tokenizer),

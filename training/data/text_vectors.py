@@ -47,7 +47,10 @@ class TextVectors:
 
     def find(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,): the row of each text, -1 where it has none."""
-        keys_N2 = hash_texts(texts)
+        return self.find_keys(hash_texts(texts))
+
+    def find_keys(self, keys_N2: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """(n,): the row of each hash, (n, 2) from `hash_texts`, -1 where it has none."""
         if not len(self):
             return np.full(len(keys_N2), -1, dtype=np.int64)
         # One place is looked at: of two texts with the same first 64 bits (one chance in 10 million among two million
@@ -128,13 +131,8 @@ def write_text_vectors(
         if not np.isfinite(vectors_ND).all():
             raise PairsError(f"{teacher} gave a vector that is not finite; nothing of shard {number} was written")
         if not path.is_file():
-            fields = {"format_version": FORMAT_VERSION, "teacher": teacher, "max_tokens": max_tokens}
-            with replace_whole(path) as file:
-                file.write((json.dumps({**fields, "dim": vectors_ND.shape[1]}, indent=1) + "\n").encode())
-        keys_N2 = np.frombuffer(b"".join(waiting), dtype=np.uint64).reshape(-1, 2)
-        for name, array in (("vectors", vectors_ND.astype(np.float16)), ("keys", keys_N2)):
-            with replace_whole(directory / f"{number:06d}.{name}.npy") as file:
-                np.save(file, array)
+            _write_header(directory, teacher, max_tokens, vectors_ND.shape[1])
+        _write_shard(directory, number, np.frombuffer(b"".join(waiting), dtype=np.uint64).reshape(-1, 2), vectors_ND)
 
     for text in texts:
         key = hash_texts([text]).tobytes()
@@ -148,6 +146,21 @@ def write_text_vectors(
     if waiting:
         write()
         yield len(known)
+
+
+def write_keyed_vectors(
+    directory: Path,
+    blocks: Iterable[tuple[NDArray[np.uint64], NDArray[np.float32]]],
+    *,
+    teacher: str,
+    max_tokens: int,
+    dim: int,
+) -> None:
+    """Writes a directory of vectors that are known already: blocks of (n, 2) hashes of texts and (n, dim) unit rows."""
+    directory.mkdir(parents=True)
+    _write_header(directory, teacher, max_tokens, dim)
+    for number, (keys_N2, vectors_ND) in enumerate(blocks):
+        _write_shard(directory, number, keys_N2, vectors_ND)
 
 
 def iterate_texts(sources: Sequence[Source], alpha: float, seed: int) -> Iterator[str]:
@@ -181,6 +194,20 @@ def find_rows_with_vectors(source: Source, vectors: TextVectors, texts: str) -> 
         if texts != "queries":
             has_all[block] &= vectors.find([pair.document for pair in pairs]) >= 0
     return source.rows[has_all]
+
+
+def _write_header(directory: Path, teacher: str, max_tokens: int, dim: int) -> None:
+    fields = {"format_version": FORMAT_VERSION, "teacher": teacher, "max_tokens": max_tokens, "dim": dim}
+    with replace_whole(directory / VECTORS_JSON) as file:
+        file.write((json.dumps(fields, indent=1) + "\n").encode())
+
+
+def _write_shard(
+    directory: Path, number: int, keys_N2: NDArray[np.uint64], vectors_ND: NDArray[np.float32]
+) -> None:
+    for name, array in (("vectors", vectors_ND.astype(np.float16)), ("keys", keys_N2)):
+        with replace_whole(directory / f"{number:06d}.{name}.npy") as file:
+            np.save(file, array)
 
 
 def _read_header(directory: Path) -> dict[str, Any]:

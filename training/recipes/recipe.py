@@ -150,6 +150,9 @@ class Stage:
     loss: str = "improved"
     """"improved", "vanilla" (see contrastive_loss), or a function of one's own by its dotted name, see `Loss` in
     training/loss/losses.py."""
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    """What the loss is multiplied by in batches of these categories of sources; 1 in the others. 0: a batch is for the
+    teachers only."""
     temperature: float = 0.01
     negatives: int = 0
     """Most hard negatives of a query."""
@@ -366,6 +369,10 @@ def _check_stage(stage: Stage, where: str) -> None:
         raise RecipeError(f"{where} has both steps = {stage.steps} and epochs = {stage.epochs}; give one")
     if not stage.sources and not stage.shards:
         raise RecipeError(f"{where} has neither sources nor shards")
+    if min(stage.loss_weights.values(), default=0.0) < 0:
+        raise RecipeError(f"{where}.loss_weights has a negative weight")
+    if stage.loss_weights and stage.mixed_sources:
+        raise RecipeError(f"{where}.loss_weights needs mixed_sources = false")
     for name, distillation in stage.distillation.items():
         if distillation.category_weights and stage.mixed_sources:
             raise RecipeError(f"{where}.distillation.{name}.category_weights needs mixed_sources = false")

@@ -60,10 +60,12 @@ def stage_loss(
     taught: Sequence[Taught],
     block_rows: int,
     labels: PairLabels | None = None,
+    weight_of_pairs: float = 1.0,
 ) -> Callable[[Tensor], Tensor]:
     """The loss as a function of a batch's vectors: those of the queries, documents and negatives, in this order.
 
     `counts` says how many there are of each, in each process. `labels` are those of the whole batch, of all processes.
+    `weight_of_pairs` is of `stage.loss`, beside the teachers' weights.
     """
     loss_of_batch = find_loss(stage, block_rows, labels)
 
@@ -77,13 +79,15 @@ def stage_loss(
         }
 
         def loss_of_dim(dim: int) -> Tensor:
-            loss = loss_of_batch(
-                cut_rows(batch.queries_AD, dim),
-                cut_rows(batch.documents_AD, dim),
-                cut_rows(batch.negatives_MD, dim),
-                own=batch.own,
-                temperature=stage.temperature,
-            )
+            loss = vectors_ND.sum() * 0
+            if weight_of_pairs:
+                loss = weight_of_pairs * loss_of_batch(
+                    cut_rows(batch.queries_AD, dim),
+                    cut_rows(batch.documents_AD, dim),
+                    cut_rows(batch.negatives_MD, dim),
+                    own=batch.own,
+                    temperature=stage.temperature,
+                )
             for distillation, weight, teacher_NE in taught:
                 student_ND = cut_rows(distilled[distillation.texts], dim)
                 if distillation.kind == "similarities":
