@@ -196,6 +196,24 @@ def test_a_stage_teaches_cosines_in_each_dimension_and_vectors_in_the_whole(text
     torch.testing.assert_close(by_rankings - untaught, 4 * (parts[0] + parts[1]) / 2)
 
 
+def test_the_loss_of_pairs_has_a_weight_beside_the_teachers() -> None:
+    stage = Stage(batch_size=5, learning_rate=1.0, max_tokens=8, temperature=0.05, matryoshka=(16, 4))
+    student, teacher = unit_rows(10), unit_rows(10).detach()
+    taught = [Taught(Distillation(), 2.0, teacher)]
+
+    def loss(weight: float) -> Tensor:
+        return stage_loss(stage, [(5, 5, 0)], taught, 1024, weight_of_pairs=weight)(student)
+
+    of_teacher = 2 * vector_distillation_loss(student, teacher)
+    for value, expected in zip(
+        loss_and_gradients(loss(0.0), student), loss_and_gradients(of_teacher, student), strict=True
+    ):
+        torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(loss(0.5) - of_teacher, (loss(1.0) - of_teacher) / 2)
+    untaught = stage_loss(stage, [(5, 5, 0)], [], 1024, weight_of_pairs=0.0)(student)
+    assert all(not part.any() for part in loss_and_gradients(untaught, student))
+
+
 @pytest.mark.parametrize("kind", ["improved", "vanilla"])
 @pytest.mark.parametrize("block_rows", [1024, 3])
 def test_pairs_of_one_label_are_no_negatives_of_each_other(kind: LossKind, block_rows: int) -> None:

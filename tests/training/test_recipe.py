@@ -59,6 +59,12 @@ def test_values_defaults_and_whole_numbers_for_fractions(tmp_path: Path) -> None
             "mixed_sources = true\n[stages.first.distillation.a.category_weights]\ncode = 1.0",
             r"stages\.first\.distillation\.a\.category_weights needs mixed_sources = false",
         ),
+        ("[stages.first.distillation.a]\ntemperature = 0", r"distillation\.a\.temperature = 0\.0 must be more than 0"),
+        ("loss_weights = { code = -1.0 }", r"stages\.first\.loss_weights has a negative weight"),
+        (
+            "mixed_sources = true\nloss_weights = { code = 1.0 }",
+            r"stages\.first\.loss_weights needs mixed_sources = false",
+        ),
         ("[stages.first.distillation.a]\nweight = -1.0", r"stages\.first\.distillation\.a has a negative weight"),
         ("[stages.first.distillation.a.category_weights]\ncode = -1.0", r"distillation\.a has a negative weight"),
         ("[evaluations]", r"unknown key evaluations; did you mean evaluation\?"),

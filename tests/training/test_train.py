@@ -177,6 +177,7 @@ batch_size = 8
 steps = 2
 max_tokens = 16
 learning_rate = 1e-3
+loss_weights = {{ a = 0.0 }}
 [stages.two.distillation.first]
 teacher = "start"
 texts = "queries"
@@ -186,6 +187,7 @@ category_weights = {{ a = 0.0 }}
     run = train(data, "static", recipe="static.toml")
     lines = read_log(run / "log.csv")
     assert {line.source for line in lines[:20]} == {"mixed"}
+    assert all((line.loss == 0) == line.source.startswith("a__") for line in lines[20:])
     assert np.mean([line.loss for line in lines[15:20]]) < np.mean([line.loss for line in lines[:5]])
     encoder = load_encoder(run / "model")
     assert isinstance(encoder, StaticEncoder)

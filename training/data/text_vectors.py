@@ -202,9 +202,7 @@ def _write_header(directory: Path, teacher: str, max_tokens: int, dim: int) -> N
         file.write((json.dumps(fields, indent=1) + "\n").encode())
 
 
-def _write_shard(
-    directory: Path, number: int, keys_N2: NDArray[np.uint64], vectors_ND: NDArray[np.float32]
-) -> None:
+def _write_shard(directory: Path, number: int, keys_N2: NDArray[np.uint64], vectors_ND: NDArray[np.float32]) -> None:
     for name, array in (("vectors", vectors_ND.astype(np.float16)), ("keys", keys_N2)):
         with replace_whole(directory / f"{number:06d}.{name}.npy") as file:
             np.save(file, array)

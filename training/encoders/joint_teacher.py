@@ -61,7 +61,7 @@ class JointTeacher:
             yield keys_B2, (targets_BD / np.linalg.norm(targets_BD, axis=1, keepdims=True)).astype(np.float32)
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float32]]]:
-        """Hashes, the teachers' vectors side by side, (b, t), whose dot products are mean cosines, and the student's."""
+        """Hashes, the teachers' vectors side by side (b, t), scaled to mean cosines, and the student's (b, d)."""
         scale = len(self._teachers) ** -0.5
         for start in range(0, len(self), TEXTS_A_SHARD):
             keys_B2 = self._keys_N2[start : start + TEXTS_A_SHARD]
