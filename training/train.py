@@ -54,7 +54,7 @@ from training.runs.plan import print_plan, shape_of, step_count, utilization
 from training.runs.run_log import LogLine, append_log, claim_output, plot_losses, read_log, record_run, write_json
 from training.runs.stages import Run, check_stages, find_evaluation_sets, measure, mine_sources, save
 from training.runs.start import freeze_layers, load_start, prepare_tokenizer
-from training.runs.teachers import Teacher, ask_teachers, keep_taught_pairs, open_teachers
+from training.runs.teaching.teachers import Teacher, ask_teachers, keep_taught_pairs, open_teachers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from training.data.pairs import PairsError
 from training.data.text_vectors import open_text_vectors, write_text_vectors
-from training.encoders import joint_teacher
-from training.encoders.joint_teacher import JointTeacher
+from training.runs.teaching import joint_teacher
+from training.runs.teaching.joint_teacher import JointTeacher
 
 TEXTS = [f"text {number}" for number in range(5000)]  # more than one block
 FACTS = np.random.default_rng(0).standard_normal((len(TEXTS), 4))  # what there is to know of each text

@@ -19,8 +19,8 @@ from training.data.text_vectors import (
     write_text_vectors,
 )
 from training.recipes.recipe import load_recipe
-from training.runs import teacher_vectors
 from training.runs.run_log import read_log
+from training.runs.teaching import teacher_vectors
 
 from .tiny_run import change, losses, train
 
@@ -68,7 +68,9 @@ def test_what_a_killed_writer_left_is_completed(tmp_path: Path) -> None:
 
 
 def test_another_teacher_and_damage_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PairsError, match=r"vectors\.json is missing; python -m training\.runs\.teacher_vectors"):
+    with pytest.raises(
+        PairsError, match=r"vectors\.json is missing; python -m training\.runs\.teaching\.teacher_vectors"
+    ):
         open_text_vectors(tmp_path)
     write(tmp_path, TEXTS[:8])
     with pytest.raises(PairsError, match="holds vectors of made on 8 tokens, not of another on 8"):
@@ -166,7 +168,7 @@ def test_a_text_without_a_vector_stops_the_run_or_is_left_out(
     )
     message = (
         r"stages\.pretrain\.distillation\.stored: 2 of 32 pairs of b__two have a text without a vector in .*vectors\. "
-        r"Compute them with `python -m training\.runs\.teacher_vectors .*model .*b__two\.parquet "
+        r"Compute them with `python -m training\.runs\.teaching\.teacher_vectors .*model .*b__two\.parquet "
         r"--max-tokens 12 --output"
     )
     with pytest.raises(PairsError, match=message) as refused:
@@ -178,7 +180,7 @@ def test_a_text_without_a_vector_stops_the_run_or_is_left_out(
     recorded = json.loads((left / "run.json").read_text())["data"]["pretrain"]
     assert [source["pairs"] for source in recorded] == [60, 30]
 
-    command = re.search("`python -m training.runs.teacher_vectors (.*?)`", str(refused.value))
+    command = re.search("`python -m training.runs.teaching.teacher_vectors (.*?)`", str(refused.value))
     assert command is not None
     teacher_vectors.main(command[1].split())  # the directory grows, and a run that began goes on as it was
     whole = train(data, "whole", recipe="left.toml")

@@ -211,7 +211,7 @@ def _write_shard(directory: Path, number: int, keys_N2: NDArray[np.uint64], vect
 def _read_header(directory: Path) -> dict[str, Any]:
     path = directory / VECTORS_JSON
     if not path.is_file():
-        raise PairsError(f"{path} is missing; python -m training.runs.teacher_vectors writes such a directory")
+        raise PairsError(f"{path} is missing; python -m training.runs.teaching.teacher_vectors writes such a directory")
     try:
         header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = header["format_version"]

@@ -72,7 +72,7 @@ class Distillation:
 
     teacher: str = "start"
     """A Hub name, or the directory of a checkpoint, of an exported model, whose int8 graph is fast on a CPU, or of
-    vectors from training.runs.teacher_vectors. "start" is the run's own encoder before the first step."""
+    vectors from training.runs.teaching.teacher_vectors. "start" is the run's own encoder before the first step."""
     weight: float = 1.0
     """0: the teacher is not used."""
     category_weights: dict[str, float] = field(default_factory=dict)

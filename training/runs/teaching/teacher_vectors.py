@@ -1,6 +1,6 @@
 """A teacher's vectors of the texts of sources, computed once and kept on disk, for `stages.*.distillation` to read.
 
-    python -m training.runs.teacher_vectors TEACHER SOURCE... --data DATA --output DIR
+    python -m training.runs.teaching.teacher_vectors TEACHER SOURCE... --data DATA --output DIR
 
 Killed at any moment, the same command goes on; more sources may follow into the same directory. Sources take turns, so
 that training can begin on what there is (`without_vectors = "leave_out"`). What another program embeds goes into such a
@@ -29,7 +29,7 @@ from training.runs.command_line import run_command
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m training.runs.teacher_vectors",
+        prog="python -m training.runs.teaching.teacher_vectors",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -110,8 +110,9 @@ def _find_taught_rows(
             raise PairsError(
                 f"stages.{stage}.distillation.{name}: {len(source) - len(rows)} of {len(source)} pairs of "
                 f"{source.name} have a text without a vector in {vectors.directory}. Compute them with `python -m "
-                f"training.runs.teacher_vectors {vectors.teacher} {source.path} --max-tokens {vectors.max_tokens} "
-                f'--output {vectors.directory}`, or leave them out with without_vectors = "leave_out"'
+                f"training.runs.teaching.teacher_vectors {vectors.teacher} {source.path} "
+                f"--max-tokens {vectors.max_tokens} --output {vectors.directory}`, or leave them out with "
+                'without_vectors = "leave_out"'
             )
         source = source.with_rows(rows)
     return source.rows

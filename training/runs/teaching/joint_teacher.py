@@ -1,8 +1,8 @@
 """Several teachers as one, in a student's own space: targets for a distillation of kind "vectors".
 
-    python -m training.encoders.joint_teacher vectors/mpnet vectors/start --student vectors/start --output vectors/joint
+    python -m training.runs.teaching.joint_teacher vectors/mpnet vectors/start --student vectors/start --output DIR
 
-All arguments are directories of training.runs.teacher_vectors. The cosine of two texts becomes the mean of what the
+All arguments are directories that teacher_vectors.py writes. The cosine of two texts becomes the mean of what the
 teachers say, as far as the student has dimensions for it: the teachers' rows, side by side, keep their main components
 (PCA without centring). An orthogonal Procrustes rotation (Schoenemann 1966) then turns these to where the student's own
 vectors lie. So a run begins near its targets, and the numbers that a Matryoshka loss has put first stay the first.
@@ -71,7 +71,7 @@ class JointTeacher:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m training.encoders.joint_teacher",
+        prog="python -m training.runs.teaching.joint_teacher",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
