@@ -89,10 +89,12 @@ def stage_loss(
                     temperature=stage.temperature,
                 )
             for distillation, weight, teacher_NE in taught:
+                if distillation.kind == "vectors":  # below: in the full dimension only
+                    continue
                 student_ND = cut_rows(distilled[distillation.texts], dim)
                 if distillation.kind == "similarities":
                     loss = loss + weight * similarity_distillation_loss(student_ND, teacher_NE)
-                elif distillation.kind == "rankings":
+                else:
                     loss = loss + weight * ranking_distillation_loss(student_ND, teacher_NE, distillation.temperature)
             return loss
 

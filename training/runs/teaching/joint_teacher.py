@@ -38,17 +38,15 @@ class JointTeacher:
         self._keys_N2 = student.keys[has_all]
         if not len(self._keys_N2):
             raise PairsError(f"{names}: no text has vectors in all of them")
-        second_moment_TT = np.zeros((total, total))
-        for _, joined_BT, _ in self._blocks():
+        second_moment_TT, cross_TD = np.zeros((total, total)), np.zeros((total, student.dim))
+        for _, joined_BT, student_BD in self._blocks():
             second_moment_TT += joined_BT.T @ joined_BT
+            cross_TD += joined_BT.T @ student_BD
         energies_T, components_TT = np.linalg.eigh(second_moment_TT)
         main_TD = components_TT[:, ::-1][:, : student.dim]
         self.kept_share = float(energies_T[::-1][: student.dim].sum() / energies_T.sum())
         """Of the squared lengths of the joined vectors: what the student's dimensions can hold of them."""
-        cross_DD = np.zeros((student.dim, student.dim))
-        for _, joined_BT, student_BD in self._blocks():
-            cross_DD += (joined_BT @ main_TD).T @ student_BD
-        left_DD, _, right_DD = np.linalg.svd(cross_DD)
+        left_DD, _, right_DD = np.linalg.svd(main_TD.T @ cross_TD)
         self._map_TD = main_TD @ left_DD @ right_DD
 
     def __len__(self) -> int:
