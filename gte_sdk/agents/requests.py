@@ -15,6 +15,7 @@ MODES = ("hybrid", "meaning", "words")
 MOST_PASSAGES = 50
 MOST_QUERY_CHARACTERS = 8192
 MOST_PATH_CHARACTERS = 4096
+MOST_GLOB_CHARACTERS = 1000
 MOST_LINES = 1000
 MOST_READ_CHARACTERS = 50_000
 """Of one `read_passage`."""
@@ -32,6 +33,8 @@ class SearchRequest(NamedTuple):
     mode: str | None
     """None: by both, or by meaning in an index without words."""
     min_score: float | None
+    glob: str | None = None
+    """Only files whose name or path in a folder matches; None: all."""
 
 
 class ReadRequest(NamedTuple):
@@ -62,7 +65,9 @@ def parse_request(tool: str, arguments: Mapping[str, Any]) -> ToolRequest:
         mode = arguments.get("mode")
         if mode is not None and (not isinstance(mode, str) or mode not in MODES):
             raise InputError(f"mode={mode!r:.80}; give one of {', '.join(MODES)}")
-        return SearchRequest(query, _count(arguments, "k", DEFAULT_PASSAGES, MOST_PASSAGES), mode, _score(arguments))
+        glob = None if arguments.get("glob") is None else _text(arguments, "glob", MOST_GLOB_CHARACTERS)
+        k = _count(arguments, "k", DEFAULT_PASSAGES, MOST_PASSAGES)
+        return SearchRequest(query, k, mode, _score(arguments), glob)
     if tool == "read_passage":
         _check_names(arguments, ReadRequest._fields, required=("path",))
         line_count = _count(arguments, "line_count", DEFAULT_LINES, MOST_LINES)

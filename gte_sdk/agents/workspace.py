@@ -27,6 +27,7 @@ from gte_sdk.passages.places import passage_at, vector_of
 from gte_sdk.passages.searching import Found, PassageSearch
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.text_files import EVERYTHING, Wanted
 from gte_sdk.passages.updating import Changes, update_index
 
 IDLE_SECONDS = 300.0
@@ -204,8 +205,10 @@ class Workspace:
             embedder = self._model()
             store.check_fingerprint(embedder.fingerprint)
             vector_D = embed_batch(embedder, [request.query], "query").vectors[0]
+        words = None if mode == "meaning" else request.query
         least = -math.inf if request.min_score is None else request.min_score
-        return self._inside(self._search.find(vector_D, request.k, None if mode == "meaning" else request.query, least))
+        wanted = EVERYTHING if request.glob is None else Wanted(globs=(request.glob,))
+        return self._inside(self._search.find(vector_D, request.k, words, least, wanted))
 
     def _passages_of(self, store: PassageStore, path: str) -> list[Passage]:
         """Returns the passages of a file that the index has. Raises InputError for any other path."""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -28,6 +29,7 @@ from gte_sdk.embedding.text_kinds import embed_batch
 from gte_sdk.passages.database import is_passage_store
 from gte_sdk.passages.searching import Found, PassageSearch
 from gte_sdk.passages.store import PassageStore, Settings
+from gte_sdk.passages.text_files import EVERYTHING, Wanted
 from gte_sdk.passages.updating import update_index
 from gte_sdk.tables.text_lines import MAX_ROW_BYTES, too_long
 
@@ -38,6 +40,15 @@ _WATCH_INTERVAL = 2.0
 MODES = ("hybrid", "meaning", "words")
 
 Find = Callable[[str], list[Found]]
+
+
+class _Limits(NamedTuple):
+    """Which passages to find."""
+
+    k: int
+    mode: str
+    min_score: float | None
+    wanted: Wanted = EVERYTHING
 
 
 @click.command()
@@ -99,7 +110,7 @@ def search(
     file comes first.
 
     A PATH can be an index made by `gte index`. It answers at once, because only the question is embedded, by a running
-    `gte serve --socket` if it has the same model open.
+    `gte serve --socket` if it has the same model open. --glob, --exclude and --type choose among its files.
 
     What .gitignore and .ignore name, and hidden, build and package folders are left out unless you name them. PDF needs
     pip install 'gte-sdk[documents]'.
@@ -109,6 +120,7 @@ def search(
       gte search "how do I save an index?" README.md docs/
       gte search "retry with backoff" src -k 10 --glob "*.py" --exclude "test_*"
       gte search "what did we decide?" notes.index
+      gte search "what did we decide?" notes.index --glob "2026/*"
       gte search EADDRINUSE src --mode words
       gte search "what is left to do?" notes.index --watch
       gte search - ~/notes                          # asks for questions until Ctrl-D
@@ -136,11 +148,14 @@ def search(
         )
         with PassageStore(None, settings) as store:
             _read_files(store, embedder, quiet, skipped)
-            find = _search_in_store(lambda: embedder, store, count, mode, min_score, False, quiet, shares=False)
+            limits = _Limits(count, mode, min_score)
+            find = _search_in_store(lambda: embedder, store, limits, False, quiet, shares=False)
             _answer_all(question, find, answer)
         return
-    if len(paths) > 1 or globs or excludes or types or no_ignore:
-        raise click.UsageError("an index is searched alone, and with the --glob and --exclude that it was made with")
+    if len(paths) > 1:
+        raise click.UsageError("an index is searched alone; name one index, or files and folders")
+    if no_ignore:
+        raise click.UsageError("an index has read its files already, with or without --no-ignore; see: gte index")
     if skipped:
         raise click.UsageError("an index has read its files already; see: gte index --output FILE --status --skipped")
     with PassageStore(paths[0]) as store:
@@ -172,7 +187,8 @@ def search(
                     f"them: gte index --output {shown}",
                     err=True,
                 )
-        find = _search_in_store(open_once, store, count, mode, min_score, watch, quiet, shares)
+        limits = _Limits(count, mode, min_score, Wanted(globs, excludes, types))
+        find = _search_in_store(open_once, store, limits, watch, quiet, shares)
         if watch and question != FROM_STANDARD_INPUT:
             _answer_changes(question, find, answer)
         _answer_all(question, find, answer)
@@ -205,9 +221,7 @@ def _answer_changes(question: str, find: Find, answer: Callable[[str, list[Found
 def _search_in_store(
     open_once: Callable[[], Embedder],
     store: PassageStore,
-    count: int,
-    mode: str,
-    min_score: float | None,
+    limits: _Limits,
     watch: bool,
     quiet: bool,
     shares: bool,
@@ -221,17 +235,19 @@ def _search_in_store(
             with files_bar(quiet) as progress:
                 update_index(store, open_once(), notices, progress)
         vector = None
-        if mode != "words" and shares:
+        if limits.mode != "words" and shares:
             vector = embedded_by_server(store.settings.fingerprint, store.settings.dim, text)
-        if mode != "words" and vector is None:
+        if limits.mode != "words" and vector is None:
             vector = embed_batch(open_once(), [text], "query").vectors[0]
-        words = None if mode == "meaning" else text
-        found = passage_search.find(vector, count, words, -math.inf if min_score is None else min_score)
+        words = None if limits.mode == "meaning" else text
+        least = -math.inf if limits.min_score is None else limits.min_score
+        found = passage_search.find(vector, limits.k, words, least, limits.wanted)
         if not watch and not store.counts()[1]:
             raise click.ClickException(f"{store.path} holds no passages")
         if not (found or watch or quiet):
-            least = f" with a score of {min_score} or more" if min_score is not None else ""
-            click.echo(f"gte: nothing found{least}", err=True)
+            chosen = " in the files of --glob, --exclude and --type" if limits.wanted != EVERYTHING else ""
+            or_more = f" with a score of {limits.min_score} or more" if limits.min_score is not None else ""
+            click.echo(f"gte: nothing found{chosen}{or_more}", err=True)
         return [Found(score, passage._replace(path=_shown_path(passage.path))) for score, passage in found]
 
     return find

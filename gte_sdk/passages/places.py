@@ -1,9 +1,11 @@
-"""What a passage index has of one file: the passage at a line, the text of some lines, the vector of a passage.
+"""What a passage index has of some files: the passage at a line, the text of some lines, the vector of a passage.
 
 A file is read from the index and never from the disk, so nothing can be read that was not indexed.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from gte_sdk.errors import IndexFormatError
 from gte_sdk.passages.database import damaged
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import PassageStore
+from gte_sdk.passages.text_files import Wanted, is_wanted_below
 from gte_sdk.passages.updating import hash_of
 
 
@@ -67,6 +70,23 @@ def lines_of(passages: Sequence[Passage], first: int, count: int, most_character
 def last_line_of(passages: Sequence[Passage]) -> int:
     """Returns the last line that is not blank; 0 without passages."""
     return max((passage.line + passage.text.count("\n") for passage in passages), default=0)
+
+
+def passages_in(store: PassageStore, wanted: Wanted) -> dict[int, int]:
+    """Returns the ids of the passages of the files that are wanted, with the ids of their vectors.
+
+    A file's path is taken below the folder of the index that it lies in; one that was named itself has its name only.
+    """
+    folders = [Path(folder) for folder in store.settings.paths]
+
+    def is_wanted(file: Path) -> bool:
+        below = [file.relative_to(folder) for folder in folders if folder in file.parents]
+        return any(is_wanted_below(path, wanted) for path in below or [Path(file.name)])
+
+    files = store.rows("SELECT id, path FROM files", (int, bytes))
+    chosen = {id for id, path in files if is_wanted(Path(os.fsdecode(path)))}
+    rows = store.rows("SELECT id, vector_id, file_id FROM passages", (int, int, int))
+    return {id: vector_id for id, vector_id, file_id in rows if file_id in chosen}
 
 
 def vector_of(store: PassageStore, passage: Passage) -> NDArray[np.float32]:

@@ -8,14 +8,17 @@ docs/benchmarks.md has what we measured, with the fusion of ranks beside it.
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gte_sdk.errors import InputError
+from gte_sdk.passages.places import passages_in
 from gte_sdk.passages.splitting import Passage
-from gte_sdk.passages.store import PassageStore, Snapshot
+from gte_sdk.passages.store import PassageStore, Snapshot, WordHit
+from gte_sdk.passages.text_files import EVERYTHING, Wanted
 from gte_sdk.passages.words import words_of_question
 from gte_sdk.search.top_k import top_k_cosine
 
@@ -47,6 +50,15 @@ class _Words(NamedTuple):
     """The passages with an identifier of the question that has to come first."""
 
 
+class _Chosen(NamedTuple):
+    """The passages of some files."""
+
+    version: tuple[int, ...]
+    wanted: Wanted
+    vector_ids: dict[int, int]
+    """By passage."""
+
+
 _NO_WORDS = _Words({}, {}, frozenset())
 
 
@@ -56,6 +68,7 @@ class PassageSearch:
     def __init__(self, store: PassageStore) -> None:
         self._store = store
         self._snapshot: Snapshot | None = None
+        self._chosen: _Chosen | None = None
 
     def find(
         self,
@@ -63,6 +76,7 @@ class PassageSearch:
         count: int,
         question: str | None = None,
         min_score: float = -math.inf,
+        wanted: Wanted = EVERYTHING,
     ) -> list[Found]:
         """Returns the best passages, best first. Equal ones are ordered by path and line.
 
@@ -76,6 +90,8 @@ class PassageSearch:
             count: The most passages to return.
             question: The question in words, or None.
             min_score: Leave out passages with less; see Found.score.
+            wanted: Search only the files of the index that this takes. What it says of ignore files has no effect: the
+                index has its files already. A search by meaning copies the vectors of these files.
 
         Raises:
             InputError: Neither a vector nor a question, or a question for an index without words.
@@ -84,8 +100,9 @@ class PassageSearch:
             raise InputError("a search needs a vector, a question, or both")
         self._store.follow()
         with self._store.unchanged():
-            words = _NO_WORDS if question is None else self._find_words(question, count)
-            scores = words.shares if query_D is None else self._cosines(query_D, count, words.vector_ids)
+            among = None if wanted[:-1] == EVERYTHING[:-1] else self._passages_of(wanted)
+            words = _NO_WORDS if question is None else self._find_words(question, count, among)
+            scores = words.shares if query_D is None else self._cosines(query_D, count, words.vector_ids, among)
             if query_D is not None and question is not None:
                 scores = {
                     id: (1 - WORDS_SHARE) * cosine + WORDS_SHARE * words.shares.get(id, 0.0)
@@ -99,17 +116,38 @@ class PassageSearch:
         best.sort(key=lambda id: (keys[id], passages[id].path, passages[id].line))
         return [Found(scores[id], passages[id]) for id in best[:count]]
 
-    def _cosines(self, query_D: NDArray[np.float32], count: int, passages: dict[int, int]) -> dict[int, float]:
-        """Returns the cosines of the nearest passages, and of those given with their vectors' ids, by passage."""
+    def _passages_of(self, wanted: Wanted) -> dict[int, int]:
+        """Returns the passages of the files that are wanted, with their vectors' ids; read once for each state."""
+        version = self._store.version()
+        if self._chosen is None or self._chosen[:2] != (version, wanted):
+            self._chosen = _Chosen(version, wanted, passages_in(self._store, wanted))
+        return self._chosen.vector_ids
+
+    def _cosines(
+        self, query_D: NDArray[np.float32], count: int, passages: dict[int, int], among: dict[int, int] | None
+    ) -> dict[int, float]:
+        """Returns the cosines of the nearest passages, and of those given with their vectors' ids, by passage.
+
+        among: the passages to search, with their vectors' ids; None for all.
+        """
         if self._snapshot is None or self._snapshot.version != self._store.version():
             self._snapshot = self._store.snapshot()
         vector_ids, vectors_ND, _ = self._snapshot
+        if among is not None:
+            chosen = set(among.values())
+            rows_of_chosen = [row for row, id in enumerate(vector_ids) if id in chosen]
+            vector_ids, vectors_ND = [vector_ids[row] for row in rows_of_chosen], vectors_ND[rows_of_chosen]
         if not vector_ids:
             return {}
         # Each vector has at least one passage, so the best passages are among as many best vectors.
         scores, rows = top_k_cosine(query_D, vectors_ND, min(max(count, _BY_MEANING), len(vector_ids)))
         cosine_of = dict(zip((vector_ids[row] for row in rows[0].tolist()), scores[0].tolist(), strict=True))
-        found = {passage: cosine_of[vector] for vector, passage in self._store.passages_of(list(cosine_of), count)}
+        nearest = (
+            self._store.passages_of(list(cosine_of), count)
+            if among is None
+            else [(vector, passage) for passage, vector in among.items() if vector in cosine_of]
+        )
+        found = {passage: cosine_of[vector] for vector, passage in nearest}
         others = sorted({vector for vector in passages.values() if vector not in cosine_of})
         if others:
             other_rows = [bisect_left(vector_ids, vector) for vector in others]
@@ -117,7 +155,7 @@ class PassageSearch:
             cosine_of |= dict(zip((others[row] for row in order[0].tolist()), scores[0].tolist(), strict=True))
         return found | {passage: cosine_of[vector] for passage, vector in passages.items()}
 
-    def _find_words(self, question: str, count: int) -> _Words:
+    def _find_words(self, question: str, count: int, among: dict[int, int] | None) -> _Words:
         store = self._store
         if not store.has_words():
             raise InputError(f"{store.path} was made without the words of its passages", remedy="update index")
@@ -129,12 +167,19 @@ class PassageSearch:
         telling = [word for word in known if counts[word] <= passage_count / 2] or known
         if not telling:
             return _NO_WORDS
-        hits = store.find_words(telling, max(count, _BY_WORDS))
+        most_hits = max(count, _BY_WORDS)
+
+        def find(any_of: Sequence[str]) -> list[WordHit]:
+            if among is None:
+                return store.find_words(any_of, most_hits)
+            return [hit for hit in store.find_words(any_of, passage_count) if hit.passage_id in among][:most_hits]
+
+        hits = find(telling)
         first = [
             hit
             for word in identifiers
             if has_nothing_else or store.count_files_with_word(word) == 1
-            for hit in store.find_words([word], max(count, _BY_WORDS))
+            for hit in find([word])
         ]
         # The first value of a passage counts the most words.
         shares = {hit.passage_id: min(1.0, hit.bm25 / most) for hit in reversed([*hits, *first])}

@@ -106,7 +106,7 @@ class LeftOut(NamedTuple):
 LeaveOut = Callable[[LeftOut], None]
 
 
-_EVERYTHING = Wanted()
+EVERYTHING = Wanted()
 _IN_ONE_PIECE = ("text", "html", "notebook")
 NEEDS_EXTRA = "needs pip install 'gte-sdk[documents]'"
 
@@ -126,7 +126,7 @@ def format_of(path: Path, head: bytes) -> Format:
     return next((format for pattern, format in _FORMAT_OF_HEAD if re.match(pattern, text, re.DOTALL)), "text")
 
 
-def find_text_files(paths: Iterable[Path], wanted: Wanted = _EVERYTHING, *, leave_out: LeaveOut) -> Iterator[Path]:
+def find_text_files(paths: Iterable[Path], wanted: Wanted = EVERYTHING, *, leave_out: LeaveOut) -> Iterator[Path]:
     """Yields the files at and below `paths` that hold text, folders in the order of names, each file once.
 
     Args:
@@ -279,6 +279,12 @@ def _is_wanted(below: Path, wanted: Wanted) -> bool:
     return (not wanted.globs or matches(below, wanted.globs)) and (
         not wanted.types or not types.isdisjoint(wanted.types)
     )
+
+
+def is_wanted_below(below: Path, wanted: Wanted) -> bool:
+    """Returns whether a file, by its path below a folder, would be read from there, whatever ignore files say."""
+    folders = [*below.parents][:-1]  # without "."
+    return _is_wanted(below, wanted) and not any(matches(part, wanted.excludes) for part in (below, *folders))
 
 
 def matches(path: Path, patterns: Sequence[str]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gte_sdk
-from gte_sdk.agents.requests import MODES, MOST_PASSAGES, MOST_QUERY_CHARACTERS
+from gte_sdk.agents.requests import MODES, MOST_GLOB_CHARACTERS, MOST_PASSAGES, MOST_QUERY_CHARACTERS
 from gte_sdk.server.requests import ENCODING_FORMATS, INPUT_TYPES
 from gte_sdk.server.settings import Settings
 
@@ -157,6 +157,7 @@ def _search_schemas(indexes: Sequence[str]) -> dict[str, Any]:
                 "k": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_PASSAGES},
                 "mode": {"enum": [*MODES, None], "description": "By meaning, by words, or by both, the default."},
                 "min_score": {"type": ["number", "null"], "minimum": -1, "maximum": 1},
+                "glob": {"type": ["string", "null"], "minLength": 1, "maxLength": MOST_GLOB_CHARACTERS},
             },
         ),
         "Found": _object(

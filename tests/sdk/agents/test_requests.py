@@ -20,6 +20,7 @@ from gte_sdk.errors import InputError
 def test_what_is_left_out_has_its_default() -> None:
     assert parse_request("search", {"query": "red"}) == SearchRequest("red", 10, None, None)
     assert parse_request("search", {"query": "red", "k": 5.0, "mode": None}) == SearchRequest("red", 5, None, None)
+    assert parse_request("search", {"query": "red", "glob": "*.md"}) == SearchRequest("red", 10, None, None, "*.md")
     assert parse_request("read_passage", {"path": "a.md"}) == ReadRequest("a.md", 1, 60)
     assert parse_request("similar", {"path": "a.md", "line": 3}) == SimilarRequest("a.md", 3, 10)
     assert parse_request("index_status", {}) == StatusRequest()
@@ -49,6 +50,9 @@ def test_what_is_left_out_has_its_default() -> None:
         ("search", {"query": "red", "min_score": 2}, "min_score is out of range; give a number from -1 to 1"),
         ("search", {"query": "red", "min_score": float("nan")}, "min_score is out of range"),
         ("search", {"query": "red", "min_score": "1"}, "min_score is a str; give a number from -1 to 1"),
+        ("search", {"query": "red", "glob": ["*.md"]}, "glob is a list; give a text"),
+        ("search", {"query": "red", "glob": " "}, "glob is empty"),
+        ("search", {"query": "red", "glob": "*" * 1001}, "glob has 1,001 characters; give at most 1,000"),
         ("search", {"query": "red", "limit": 3}, "'limit' is not an argument of this tool; it has query, k, mode"),
         ("read_passage", {"path": "a\0b"}, "path='a\\x00b' is the name of no file"),
         ("read_passage", {"path": "a\ud800"}, "path='a\\ud800' is the name of no file"),

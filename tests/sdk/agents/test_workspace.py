@@ -57,6 +57,8 @@ def test_search_finds_what_gte_search_finds(model: Path, folder: Path, tmp_path:
         by_words = answer(workspace, "search", query="green", mode="words")["passages"]
         assert [Path(each["path"]).name for each in by_words] == ["code.py"]
         assert answer(workspace, "search", query="green", min_score=1)["passages"] == []
+        in_code = answer(workspace, "search", query="blue", glob="*.py")["passages"]
+        assert {Path(each["path"]).name for each in in_code} == {"code.py"}
 
 
 def test_similar_leaves_the_passage_itself_out(model: Path, folder: Path, tmp_path: Path) -> None:

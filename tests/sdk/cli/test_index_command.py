@@ -91,6 +91,9 @@ def test_an_index_answers_what_a_search_of_the_files_answers(model: Path, folder
         from_index = answers("blue", index, "-k", count)
         assert from_index == from_files
     assert len(from_index) == 4
+    for option, value, kinds in (("--glob", "*.py", ".py"), ("--exclude", "*.py", ".md .txt"), ("--type", "md", ".md")):
+        chosen = [each["path"] for each in answers("blue", index, "-k", "9", option, value)]
+        assert chosen == [each["path"] for each in from_files if Path(each["path"]).suffix in kinds.split()]
     from_index = answers("blue", index, "--mode", "meaning")
     expected = Embedder(model).embed_documents("red\n## blue\n\nblue\nblue fast") @ Embedder(model).embed_query("blue")
     np.testing.assert_allclose(from_index[0]["score"], expected, atol=2e-6)
@@ -350,7 +353,7 @@ def test_what_is_no_index_is_never_overwritten(model: Path, folder: Path, tmp_pa
         (["index", "missing", "-o", "new"], 2, "'missing' does not exist"),
         (["index", "notes", "-o", "no/new"], 1, "the folder no does not exist; create it first"),
         (["search", "blue", "i", "notes"], 2, "an index is searched alone"),
-        (["search", "blue", "i", "--glob", "*.md"], 2, "with the --glob and --exclude that it was made with"),
+        (["search", "blue", "i", "--no-ignore"], 2, "an index has read its files already, with or without --no-ignore"),
         (["search", "blue", "i", "--skipped"], 2, "see: gte index --output FILE --status --skipped"),
         (["search", "blue", "notes", "--watch"], 2, "--watch needs an index; make one with: gte index"),
     ],

@@ -13,6 +13,7 @@ from gte_sdk.errors import IndexFormatError, InputError
 from gte_sdk.passages.searching import WORDS_SHARE, Found, PassageSearch
 from gte_sdk.passages.splitting import Passage
 from gte_sdk.passages.store import FilePassages, FileState, PassageStore, Settings
+from gte_sdk.passages.text_files import Wanted
 from gte_sdk.passages.updating import update_index
 
 DIM = 2
@@ -111,6 +112,49 @@ def test_the_least_score_holds_in_each_mode() -> None:
             for hit in every:
                 assert search.find(vector, 9, question, hit.score) == [h for h in every if h.score >= hit.score]
             assert search.find(vector, 9, question, 1.1) == []
+
+
+FILES = {
+    "/notes/a.md": ("roof", 0.5), "/notes/b.py": ("roof garden", 0.4), "/notes/old/c.md": ("roof walls", 0.3),
+    "/notes/old/d.py": ("tree", 0.9), "/notes/old/.git/e.md": ("roof", 0.5), "/elsewhere/f.md": ("roof", 0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (Wanted(), "abcdef"),
+        (Wanted(ignore_files=False), "abcdef"),
+        (Wanted(globs=("*.md",)), "acef"),
+        (Wanted(globs=("old/*",)), "cde"),
+        (Wanted(globs=["a.md", "d.*"]), "ad"),
+        (Wanted(excludes=("old",)), "abf"),
+        (Wanted(excludes=("old/.git", "*.py")), "acf"),
+        (Wanted(types=("py",)), "bd"),
+        (Wanted(types=("markdown",), excludes=("a*",)), "cef"),
+        (Wanted(globs=("/notes/*",)), ""),
+    ],
+)
+def test_only_the_files_that_are_wanted_are_searched(wanted: Wanted, names: str) -> None:
+    with PassageStore(None, SETTINGS) as store:
+        put(store, FILES)
+        search = PassageSearch(store)
+        for vector, question in ((EAST, None), (EAST, "the roof"), (None, "the roof"), (EAST, "garden")):
+            every = search.find(vector, 9, question)
+            expected = [hit for hit in every if Path(hit.passage.path).stem[-1] in names]
+            for count in (1, 2, 9):
+                assert search.find(vector, count, question, wanted=wanted) == expected[:count]
+
+
+def test_files_are_chosen_before_the_best_are_taken() -> None:
+    texts = {f"/notes/{number:03}.md": (f"roof {number}", 0.9) for number in range(400)}
+    with PassageStore(None, SETTINGS) as store:
+        put(store, texts | {"/notes/far.py": ("roof and a lot more that makes it long", -0.9)})
+        search, wanted = PassageSearch(store), Wanted(types=("py",))
+        for vector, question in ((EAST, None), (EAST, "the roof"), (None, "the roof")):
+            assert paths(search.find(vector, 5, question, wanted=wanted)) == ["/notes/far.py"]
+        put(store, {"/notes/new.py": ("roof", 0.95)})
+        assert paths(search.find(EAST, 5, wanted=wanted)) == ["/notes/new.py", "/notes/far.py"]
 
 
 def test_equal_passages_are_ordered_by_path_and_line() -> None:
