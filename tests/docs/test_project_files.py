@@ -38,6 +38,14 @@ def test_each_promise_has_tests_that_exist(promise: str, tests: str) -> None:
         assert name in functions_of(ROOT / "tests" / file), f"{promise}: {test} is missing"
 
 
+def test_no_page_has_the_marks_of_an_unfinished_merge() -> None:
+    pages = [*ROOT.glob("*.*"), ROOT / "Makefile", *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.*")]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages if page.is_file()}
+    assert len(texts) > 40
+    for page, text in texts.items():
+        assert not re.search(r"^(<{7} |={7}$|>{7} )", text, re.MULTILINE), page
+
+
 def test_one_home_for_the_projects_addresses() -> None:
     home = PROJECT["urls"]["Repository"]
     assert all(address.startswith(home) for address in PROJECT["urls"].values())
