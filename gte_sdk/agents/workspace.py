@@ -81,9 +81,10 @@ class Workspace:
         self._finished_at: float | None = None
         self._next_look = 0.0
         self._stops = False
-        self._store: PassageStore | None = None  # of the searcher's thread, as the next two
+        self._store: PassageStore | None = None  # of the searcher's thread, as the next three
         self._search: PassageSearch | None = None
         self._forget_timer: threading.Timer | None = None
+        self._used_at = 0.0
 
     def refresh(self) -> Future[None] | None:
         """Starts to look for changed files, if it is time to. Returns the update that runs, or failed last."""
@@ -247,16 +248,27 @@ class Workspace:
         }
 
     def _forget_later(self) -> None:
-        if self._forget_timer is not None:
-            self._forget_timer.cancel()
-        self._forget_timer = threading.Timer(IDLE_SECONDS, self._forget_now)
+        self._used_at = time.monotonic()
+        if self._forget_timer is None:
+            self._set_forget_timer(IDLE_SECONDS)
+
+    def _set_forget_timer(self, seconds: float) -> None:
+        self._forget_timer = threading.Timer(seconds, self._look_whether_idle)
         self._forget_timer.daemon = True
         self._forget_timer.start()
 
-    def _forget_now(self) -> None:
+    def _look_whether_idle(self) -> None:
         with self._lock:
             if not self._stops:
-                self._searcher.submit(self._forget)
+                self._searcher.submit(self._forget_if_idle)
+
+    def _forget_if_idle(self) -> None:
+        rest = self._used_at + IDLE_SECONDS - time.monotonic()
+        if rest > 0:
+            self._set_forget_timer(rest)
+        else:
+            self._forget_timer = None
+            self._forget()
 
     def _forget(self) -> None:
         store, self._store, self._search = self._store, None, None

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from gte_sdk import Embedder
 from gte_sdk.agents import workspace as workspace_module
 from gte_sdk.agents.requests import MOST_PASSAGE_CHARACTERS, MOST_READ_CHARACTERS, ReadRequest, SearchRequest
-from gte_sdk.agents.workspace import Workspace
+from gte_sdk.agents.workspace import IDLE_SECONDS, Workspace
 from gte_sdk.cli.commands import gte
 from gte_sdk.errors import GteError, InputError, ModelMismatchError
 from gte_sdk.model_files import user_cache
@@ -218,9 +218,14 @@ def test_a_folder_that_is_gone_is_said_at_every_call(model: Path, folder: Path, 
 def test_vectors_leave_the_memory_and_come_back(model: Path, folder: Path, tmp_path: Path) -> None:
     with workspace_of(folder, model, tmp_path / "cache") as workspace:
         expected = answer(workspace, "search", query="blue")
-        workspace._forget_now()
-        workspace._searcher.submit(lambda: None).result(60)
-        assert workspace._search is None
+        first_timer = workspace._forget_timer
+        assert answer(workspace, "search", query="blue") == expected
+        assert workspace._forget_timer is first_timer  # one for all calls
+        for idle in (False, True):
+            workspace._used_at -= IDLE_SECONDS * idle
+            workspace._look_whether_idle()
+            workspace._searcher.submit(lambda: None).result(60)
+            assert (workspace._search is None, workspace._forget_timer is None) == (idle, idle)
         assert answer(workspace, "search", query="blue") == expected
 
 
