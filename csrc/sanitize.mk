@@ -26,7 +26,7 @@ sanitize-thread: build/sanitize/thread/.built .venv-wheel/.installed
 
 build/sanitize/address/.built: SANITIZERS := address,undefined
 build/sanitize/thread/.built: SANITIZERS := thread
-build/sanitize/%/.built: .venv/.development $(shell find csrc -type f) CMakeLists.txt $(wildcard tests/kernels/*.cpp)
+build/sanitize/%/.built: .venv/.development $(SOURCES) $(wildcard tests/kernels/*.cpp)
 	rm -rf build/sanitize/$*
 	.venv/bin/python -m pip install -q --no-deps --target build/sanitize/$* . -C build-dir=build/sanitize/cmake-$* \
 	  -C cmake.build-type=RelWithDebInfo -C cmake.define.GTE_SANITIZE=$(SANITIZERS) -C cmake.define.GTE_TESTS=ON

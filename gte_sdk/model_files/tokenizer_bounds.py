@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ MOST_WORD_CHARACTERS = 1000
 """Of a word for WordPiece, whose time grows with its square; BERT has 100."""
 MOST_ADDED_CHARACTERS = 2**20
 """Of all added tokens: 3 s to read."""
+MOST_CHARSMAP_BYTES = 2**22
+"""Of SentencePiece's table that replaces characters; XLM-R's has 0.24 MB."""
 MOST_UNIGRAM_BYTES = 8 * 2**20
 """Of all pieces of a Unigram vocabulary, each of which takes up to 270 bytes of memory; XLM-R has 2 MB."""
 # A smaller file than this is within the limits of the two lines above, so it need not be parsed twice.
@@ -99,6 +102,11 @@ def _checked_object(path: ModelPath, pairs: list[tuple[str, Any]]) -> dict[str, 
         raise ValueError("a key stands there twice")
     if "precompiled_charsmap" in value:
         content = base64.b64decode(value["precompiled_charsmap"])
+        if len(content) > MOST_CHARSMAP_BYTES:
+            raise ModelFormatError(
+                f"{path}: its table that replaces characters has {len(content):,} bytes, and at most "
+                f"{MOST_CHARSMAP_BYTES:,} are read; {_REMEDY}"
+            )
         size = int.from_bytes(content[:4], "little")  # for which the library makes room before it reads on
         if size > len(content) - 4:
             raise ModelFormatError(f"{path}: its table of {size} bytes that replaces characters is cut off; {_REMEDY}")
@@ -129,7 +137,10 @@ def _growth(steps: list[dict[str, Any]]) -> float:
 
     def length(text: str) -> float:
         """What a text becomes that the file holds. In a normal form, which may be a later step, it is longer."""
-        return sum(becomes.get(character, most) for character in unicodedata.normalize("NFKD", text))
+        return sum(
+            count * sum(becomes.get(part, most) for part in unicodedata.normalize("NFKD", character))
+            for character, count in Counter(text).items()
+        )
 
     for step in reversed(steps):
         kind = step.get("type")
@@ -160,4 +171,9 @@ def _longest_replacement(charsmap: str) -> int:
     """Characters of the longest text that SentencePiece's table replaces a character by, in Unicode's longest form."""
     content = base64.b64decode(charsmap)
     texts = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
-    return max(len(unicodedata.normalize("NFKD", text.decode("utf-8", "replace"))) for text in texts)
+    return max(_longest_form(text.decode("utf-8", "replace")) for text in texts)
+
+
+def _longest_form(text: str) -> int:
+    """Characters of a text in NFKD. Formed as a whole, it would take the square of its length on some systems."""
+    return sum(count * len(unicodedata.normalize("NFKD", character)) for character, count in Counter(text).items())

@@ -5,13 +5,20 @@ import json
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from gte_sdk import Embedder, ModelFormatError
-from gte_sdk.model_files.tokenizer_bounds import MOST_ADDED_CHARACTERS, MOST_GROWTH, MOST_UNIGRAM_BYTES
+from gte_sdk.model_files import tokenizer_bounds
+from gte_sdk.model_files.tokenizer_bounds import (
+    MOST_ADDED_CHARACTERS,
+    MOST_CHARSMAP_BYTES,
+    MOST_GROWTH,
+    MOST_UNIGRAM_BYTES,
+)
 from gte_sdk.runtime.text_pieces import PIECE_CHARACTERS
 from gte_sdk.runtime.tokens import load_tokenizer, tokenize
 
@@ -123,6 +130,29 @@ def test_what_inflates_a_text_is_refused(tmp_path: Path, name: str) -> None:
         load_tokenizer(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert str(raised.value).endswith("; use the tokenizer.json that the model was published with")
+
+
+@pytest.mark.parametrize("normalizer", [replace("a", "\ufdfa" * 1_000_000), precompiled(["\ufdfa" * 1_000_000])])
+def test_long_texts_are_normalized_one_character_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalizer: dict[str, Any]
+) -> None:
+    """Python's NFKD adds room for ten characters at a time, which takes hours where memory is copied each time."""
+    normalized = []
+
+    def normalize(form: Literal["NFKD"], text: str) -> str:
+        normalized.append(text)
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(tokenizer_bounds, "unicodedata", SimpleNamespace(normalize=normalize))
+    with pytest.raises(ModelFormatError, match="makes up to 18,000,000 characters of one"):
+        load_tokenizer(written(tmp_path, normalizer=normalizer))
+    assert normalized == ["\ufdfa"]
+
+
+def test_a_table_of_characters_has_a_bounded_size(tmp_path: Path) -> None:
+    path = written(tmp_path, normalizer=precompiled([""] * MOST_CHARSMAP_BYTES))
+    with pytest.raises(ModelFormatError, match=f"its table that replaces characters has .* and at most {2**22:,} are"):
+        load_tokenizer(path)
 
 
 def test_added_tokens_are_not_inflated_as_they_are_read(tmp_path: Path) -> None:
