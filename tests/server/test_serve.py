@@ -82,6 +82,22 @@ def test_control_c_ends_an_idle_server_with_130() -> None:
         assert server.process.wait(60) == 130
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts how often a process woke, which Linux tells")
+def test_an_idle_server_sleeps() -> None:
+    with gte_serve() as server:
+        assert "date" in httpx.get(f"{server.url}/health").headers  # and the connection is closed
+
+        def wakes() -> int:
+            tasks = Path(f"/proc/{server.process.pid}/task").glob("*/status")
+            counts = (re.search(r"^voluntary_ctxt_switches:\s*(\d+)", task.read_text(), re.MULTILINE) for task in tasks)
+            return sum(int(count[1]) for count in counts if count)
+
+        time.sleep(1)
+        before = wakes()
+        time.sleep(2)
+        assert wakes() - before < 5  # a look for signals ten times a second would be 20
+
+
 def test_a_model_directory_gives_its_name_and_its_prompts(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     spec = importlib.util.spec_from_file_location(

@@ -6,6 +6,9 @@ for another protocol.
 """
 
 import asyncio
+import functools
+import time
+from email.utils import formatdate
 from typing import Any
 
 import httptools
@@ -100,6 +103,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
                 return  # the parser reads this request once more
             if len(self.pipeline) >= MAX_PIPELINED:
                 raise ValueError("too many requests are pipelined")
+            self.server_state.default_headers = [(b"date", _http_date(int(time.time())))]
             super().on_headers_complete()
             self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
             self._unanswered.append(self.cycle)
@@ -169,6 +173,11 @@ class RequestParser(httptools.HttpRequestParser):
             lines += [name + b": " + value for name, value in protocol.headers if name != b"upgrade"]
             protocol.parser = RequestParser(protocol)
             protocol.parser.feed_data(b"\r\n".join([*lines, b"", b""]) + data[upgrade.args[0] :])
+
+
+@functools.lru_cache(maxsize=1)
+def _http_date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode("ascii")
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
