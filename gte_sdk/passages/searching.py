@@ -100,7 +100,7 @@ class PassageSearch:
             raise InputError("a search needs a vector, a question, or both")
         self._store.follow()
         with self._store.unchanged():
-            among = None if wanted[:-1] == EVERYTHING[:-1] else self._passages_of(wanted)
+            among = self._passages_of(wanted) if wanted.globs or wanted.excludes or wanted.types else None
             words = _NO_WORDS if question is None else self._find_words(question, count, among)
             scores = words.shares if query_D is None else self._cosines(query_D, count, words.vector_ids, among)
             if query_D is not None and question is not None:
