@@ -6,14 +6,14 @@ import sys
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE_BYTES = 2**20
+_LARGE_BYTES = 2**17
 
 
 def give_back_large_blocks() -> None:
-    """For the whole process: blocks from 1 MiB on are the system's as soon as they are freed.
+    """For the whole process: blocks from 128 KiB on are the system's as soon as they are freed.
 
-    glibc would raise that limit to 32 MiB once such a block was freed, and no call gives back what lies at the end of a
-    thread's heap.
+    That is glibc's own limit at first. It would raise it to 32 MiB once such a block was freed, and no call gives back
+    what lies at the end of a thread's heap.
     """
     if (libc := _glibc()) is not None:
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -111,8 +111,22 @@ def test_a_ranking_that_returns_its_documents_takes_little(server: ServerProcess
         wait_until_given_back(server, idle, 8)
 
 
-def test_many_hostile_requests_at_once_are_answered_or_refused(server: ServerProcess) -> None:
-    bodies = list(BODIES.values())
+@pytest.mark.parametrize("model", ["gte-nano", "gte-mini"])
+def test_many_hostile_requests_at_once_are_answered_or_refused(model: str) -> None:
+    # With layers, thousands of long texts would take minutes.
+    quick = [body for name, body in BODIES.items() if model == "gte-nano" or not name.startswith("2,000")]
+    bodies = [body.replace(b"gte-nano", model.encode("ascii"), 1) for body in quick]
+    with gte_serve("--model", model) as server:
+        red = {"model": model, "input": "red"}
+        httpx.post(f"{server.url}/v1/embeddings", json=red, timeout=60)
+        idle = megabytes(server, "VmRSS")
+        send_at_once(server, bodies)
+        wait_until_given_back(server, idle, 20)
+        assert metric(server.url, "gte_held_bytes") == 0
+        assert httpx.post(f"{server.url}/v1/embeddings", json=red, timeout=60).status_code == 200
+
+
+def send_at_once(server: ServerProcess, bodies: list[bytes]) -> None:
     statuses: Counter[int | str] = Counter()
     idle = megabytes(server, "VmRSS")
     forget_the_peak(server)
@@ -135,7 +149,3 @@ def test_many_hostile_requests_at_once_are_answered_or_refused(server: ServerPro
     assert set(statuses) <= {200, 400, 422, 429, "cut off"}
     assert statuses.total() == AT_ONCE
     assert megabytes(server, "VmHWM") - idle <= 400
-    wait_until_given_back(server, idle, 20)
-    assert metric(server.url, "gte_held_bytes") == 0
-    answer = httpx.post(f"{server.url}/v1/embeddings", json={"model": "gte-nano", "input": "red"}, timeout=60)
-    assert answer.status_code == 200
