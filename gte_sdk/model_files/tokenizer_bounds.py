@@ -137,10 +137,7 @@ def _growth(steps: list[dict[str, Any]]) -> float:
 
     def length(text: str) -> float:
         """What a text becomes that the file holds. In a normal form, which may be a later step, it is longer."""
-        return sum(
-            count * sum(becomes.get(part, most) for part in unicodedata.normalize("NFKD", character))
-            for character, count in Counter(text).items()
-        )
+        return sum(count * becomes.get(character, most) for character, count in _decomposed(text).items())
 
     for step in reversed(steps):
         kind = step.get("type")
@@ -171,9 +168,13 @@ def _longest_replacement(charsmap: str) -> int:
     """Characters of the longest text that SentencePiece's table replaces a character by, in Unicode's longest form."""
     content = base64.b64decode(charsmap)
     texts = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
-    return max(_longest_form(text.decode("utf-8", "replace")) for text in texts)
+    return max(_decomposed(text.decode("utf-8", "replace")).total() for text in texts)
 
 
-def _longest_form(text: str) -> int:
-    """Characters of a text in NFKD. Formed as a whole, it would take the square of its length on some systems."""
-    return sum(count * len(unicodedata.normalize("NFKD", character)) for character, count in Counter(text).items())
+def _decomposed(text: str) -> Counter[str]:
+    """Counts the characters of a text in NFKD, which as a whole would take the square of its length on some systems."""
+    counts: Counter[str] = Counter()
+    for character, count in Counter(text).items():
+        for part in unicodedata.normalize("NFKD", character):
+            counts[part] += count
+    return counts
