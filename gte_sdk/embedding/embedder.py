@@ -6,6 +6,7 @@ texts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from os import PathLike
@@ -33,7 +34,7 @@ from gte_sdk.embedding.vector_types import VECTOR_DTYPES, check_dtype, convert_r
 from gte_sdk.errors import InputError, ModelMismatchError
 from gte_sdk.model_files.directory import fingerprint_of_files, read_model_dir
 from gte_sdk.model_files.locate import locate_model, storable_name
-from gte_sdk.model_files.published import LARGEST, PLAIN, ModelFacts
+from gte_sdk.model_files.published import LARGEST, PLAIN, ModelFacts, merged_prompts
 from gte_sdk.model_files.user_cache import remembered_sha256
 from gte_sdk.runtime.engine import Engine, EngineSettings, cut_engine, refuse_closed
 from gte_sdk.runtime.opening import open_engine
@@ -173,8 +174,17 @@ class Embedder:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """The text to put before an input, by kind ("query", "document", ...). GTE was trained without prompts."""
+        """The text to put before an input, by kind ("query", "document", ...). GTE was trained without prompts.
+
+        Set it to replace those of the same kinds, as the argument `prompts` does.
+        """
         return dict(self._description.prompts)
+
+    @prompts.setter
+    def prompts(self, prompts: Mapping[str, str]) -> None:
+        merged = merged_prompts(self._description.prompts, ModelFacts(prompts=prompts))
+        self._description = replace(self._description, prompts=merged)
+        self._arguments["prompts"] = {**(self._arguments["prompts"] or {}), **prompts}
 
     def prompt_for(self, kind: str) -> str:
         """The text to put before texts of one kind. Empty if the model has no prompt for it.
@@ -320,8 +330,10 @@ class Embedder:
     similarity_pairwise = names.similarity_pairwise
     get_embedding_dimension = get_sentence_embedding_dimension = names.get_embedding_dimension
     start_multi_process_pool = names.start_multi_process_pool
+    stop_multi_process_pool = staticmethod(names.stop_multi_process_pool)
     truncate_embeddings = truncate_sentence_embeddings = names.truncate_embeddings
     similarity_fn_name = names.similarity_fn_name
+    default_prompt_name = names.default_prompt_name
     max_seq_length = names.max_seq_length
     get_max_seq_length = names.get_max_seq_length
     query_embed = fastembed_names.query_embed

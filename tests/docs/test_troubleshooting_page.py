@@ -39,7 +39,8 @@ def has_enough_fixed(pattern: str) -> bool:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     sources = sorted((ROOT / "gte_sdk").rglob("*.py"))
-    return [text for source in sources for text in texts_of(source.read_text(encoding="utf-8"))]
+    of_the_build = re.findall(r'FATAL_ERROR "(.+)"', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"))
+    return of_the_build + [text for source in sources for text in texts_of(source.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("message", MESSAGES)

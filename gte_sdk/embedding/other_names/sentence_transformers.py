@@ -5,9 +5,9 @@ does raises InputError with the reason; nothing is ignored. numpy arrays are the
 who asks for tensors or gives them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _DTYPES = {
 # The states of a text of 512 tokens and width 768 take 1.5 MB.
 _STATES_AT_ONCE = 16
 ONE_PROCESS = "one Embedder uses all cores in one process; leave it out, and open the Embedder with threads= for fewer"
+# What start_multi_process_pool gives: theirs without a process in it.
+_NO_PROCESSES: dict[str, Any] = {"input": None, "output": None, "processes": []}
 
 
 def encode(
@@ -66,11 +68,11 @@ def encode(
             not depend on the other texts, as it does there.
         convert_to_numpy: False returns a list of tensors.
         convert_to_tensor: Returns one tensor on the CPU.
-        device: The device that this Embedder runs on, or None.
+        device: The device that this Embedder runs on, a list of it alone, or None.
         normalize_embeddings: The vectors always have unit length, so False raises InputError.
         truncate_dim: Shortens the vectors to this many dimensions, one of `dims`, and to unit length again.
-        pool: There are no processes to share the work, so anything but None raises InputError.
-        chunk_size: Belongs to `pool`.
+        pool: None, or what `start_multi_process_pool` gave, without effect.
+        chunk_size: Without effect: it belongs to processes.
         sentences: The former name of `inputs`.
 
     Returns:
@@ -82,7 +84,9 @@ def encode(
     if inputs is not None and sentences is not None:
         raise InputError("both inputs and sentences are given, which are two names of the texts; give one of them")
     texts: Any = sentences if inputs is None else inputs
-    _check_place(embedder, device, pool)
+    _check_device(embedder, device)
+    if pool is not None and pool != _NO_PROCESSES:
+        raise InputError(f"pool={pool!r:.40}: {ONE_PROCESS}")
     if not normalize_embeddings:
         raise InputError("normalize_embeddings=False; the vectors of gte_sdk always have unit length")
     if precision not in _DTYPES:
@@ -244,13 +248,40 @@ def check_similarity(name: Any) -> None:
         raise InputError(f"similarity_fn_name={given!r}; give 'cosine' or 'dot', which rank unit vectors alike")
 
 
-def start_multi_process_pool(embedder: "Embedder", target_devices: Any = None) -> NoReturn:
-    """Raises InputError: there are no processes to share the work.
+def _default_prompt_name(embedder: "Embedder") -> str | None:
+    """The name of the prompt that `encode` uses if no other is asked for, or None. Set it to one of `prompts`."""
+    text = embedder.prompt_for(PLAIN)
+    return next((name for name, prompt in embedder.prompts.items() if prompt == text and name != PLAIN and text), None)
+
+
+def _set_default_prompt_name(embedder: "Embedder", name: str | None) -> None:
+    if name is not None and name not in embedder.prompts:
+        raise InputError(f"default_prompt_name={name!r}; the model has {sorted(embedder.prompts)}")
+    embedder.prompts = {PLAIN: "" if name is None else embedder.prompts[name]}
+
+
+default_prompt_name = property(_default_prompt_name, _set_default_prompt_name)
+
+
+def start_multi_process_pool(embedder: "Embedder", target_devices: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Starts no process, since one Embedder uses all cores. What it returns can be passed to `encode` as `pool`.
 
     Args:
-        target_devices: Not used.
+        target_devices: The device that this Embedder runs on, any number of times.
+
+    Raises:
+        InputError: Another device.
     """
-    raise InputError(f"start_multi_process_pool(): {ONE_PROCESS}")
+    _check_device(embedder, list(target_devices or ()))
+    return dict(_NO_PROCESSES)
+
+
+def stop_multi_process_pool(pool: Any) -> None:
+    """Does nothing, as `start_multi_process_pool` started nothing.
+
+    Args:
+        pool: What that returned.
+    """
 
 
 @contextmanager
@@ -279,15 +310,14 @@ def _set_engine(embedder: "Embedder", engine: Engine) -> None:
     embedder._micro_batchers.clear()  # they know the number of dimensions
 
 
-def _check_place(embedder: "Embedder", device: Any, pool: Any) -> None:
-    if pool is not None:
-        raise InputError(f"pool={pool!r:.40}: {ONE_PROCESS}")
-    if isinstance(device, list | tuple):
-        raise InputError(f"device={device!r:.80}: {ONE_PROCESS}")
-    if device is not None and str(device) not in (embedder.device, f"{embedder.device}:0"):
-        raise InputError(
-            f"device={str(device)!r}; this Embedder runs on {embedder.device}: open one with device= there"
-        )
+def _check_device(embedder: "Embedder", device: Any) -> None:
+    """Raises InputError for a device, or one of a list, that is not the Embedder's."""
+    devices = device if isinstance(device, list | tuple) else [device]
+    for name in devices:
+        if name is not None and str(name) not in (embedder.device, f"{embedder.device}:0"):
+            raise InputError(
+                f"device={str(name)!r}; this Embedder runs on {embedder.device}: open one with device= there"
+            )
 
 
 def _vectors(

@@ -16,7 +16,6 @@ from gte_sdk.embedding.other_names.sentence_transformers import check_similarity
 from gte_sdk.errors import InputError
 from gte_sdk.integrations.sentence_transformers import util
 from gte_sdk.model_files.directory import bundled_models
-from gte_sdk.model_files.published import PLAIN
 
 __all__ = ["SentenceTransformer", "util"]
 
@@ -91,25 +90,18 @@ def SentenceTransformer(  # noqa: N802
     if backend not in _ENGINES:
         raise InputError(f"backend={backend!r}; one of {tuple(_ENGINES)} is supported")
 
-    def opened(prompts: Mapping[str, str] | None) -> Embedder:
-        return Embedder(
-            _model_name(model_name_or_path),
-            device="auto" if device is None else str(device).removesuffix(":0"),
-            revision=revision,
-            offline=True if local_files_only else None,
-            dim=truncate_dim,
-            engine=_ENGINES[backend],
-            prompts=prompts,
-        )
-
-    embedder = opened(prompts)
-    if default_prompt_name is None:
-        return embedder
-    known = embedder.prompts
-    embedder.close()
-    if default_prompt_name not in known:
-        raise InputError(f"default_prompt_name={default_prompt_name!r}; the model has {sorted(known)}")
-    return opened({**(prompts or {}), PLAIN: known[default_prompt_name]})
+    embedder = Embedder(
+        _model_name(model_name_or_path),
+        device="auto" if device is None else str(device).removesuffix(":0"),
+        revision=revision,
+        offline=True if local_files_only else None,
+        dim=truncate_dim,
+        engine=_ENGINES[backend],
+        prompts=prompts,
+    )
+    if default_prompt_name is not None:
+        embedder.default_prompt_name = default_prompt_name
+    return embedder
 
 
 def _model_name(name: str | PathLike[str]) -> str | PathLike[str]:

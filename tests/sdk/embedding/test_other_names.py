@@ -1,6 +1,7 @@
 """What programs written for sentence-transformers or fastembed call: values, and reasons for what cannot be had."""
 
 import asyncio
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_truncate_dim(tiny: Embedder) -> None:
         ({"batch_size": 0}, "batch_size=0; it must be at least 1"),
         ({"truncate_dim": 0}, "truncate_dim=0; it must be at least 1"),
         ({"device": "cuda"}, "device='cuda'; this Embedder runs on cpu"),
-        ({"device": ["cpu", "cpu"]}, r"device=\['cpu', 'cpu'\]: one Embedder uses all cores"),
+        ({"device": ["cpu", "cuda:1"]}, "device='cuda:1'; this Embedder runs on cpu"),
         ({"pool": {"input": 1}}, "one Embedder uses all cores in one process"),
         ({"output_value": None}, "output_value=None; give 'sentence_embedding'"),
         ({"sentences": ["red"]}, "both inputs and sentences are given"),
@@ -82,7 +83,7 @@ def test_what_cannot_be_had(tiny: Embedder, arguments: dict[str, Any], message: 
 
 
 def test_the_device_that_it_runs_on_is_accepted(tiny: Embedder) -> None:
-    for device in ("cpu", "cpu:0", None):
+    for device in ("cpu", "cpu:0", None, ["cpu", "cpu:0"]):
         np.testing.assert_array_equal(tiny.encode("red", device=device), tiny.encode("red"))
 
 
@@ -125,6 +126,29 @@ def test_the_length_that_is_read_can_be_set(tmp_path: Path) -> None:
     assert model.get_sentence_embedding_dimension() == model.get_embedding_dimension() == model.dim == DIM
 
 
+def test_prompts_can_be_set(tmp_path: Path) -> None:
+    model = Embedder(write_tiny_model(tmp_path, prompts={"query": "fast ", "document": "slow "}))
+    fingerprint = model.fingerprint
+    assert model.default_prompt_name is None
+    model.prompts = {"query": "blue ", "class": "green "}
+    assert model.prompts == {"query": "blue ", "document": "slow ", "class": "green "}
+    model.default_prompt_name = "class"
+    assert model.default_prompt_name == "class"
+    for opened in (model, pickle.loads(pickle.dumps(model))):
+        np.testing.assert_allclose(opened.encode("red"), tiny_vector("green red"), atol=1e-6)
+        np.testing.assert_allclose(opened.encode_query("red"), tiny_vector("blue red"), atol=1e-6)
+        np.testing.assert_allclose(opened.encode("red", prompt_name="document"), tiny_vector("slow red"), atol=1e-6)
+        assert opened.fingerprint == fingerprint
+    model.default_prompt_name = None
+    assert model.default_prompt_name is None
+    np.testing.assert_allclose(model.encode("red"), tiny_vector("red"), atol=1e-6)
+    with pytest.raises(InputError, match="default_prompt_name='passage'; the model has"):
+        model.default_prompt_name = "passage"
+    for prompts in ({"query": 1}, ["query"]):
+        with pytest.raises(InputError, match="it maps kinds"):
+            model.prompts = prompts  # type: ignore[assignment]
+
+
 def test_tokens_by_the_names_of_the_models_inputs(tiny: Embedder) -> None:
     tokens: Any = tiny.tokenize(["red", "red green"])
     assert tokens["input_ids"].tolist() == [[*tokens.ids[0], 0], tokens.ids[1]]
@@ -138,9 +162,14 @@ def test_tokens_by_the_names_of_the_models_inputs(tiny: Embedder) -> None:
         tokens["labels"]
 
 
-def test_processes_are_refused(tiny: Embedder) -> None:
-    with pytest.raises(InputError, match="one Embedder uses all cores"):
-        tiny.start_multi_process_pool()
+def test_a_pool_has_no_processes(tiny: Embedder) -> None:
+    pool = tiny.start_multi_process_pool(target_devices=["cpu"] * 4)
+    assert pool["processes"] == []
+    np.testing.assert_array_equal(tiny.encode(TEXTS, pool=pool, chunk_size=1000), tiny.encode(TEXTS))
+    tiny.stop_multi_process_pool(pool)
+    assert tiny.start_multi_process_pool() == pool
+    with pytest.raises(InputError, match="device='cuda:0'; this Embedder runs on cpu"):
+        tiny.start_multi_process_pool(["cuda:0", "cuda:1"])
     with pytest.raises(InputError, match="parallel=4: one Embedder uses all cores"):
         tiny.passage_embed(TEXTS, parallel=4)
 
