@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from gte_sdk.runtime.tokens import load_tokenizer
 from training.data.left_out import hash_evaluation_texts
-from training.encoders.encoder import Encoder
+from training.encoders.encoder import Encoder, StaticEncoder, find_special_token_ids
 from training.encoders.encoder_files import write_encoder
 from training.evaluate.__main__ import main
 from training.evaluate.protocols import SetError, score_ranking_set, spearman
@@ -172,6 +174,26 @@ def test_command_line_measures_a_checkpoint_and_writes_a_report(
     report = json.loads(output.read_text())
     assert report["scores"]["sts/tiny"] == pytest.approx(report["summary"]["mean_of_tasks"])
     assert f"{report['scores']['sts/tiny']:.2f}  sts/tiny" in capsys.readouterr().out
+
+
+def test_another_model_may_embed_the_queries(
+    tokenizer_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
+    table_VD = torch.eye(tokenizer.get_vocab_size())  # no two words are alike
+    for name, sign in (("model", 1), ("opposite", -1)):
+        static = StaticEncoder(sign * table_VD, find_special_token_ids(tokenizer), max_tokens=16)
+        write_encoder(static, tokenizer_directory, tmp_path / name)
+    texts = ["open", "sort", "send"]
+    rows = [{"id": f"t{number}", "text": text} for number, text in enumerate(texts)]
+    qrels = "query-id\tcorpus-id\tscore\n" + "".join(f"{row['id']}\t{row['id']}\t1\n" for row in rows)
+    write_set(tmp_path / "eval", "code_search/tiny", queries=rows, corpus=rows, qrels=qrels)
+    for arguments, score in (([], 1.0), (["--queries-by", str(tmp_path / "opposite")], 1 / 3)):
+        output = tmp_path / "report.json"
+        main([str(tmp_path / "model"), str(tmp_path / "eval"), "--output", str(output), *arguments])
+        report = json.loads(output.read_text())
+        assert report["scores"]["code_search/tiny"] == pytest.approx(100 * score)
+        assert report.get("queries_by", "") == "".join(arguments[1:])
 
 
 def test_the_token_limit_holds_for_exported_models_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from gte_sdk.runtime.tokens import load_tokenizer
+from gte_sdk.runtime.tokens import load_tokenizer, special_tokens_around
 from training.data.pairs import Pair, Source, open_source, write_pairs
 from training.data.tokenizer import extend_tokenizer
 from training.encoders.embed import embed_token_ids
@@ -89,6 +89,19 @@ def test_a_new_word_starts_from_what_the_transformer_says_of_its_pieces(
     assert weights[ids[0]] < weights[ids[1]] == weights[ids[2]] == max(weights)
 
 
+def test_a_static_encoder_may_start_in_the_space_of_its_transformer(
+    tiny_encoder: Encoder, tokenizer_directory: Path
+) -> None:
+    tokenizer = load_tokenizer(tokenizer_directory / "tokenizer.json")
+    before, after = special_tokens_around(tokenizer)
+    ids = [[*before, token, *after] for token in range(tokenizer.get_vocab_size())]
+    vectors_VE = embed_token_ids(tiny_encoder, ids, 0)
+    for dim in (tiny_encoder.dim, 3):
+        static = distil_static_encoder(tiny_encoder, tokenizer, tokenizer, dim, 64, keep_space=True)
+        expected_VD = (vectors_VE - vectors_VE.mean(dim=0))[:, :dim]
+        assert torch.allclose(static.embedding.weight, expected_VD, atol=1e-5)
+
+
 def static_recipe(data: Path, start: Path, words: str) -> str:
     """Writes a recipe that starts a token table with `words`, and returns its name."""
     (data.parent / "static.toml").write_text(f"""
@@ -130,15 +143,21 @@ def test_a_run_trains_with_the_words_and_leaves_them_in_its_model(
 def test_a_trained_table_keeps_its_words(data: Path, tiny_encoder: Encoder, tokenizer_directory: Path) -> None:
     write_encoder(tiny_encoder, tokenizer_directory, data.parent / "start")
     table = train(data, "table", recipe=static_recipe(data, data.parent / "start", "")) / "model"
-    with pytest.raises(RecipeError, match="is a static encoder; added_words and split_case need a transformer"):
+    with pytest.raises(
+        RecipeError, match="is a static encoder; added_words, split_case and keep_space need a transformer"
+    ):
         train(data, "further", recipe=static_recipe(data, table, "added_words = 2"))
 
 
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ('start = "x"\nadded_words = 5', r"added_words and split_case need kind = \"static\" and a `start`"),
-        ('kind = "static"\nsplit_case = true', "added_words and split_case need"),
+        (
+            'start = "x"\nadded_words = 5',
+            r"added_words, split_case and keep_space need kind = \"static\" and a `start`",
+        ),
+        ('kind = "static"\nsplit_case = true', "added_words, split_case and keep_space need"),
+        ('kind = "static"\nkeep_space = true', "added_words, split_case and keep_space need"),
         ('kind = "static"\nstart = "x"\nadded_words = -1', r"encoder\.added_words = -1 must not be negative"),
     ],
 )

@@ -4,6 +4,7 @@ A set is a directory TASK/NAME with JSON lines; TASK names the protocol. Checkpo
 other libraries' models are all measured the same way, and ranked with the kernel that ships.
 
     python -m training.evaluate MODEL SETS... [--output scores.json]
+    python -m training.evaluate gte-mini 'retrieval/*' --queries-by gte-nano --dim 256     # two models of one space
 """
 
 import argparse
@@ -34,11 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--max-tokens", type=int, help="read at most this many tokens of a text (default: the model's limit)"
     )
     parser.add_argument("--dim", type=int, help="cut the vectors to this many dimensions (for a Matryoshka model)")
+    parser.add_argument(
+        "--queries-by", metavar="MODEL", help="another model, of the same space, that embeds the queries"
+    )
     parser.add_argument("--output", type=Path, help="file to write the scores to, as JSON")
     options = parser.parse_args(arguments)
 
     sets = find_sets(options.sets, options.root)
     embed, embed_query = _open_embed_functions(options.model, options.variant, options.max_tokens)
+    if options.queries_by:
+        _, embed_query = _open_embed_functions(options.queries_by, options.variant, options.max_tokens)
     if options.dim:
         embed, embed_query = _cut(embed, options.dim), _cut(embed_query, options.dim)
     scores: dict[str, float] = {}
@@ -52,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.output:
         report = {
             "model": str(options.model),
+            **({"queries_by": options.queries_by} if options.queries_by else {}),
             "variant": options.variant or "torch",
             "summary": summary,
             "scores": scores,

@@ -59,6 +59,9 @@ class EncoderRecipe:
     architecture: Architecture | None = None
     dim: int = 256
     """Dimensions of a static encoder."""
+    keep_space: bool = False
+    """Whether a static encoder starts from the transformer's first `dim` dimensions, not from principal components.
+    With a teacher of kind "vectors", it stays in the transformer's space and can search its vectors."""
     max_tokens: int = 512
     """The most tokens of a text that the trained model reads."""
     freeze_token_embeddings: bool = False
@@ -344,8 +347,9 @@ def _suggest(name: str, known: list[str]) -> str:
 def _check_tokenizer(encoder: EncoderRecipe, where: str) -> None:
     if encoder.added_words < 0:
         raise RecipeError(f"{where}.added_words = {encoder.added_words} must not be negative")
-    if (encoder.added_words or encoder.split_case) and not (encoder.kind == "static" and encoder.start):
-        raise RecipeError(f'{where}: added_words and split_case need kind = "static" and a `start`')
+    of_a_start = encoder.added_words or encoder.split_case or encoder.keep_space
+    if of_a_start and not (encoder.kind == "static" and encoder.start):
+        raise RecipeError(f'{where}: added_words, split_case and keep_space need kind = "static" and a `start`')
 
 
 def _check_stage(stage: Stage, where: str) -> None:

@@ -106,14 +106,20 @@ def token_embeddings(encoder: AnyEncoder) -> nn.Embedding:
 
 
 def distil_static_encoder(
-    encoder: Encoder, own_tokenizer: Tokenizer, tokenizer: Tokenizer, dim: int, max_tokens: int
+    encoder: Encoder,
+    own_tokenizer: Tokenizer,
+    tokenizer: Tokenizer,
+    dim: int,
+    max_tokens: int,
+    keep_space: bool = False,
 ) -> StaticEncoder:
     """A static encoder of `tokenizer`, from a transformer's vectors of single tokens (model2vec's method).
 
-    A token's vector is the transformer's vector of [CLS] token [SEP], projected on the `dim` principal components of
-    all of them. A word that `own_tokenizer`, the transformer's, does not have is read in pieces. A token's weight is
-    log(1 + its number), because word-piece vocabularies are sorted by frequency (Zipf). A word that the transformer
-    does not have weighs as much as the last of its vocabulary.
+    A token's vector is the transformer's vector of [CLS] token [SEP] less the mean of all of them, projected on their
+    `dim` principal components, or cut to its first `dim` dimensions (`keep_space`). A word that `own_tokenizer`, the
+    transformer's, does not have is read in pieces. A token's weight is log(1 + its number), because word-piece
+    vocabularies are sorted by frequency (Zipf). A word that the transformer does not have weighs as much as the last of
+    its vocabulary.
     """
     before, after = special_tokens_around(own_tokenizer)
     own_vocabulary = own_tokenizer.get_vocab()
@@ -128,7 +134,9 @@ def distil_static_encoder(
         raise ValueError(f"dim={dim} exceeds the {vectors_VE.shape[1]} dimensions of the encoder to start from")
     ranks = [len(own_vocabulary) if number is None else number for number in known]
     weights_V = torch.log1p(torch.tensor(ranks, dtype=torch.float32))
-    table_VD, special_ids = _principal_components(vectors_VE, dim), find_special_token_ids(tokenizer)
+    centred_VE = vectors_VE.double() - vectors_VE.double().mean(dim=0)
+    table_VD = (centred_VE if keep_space else _turn_to_principal_components(centred_VE))[:, :dim].float()
+    special_ids = find_special_token_ids(tokenizer)
     return StaticEncoder(table_VD, special_ids, weights_V / weights_V.mean(), max_tokens)
 
 
@@ -136,12 +144,15 @@ def _load_start_encoder(recipe: EncoderRecipe, tokenizer: Tokenizer, attention: 
     encoder = load_encoder(recipe.start, None if recipe.kind == "static" else recipe.max_tokens, attention)
     if recipe.kind == "static" and isinstance(encoder, Encoder):
         own_tokenizer = load_tokenizer(resolve_directory(recipe.start) / "tokenizer.json")
-        return distil_static_encoder(encoder, own_tokenizer, tokenizer, recipe.dim, recipe.max_tokens)
+        return distil_static_encoder(
+            encoder, own_tokenizer, tokenizer, recipe.dim, recipe.max_tokens, recipe.keep_space
+        )
     if recipe.kind == "transformer" and isinstance(encoder, StaticEncoder):
         raise RecipeError(f"encoder.start = {recipe.start!r} is a static encoder, but encoder.kind is transformer")
-    if isinstance(encoder, StaticEncoder) and (recipe.added_words or recipe.split_case):
+    if isinstance(encoder, StaticEncoder) and (recipe.added_words or recipe.split_case or recipe.keep_space):
         raise RecipeError(
-            f"encoder.start = {recipe.start!r} is a static encoder; added_words and split_case need a transformer"
+            f"encoder.start = {recipe.start!r} is a static encoder; added_words, split_case and keep_space need a "
+            "transformer"
         )
     return encoder
 
@@ -170,11 +181,11 @@ def describe_architecture(architecture: Architecture, pad_id: int) -> dict[str, 
     }
 
 
-def _principal_components(vectors_VE: Tensor, dim: int) -> Tensor:
-    centred_VE = vectors_VE.double() - vectors_VE.double().mean(dim=0)
+def _turn_to_principal_components(centred_VE: Tensor) -> Tensor:
+    """The rows in the axes of their principal components, the largest first."""
     _, directions_EE = torch.linalg.eigh(centred_VE.T @ centred_VE)  # eigenvalues ascending
-    components_VD: Tensor = centred_VE @ directions_EE.flip(1)[:, :dim]
-    return components_VD.float()
+    turned_VE: Tensor = centred_VE @ directions_EE.flip(1)
+    return turned_VE
 
 
 def load_start(
