@@ -120,11 +120,12 @@ class _BoundedLines(io.TextIOBase):
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._has_handshake = False
+        self._has_handshake: bool | None = None  # not known before the first message, which decides
 
     def readline(self, size: int = -1) -> str:  # type: ignore[override]
         line = self._file.readline(MAX_MESSAGE_BYTES + 1)
-        self._has_handshake = self._has_handshake or _HANDSHAKE.search(line, 0, _HEAD_BYTES) is not None
+        if self._has_handshake is None:
+            self._has_handshake = _HANDSHAKE.search(line, 0, _HEAD_BYTES) is not None
         if len(line) <= MAX_MESSAGE_BYTES:
             return line.decode("utf-8", "replace")
         head = end = line

@@ -38,12 +38,14 @@ class _ReportingGroup(click.Group):
             error.message = printable_lines(error.message)  # type: ignore[misc]
             raise
         except OSError as error:
-            if error.errno == errno.EPIPE:
+            # Every file that a command writes has its name in the error.
+            is_full = error.filename is None and error.errno in NO_ROOM
+            if is_full or error.errno == errno.EPIPE:
                 # Python flushes standard output once more at exit, which must not fail again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if error.errno == errno.EPIPE:
                 sys.exit(141)
-            # Every file that a command writes has its name in the error.
-            where = "standard output: " if error.filename is None and error.errno in NO_ROOM else ""
+            where = "standard output: " if is_full else ""
             raise click.ClickException(printable_lines(f"{where}{error}")) from error
 
 
