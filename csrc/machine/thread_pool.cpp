@@ -10,13 +10,37 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace gte {
 namespace {
 
+#if defined(__linux__)
+int current_cpu() { return sched_getcpu(); }
+
+// Moves this thread to another of the CPUs that it may use, if there is one. It may come back later.
+void leave_cpu(int cpu) {
+    cpu_set_t allowed;
+    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return;
+    }
+    cpu_set_t others = allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
+        sched_setaffinity(0, sizeof allowed, &allowed);
+    }
+}
+#else
+int current_cpu() { return -1; }
+void leave_cpu(int) {}
+#endif
+
 struct Run {
     void (*work)(void*, size_t);
     void* context;
+    int cpu;  // the caller's, or -1
     size_t next_slot;
     size_t slot_count;
     size_t running = 0;
@@ -26,7 +50,7 @@ struct Run {
 class Pool {
   public:
     void run(size_t slot_count, void (*work)(void*, size_t), void* context) {
-        Run run{work, context, 1, slot_count};
+        Run run{work, context, current_cpu(), 1, slot_count};
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             runs_.push_back(&run);
@@ -60,6 +84,18 @@ class Pool {
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             wake_.wait(lock, [&] { return !runs_.empty(); });
+            // Linux often wakes a thread on the CPU of the one that wakes it, and on a small virtual machine leaves it
+            // there for milliseconds, the length of many searches. It moves before it takes a slot: a helper that finds
+            // the other CPUs busy holds nobody up.
+            const int cpu = runs_.front()->cpu;
+            if (cpu >= 0 && cpu == current_cpu()) {
+                lock.unlock();
+                leave_cpu(cpu);
+                lock.lock();
+                if (runs_.empty()) {
+                    continue;
+                }
+            }
             Run* run = runs_.front();
             const size_t slot = run->next_slot++;
             ++run->running;

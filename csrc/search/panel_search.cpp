@@ -111,24 +111,19 @@ void offer(uint32_t mask, const float* scores, const Panel& panel, Reservoir& be
     }
 }
 
-// Whether a first look rules out that a row of the panel is among the best of one query.
-bool has_no_result(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
-                   const Panel& next, const PanelWork& work, const Reservoir& best) {
-    const bool halves = rows.type == RowType::float16;
-    const NoneAbove none_above = halves ? kernels.none_above_half : kernels.none_above_float;
-    if (queries.count != 1 || none_above == nullptr || !work.look_first) {
-        return false;
+// More than this many of a panel, and a first look at the next one is not worth its time.
+constexpr size_t most_after_a_look = 4;
+
+size_t count_bits(uint32_t mask) {
+    size_t count = 0;
+    for (; mask != 0; mask &= mask - 1) {
+        ++count;
     }
-    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
-    const float bound = best.threshold() - look_margin(value_count);
-    return bound > 0 && none_above(panel.rows, next.rows, queries.unit.data(), value_count, bound);
+    return count;
 }
 
-int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
-                           const Panel& next, PanelWork& work, Reservoir* best) {
-    if (has_no_result(kernels, rows, queries, panel, next, work, best[0])) {
-        return -1;
-    }
+int64_t score_float_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                          const Panel& next, PanelWork& work, Reservoir* best) {
     float squares[panel_rows];
     float* dots = work.floats.data();
     multiply_floats(kernels, rows, queries, panel, next, dots, squares);
@@ -141,9 +136,54 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
         }
         const uint32_t mask = kernels.score_float(scores, measured.scales, best[query].threshold(), scores);
         offer(mask, scores, panel, best[query]);
-        work.look_first = mask == 0;
+        work.look_first = count_bits(mask) <= most_after_a_look;
+    }
+    if (queries.count == 1) {
+        work.threshold->raise(best[0].threshold());
     }
     return measured.bad_row;
+}
+
+// The score that a first look compares with; 0 or less without one: the panel is scored at once.
+float bound_of_look(const Kernels& kernels, const Rows& rows, const Queries& queries, const PanelWork& work,
+                    const Reservoir& best) {
+    const bool halves = rows.type == RowType::float16;
+    if (queries.count != 1 || !work.look_first ||
+        (halves ? kernels.rows_above_half : kernels.rows_above_float) == nullptr) {
+        return 0;
+    }
+    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
+    return std::max(best.threshold(), work.threshold->get()) - look_margin(value_count);
+}
+
+int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
+                           const Panel& next, PanelWork& work, Reservoir* best) {
+    const float bound = bound_of_look(kernels, rows, queries, work, best[0]);
+    if (!(bound > 0)) {
+        // Rows are offered in ascending order.
+        const int64_t bad_before = score_waiting(kernels, rows, queries, work, best);
+        const int64_t bad_row = score_float_panel(kernels, rows, queries, panel, next, work, best);
+        return bad_before >= 0 ? bad_before : bad_row;
+    }
+    const bool halves = rows.type == RowType::float16;
+    const RowsAbove rows_above = halves ? kernels.rows_above_half : kernels.rows_above_float;
+    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
+    const uint32_t mask = rows_above(panel.rows, next.rows, queries.unit.data(), value_count, bound);
+    if (mask == 0) {
+        return -1;
+    }
+    int64_t bad_row = -1;
+    for (size_t i = 0; i < panel.row_count; ++i) {
+        if (mask >> i & 1) {
+            work.waiting[work.waiting_count++] = panel.numbers[i];
+            if (work.waiting_count == panel_rows) {
+                const int64_t bad_waiting = score_waiting(kernels, rows, queries, work, best);
+                bad_row = bad_row < 0 ? bad_waiting : bad_row;
+            }
+        }
+    }
+    work.look_first = count_bits(mask) <= most_after_a_look;
+    return bad_row;
 }
 
 // A scale is the reciprocal length of a vector of integers, or 0.
@@ -201,8 +241,9 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
 
 }  // namespace
 
-PanelWork make_panel_work(const Queries& queries) {
+PanelWork make_panel_work(const Queries& queries, SharedThreshold& threshold) {
     PanelWork work;
+    work.threshold = &threshold;
     if (queries.word_tiles.empty()) {
         work.floats.resize(queries.count * panel_rows);
     } else {
@@ -220,6 +261,22 @@ void set_panel(Panel& panel, const Rows& rows, size_t first) {
         panel.numbers[i] = static_cast<uint32_t>(std::min(number, rows.stored_count - 1));
         panel.rows[i] = rows.data + static_cast<ptrdiff_t>(panel.numbers[i]) * rows.row_stride;
     }
+}
+
+int64_t score_waiting(const Kernels& kernels, const Rows& rows, const Queries& queries, PanelWork& work,
+                      Reservoir* best) {
+    if (work.waiting_count == 0) {
+        return -1;
+    }
+    Panel panel;
+    panel.row_count = work.waiting_count;
+    panel.adjacent = false;
+    for (size_t i = 0; i < panel_rows; ++i) {
+        panel.numbers[i] = work.waiting[std::min(i, panel.row_count - 1)];
+        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(panel.numbers[i]) * rows.row_stride;
+    }
+    work.waiting_count = 0;
+    return score_float_panel(kernels, rows, queries, panel, panel, work, best);
 }
 
 int64_t search_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,

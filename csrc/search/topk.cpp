@@ -27,7 +27,15 @@ constexpr size_t panels_between_polls = 64;
 struct Worker {
     PanelWork panel_work;
     std::vector<uint64_t> keys;
-    std::vector<Reservoir> best;  // one for each query
+    // One for each query. A reservoir takes rows in ascending order, so those below the thread's own share have
+    // another.
+    std::vector<Reservoir> best, best_below;
+};
+
+// The chunks that a thread starts with. Who has none left takes some of the others'.
+struct alignas(64) Share {
+    std::atomic<size_t> next{0};
+    size_t end = 0;
 };
 
 struct Search {
@@ -36,48 +44,63 @@ struct Search {
     const Queries& queries;
     size_t panels_in_chunk;
     Stop& stop;
-    std::atomic<size_t> next_chunk{0};
     std::atomic<int64_t> bad_row{INT64_MAX};
+    SharedThreshold threshold{};
+    std::vector<Share> shares{};
     std::vector<Worker> workers{};
 };
 
+// row: -1 for none.
 void note_bad_row(Search& search, int64_t row) {
     int64_t lowest = search.bad_row.load();
-    while (row < lowest && !search.bad_row.compare_exchange_weak(lowest, row)) {
+    while (row >= 0 && row < lowest && !search.bad_row.compare_exchange_weak(lowest, row)) {
     }
 }
 
+// False: the search should stop.
+bool search_chunk(Search& search, size_t chunk, size_t slot, Reservoir* best) {
+    PanelWork& work = search.workers[slot].panel_work;
+    const size_t rows_in_chunk = search.panels_in_chunk * panel_rows, start = chunk * rows_in_chunk;
+    const size_t end = std::min(start + rows_in_chunk, search.rows.count);
+    Panel panels[2];
+    set_panel(panels[0], search.rows, start);
+    size_t current = 0, panel_count = 0;
+    for (size_t first = start; first < end; first += panel_rows, current ^= 1) {
+        if (++panel_count % panels_between_polls == 0) {
+            if (slot == 0) {
+                search.stop.poll();
+            }
+            if (search.stop.stopped()) {
+                return false;
+            }
+        }
+        // The last panel of a chunk has no successor to prefetch; it names itself.
+        set_panel(panels[current ^ 1], search.rows, first + panel_rows < end ? first + panel_rows : first);
+        note_bad_row(search, search_panel(search.kernels, search.rows, search.queries, panels[current],
+                                          panels[current ^ 1], work, best));
+    }
+    return true;
+}
+
+// A thread has the same share in each search of these rows, because its part may still be in its CPU's cache.
 void work_on_search(void* context, size_t slot) {
     Search& search = *static_cast<Search*>(context);
     Worker& worker = search.workers[slot];
-    const size_t rows_in_chunk = search.panels_in_chunk * panel_rows;
-    for (;;) {
-        const size_t start = search.next_chunk.fetch_add(1) * rows_in_chunk;
-        if (start >= search.rows.count) {
-            return;
+    Reservoir* best = worker.best.data();
+    for (size_t step = 0; step < search.shares.size(); ++step) {
+        const size_t number = (slot + step) % search.shares.size();
+        if (number == 0 && slot > 0) {
+            note_bad_row(search, score_waiting(search.kernels, search.rows, search.queries, worker.panel_work, best));
+            best = worker.best_below.data();
         }
-        const size_t end = std::min(start + rows_in_chunk, search.rows.count);
-        Panel panels[2];
-        set_panel(panels[0], search.rows, start);
-        size_t current = 0, panel_count = 0;
-        for (size_t first = start; first < end; first += panel_rows, current ^= 1) {
-            if (++panel_count % panels_between_polls == 0) {
-                if (slot == 0) {
-                    search.stop.poll();
-                }
-                if (search.stop.stopped()) {
-                    return;
-                }
-            }
-            // The last panel of a chunk has no successor to prefetch; it names itself.
-            set_panel(panels[current ^ 1], search.rows, first + panel_rows < end ? first + panel_rows : first);
-            const int64_t bad_row = search_panel(search.kernels, search.rows, search.queries, panels[current],
-                                                 panels[current ^ 1], worker.panel_work, worker.best.data());
-            if (bad_row >= 0) {
-                note_bad_row(search, bad_row);
+        Share& share = search.shares[number];
+        for (size_t chunk; (chunk = share.next.fetch_add(1)) < share.end;) {
+            if (!search_chunk(search, chunk, slot, best)) {
+                return;
             }
         }
     }
+    note_bad_row(search, score_waiting(search.kernels, search.rows, search.queries, worker.panel_work, best));
 }
 
 // The lowest searched row that none of the keys stands for.
@@ -102,8 +125,12 @@ int64_t write_results(const Search& search, size_t k, float* scores, int64_t* in
     for (size_t query = 0; query < search.queries.count; ++query) {
         keys.clear();
         for (const Worker& worker : search.workers) {
-            const Reservoir& best = worker.best[query];
-            keys.insert(keys.end(), best.keys(), best.keys() + best.size());
+            for (const std::vector<Reservoir>* all : {&worker.best, &worker.best_below}) {
+                if (query < all->size()) {
+                    const Reservoir& best = (*all)[query];
+                    keys.insert(keys.end(), best.keys(), best.keys() + best.size());
+                }
+            }
         }
         if (keys.size() < k) {
             return first_missing(search.rows, keys);
@@ -141,12 +168,23 @@ int64_t search_group(const Kernels& kernels, const Rows& rows, const float* quer
     const size_t panels_in_chunk = std::max<size_t>(1, rows.count / panel_rows / (slots * 16));
 
     Search search{kernels, rows, queries, panels_in_chunk, stop};
+    const size_t rows_in_chunk = panels_in_chunk * panel_rows;
+    const size_t chunk_count = (rows.count + rows_in_chunk - 1) / rows_in_chunk;
+    search.shares = std::vector<Share>(slots);
     search.workers.resize(slots);
-    for (Worker& worker : search.workers) {
-        worker.panel_work = make_panel_work(queries);
-        worker.keys.resize(query_count * Reservoir::capacity(k));
-        for (size_t query = 0; query < query_count; ++query) {
-            worker.best.emplace_back(worker.keys.data() + query * Reservoir::capacity(k), k);
+    const size_t capacity = Reservoir::capacity(k);
+    for (size_t slot = 0; slot < slots; ++slot) {
+        search.shares[slot].next = slot * chunk_count / slots;
+        search.shares[slot].end = (slot + 1) * chunk_count / slots;
+        Worker& worker = search.workers[slot];
+        worker.panel_work = make_panel_work(queries, search.threshold);
+        worker.keys.resize((slot > 0 ? 2 : 1) * query_count * capacity);
+        uint64_t* keys = worker.keys.data();
+        for (std::vector<Reservoir>* best : {&worker.best, &worker.best_below}) {
+            for (size_t query = 0; query < query_count && keys != worker.keys.data() + worker.keys.size(); ++query) {
+                best->emplace_back(keys, k);
+                keys += capacity;
+            }
         }
     }
     run_on_pool(slots, work_on_search, &search);

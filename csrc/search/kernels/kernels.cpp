@@ -30,8 +30,8 @@ Kernels avx2_kernels() {
     kernels.widen_halves = widen_halves_avx2;
     kernels.sum_of_squares = sum_of_squares_avx2;
     kernels.dot_float = dot_float_avx2;
-    kernels.none_above_float = none_above_float_avx2;
-    kernels.none_above_half = none_above_half_avx2;
+    kernels.rows_above_float = rows_above_float_avx2;
+    kernels.rows_above_half = rows_above_half_avx2;
     kernels.dot_int8 = dot_int8_avx2;
     kernels.dot_binary = dot_binary_avx2;
     kernels.score_float = score_float_avx2;
@@ -46,8 +46,8 @@ Kernels avx512_kernels() {
     kernels.widen_halves = widen_halves_avx512;
     kernels.sum_of_squares = sum_of_squares_avx512;
     kernels.dot_float = dot_float_avx512;
-    kernels.none_above_float = none_above_float_avx512;
-    kernels.none_above_half = none_above_half_avx512;
+    kernels.rows_above_float = rows_above_float_avx512;
+    kernels.rows_above_half = rows_above_half_avx512;
     kernels.score_float = score_float_avx512;
     kernels.score_int = score_int_avx512;
     kernels.one_query_float = one_query_float_avx512;
@@ -75,8 +75,8 @@ Kernels neon_kernels() {
     kernels.widen_halves = widen_halves_neon;
     kernels.sum_of_squares = sum_of_squares_neon;
     kernels.dot_float = dot_float_neon;
-    kernels.none_above_float = none_above_float_neon;
-    kernels.none_above_half = none_above_half_neon;
+    kernels.rows_above_float = rows_above_float_neon;
+    kernels.rows_above_half = rows_above_half_neon;
     kernels.dot_int8 = dot_int8_neon;
     kernels.dot_binary = dot_binary_neon;
     return kernels;

@@ -23,8 +23,8 @@ struct Kernels {
     ScoreFloat score_float = nullptr;
     ScoreInt score_int = nullptr;
     // nullptr where each row is scored at once.
-    NoneAbove none_above_float = nullptr;
-    NoneAbove none_above_half = nullptr;
+    RowsAbove rows_above_float = nullptr;
+    RowsAbove rows_above_half = nullptr;
     // nullptr where packing a panel for one query costs no more.
     OneQueryFloat one_query_float = nullptr;
     OneQueryFloat one_query_half = nullptr;

@@ -17,7 +17,7 @@ namespace gte {
 
 // Four sums of products and four of squares for each row, so that no multiply-add waits for another. After four rows
 // their sums stand side by side in one register of four, and are compared without a root: dot / |row| is at most the
-// bound if dot is not positive, or dot^2 is at most bound^2 |row|^2.
+// bound if dot is not positive, or dot^2 is at most bound^2 |row|^2. What is not so is in the mask, NaN included.
 
 namespace {
 
@@ -41,13 +41,13 @@ GTE_AVX2 GTE_INLINE __m128 sum_each_of_4(const __m128* sums) {
     return _mm_hadd_ps(low, high);
 }
 
-GTE_AVX2 GTE_INLINE bool all_at_most(const __m128* row_dots, const __m128* row_squares, float bound) {
+GTE_AVX2 GTE_INLINE uint32_t mask_of_4_above(const __m128* row_dots, const __m128* row_squares, float bound) {
     const __m128 dots = sum_each_of_4(row_dots), squares = sum_each_of_4(row_squares);
     const __m128 allowed = _mm_mul_ps(_mm_set1_ps(bound * bound), squares);
     const __m128 below = _mm_or_ps(_mm_cmple_ps(dots, _mm_setzero_ps()), _mm_cmple_ps(_mm_mul_ps(dots, dots), allowed));
     const __m128 regular = _mm_and_ps(_mm_cmpge_ps(squares, _mm_set1_ps(least_regular_square)),
                                       _mm_cmple_ps(squares, _mm_set1_ps(largest_regular_square)));
-    return _mm_movemask_ps(_mm_and_ps(below, regular)) == 0xf;
+    return ~static_cast<uint32_t>(_mm_movemask_ps(_mm_and_ps(below, regular))) & 0xf;
 }
 
 template <bool halves>
@@ -57,9 +57,10 @@ GTE_AVX2 GTE_INLINE __m256 load_8(const char* values) {
 }
 
 template <bool halves>
-GTE_AVX2 GTE_INLINE bool none_above_8_lanes(const char* const* rows, const char* const* next_rows, const float* query,
-                                            size_t value_count, float bound) {
+GTE_AVX2 GTE_INLINE uint32_t rows_above_8_lanes(const char* const* rows, const char* const* next_rows,
+                                                const float* query, size_t value_count, float bound) {
     constexpr size_t value_bytes = halves ? 2 : 4;
+    uint32_t mask = 0;
     for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
         __m128 dots[rows_at_a_time], squares[rows_at_a_time];
         for (size_t i = 0; i < rows_at_a_time; ++i) {
@@ -96,11 +97,9 @@ GTE_AVX2 GTE_INLINE bool none_above_8_lanes(const char* const* rows, const char*
             dots[i] = _mm_add_ps(_mm256_castps256_ps128(all_dots), _mm256_extractf128_ps(all_dots, 1));
             squares[i] = _mm_add_ps(_mm256_castps256_ps128(all_squares), _mm256_extractf128_ps(all_squares, 1));
         }
-        if (!all_at_most(dots, squares, bound)) {
-            return false;
-        }
+        mask |= mask_of_4_above(dots, squares, bound) << first;
     }
-    return true;
+    return mask;
 }
 
 template <bool halves>
@@ -115,10 +114,11 @@ GTE_AVX512 GTE_INLINE __m128 fold_512(__m512 sums) {
 }
 
 template <bool halves>
-GTE_AVX512 GTE_INLINE bool none_above_16_lanes(const char* const* rows, const char* const* next_rows,
-                                               const float* query, size_t value_count, float bound) {
+GTE_AVX512 GTE_INLINE uint32_t rows_above_16_lanes(const char* const* rows, const char* const* next_rows,
+                                                   const float* query, size_t value_count, float bound) {
     constexpr size_t value_bytes = halves ? 2 : 4;
     constexpr __mmask16 all = 0xffff;
+    uint32_t mask = 0;
     for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
         __m128 dots[rows_at_a_time], squares[rows_at_a_time];
 #pragma GCC unroll 4
@@ -142,21 +142,19 @@ GTE_AVX512 GTE_INLINE bool none_above_16_lanes(const char* const* rows, const ch
             }
             for (; position < value_count; position += 16) {
                 const size_t left = value_count - position;
-                const __mmask16 mask = left < 16 ? static_cast<__mmask16>((1u << left) - 1) : all;
+                const __mmask16 there = left < 16 ? static_cast<__mmask16>((1u << left) - 1) : all;
                 _mm_prefetch(ahead + position * value_bytes, _MM_HINT_T0);
-                const __m512 values = load_16<halves>(row + position * value_bytes, mask);
-                dot[0] = _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(mask, query + position), dot[0]);
+                const __m512 values = load_16<halves>(row + position * value_bytes, there);
+                dot[0] = _mm512_fmadd_ps(values, _mm512_maskz_loadu_ps(there, query + position), dot[0]);
                 square[0] = _mm512_fmadd_ps(values, values, square[0]);
             }
             dots[i] = fold_512(_mm512_add_ps(_mm512_add_ps(dot[0], dot[1]), _mm512_add_ps(dot[2], dot[3])));
             squares[i] =
                 fold_512(_mm512_add_ps(_mm512_add_ps(square[0], square[1]), _mm512_add_ps(square[2], square[3])));
         }
-        if (!all_at_most(dots, squares, bound)) {
-            return false;
-        }
+        mask |= mask_of_4_above(dots, squares, bound) << first;
     }
-    return true;
+    return mask;
 }
 
 // A word of a row is one float, or two halves. Words beyond a row's end are read as zero, which adds nothing to the
@@ -262,24 +260,24 @@ GTE_AVX512VNNI GTE_INLINE void one_query_words(const char* const* rows, const ch
 
 }  // namespace
 
-GTE_AVX2 bool none_above_float_avx2(const char* const* rows, const char* const* next_rows, const float* query,
-                                    size_t value_count, float bound) {
-    return none_above_8_lanes<false>(rows, next_rows, query, value_count, bound);
-}
-
-GTE_AVX2 bool none_above_half_avx2(const char* const* rows, const char* const* next_rows, const float* query,
-                                   size_t value_count, float bound) {
-    return none_above_8_lanes<true>(rows, next_rows, query, value_count, bound);
-}
-
-GTE_AVX512 bool none_above_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+GTE_AVX2 uint32_t rows_above_float_avx2(const char* const* rows, const char* const* next_rows, const float* query,
                                         size_t value_count, float bound) {
-    return none_above_16_lanes<false>(rows, next_rows, query, value_count, bound);
+    return rows_above_8_lanes<false>(rows, next_rows, query, value_count, bound);
 }
 
-GTE_AVX512 bool none_above_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+GTE_AVX2 uint32_t rows_above_half_avx2(const char* const* rows, const char* const* next_rows, const float* query,
                                        size_t value_count, float bound) {
-    return none_above_16_lanes<true>(rows, next_rows, query, value_count, bound);
+    return rows_above_8_lanes<true>(rows, next_rows, query, value_count, bound);
+}
+
+GTE_AVX512 uint32_t rows_above_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                            size_t value_count, float bound) {
+    return rows_above_16_lanes<false>(rows, next_rows, query, value_count, bound);
+}
+
+GTE_AVX512 uint32_t rows_above_half_avx512(const char* const* rows, const char* const* next_rows, const float* query,
+                                           size_t value_count, float bound) {
+    return rows_above_16_lanes<true>(rows, next_rows, query, value_count, bound);
 }
 
 GTE_AVX512 void one_query_float_avx512(const char* const* rows, const char* const* next_rows, const float* query,
@@ -314,9 +312,11 @@ inline float32x4_t load_4(const char* values) {
 }
 
 template <bool halves>
-bool none_above_4_lanes(const char* const* rows, const char* const* next_rows, const float* query, size_t value_count,
-                        float bound) {
+uint32_t rows_above_4_lanes(const char* const* rows, const char* const* next_rows, const float* query,
+                            size_t value_count, float bound) {
     constexpr size_t value_bytes = halves ? 2 : 4;
+    const uint32_t bits[4] = {1, 2, 4, 8};
+    uint32_t mask = 0;
     for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
         float32x4_t dots[rows_at_a_time], squares[rows_at_a_time];
         for (size_t i = 0; i < rows_at_a_time; ++i) {
@@ -355,23 +355,22 @@ bool none_above_4_lanes(const char* const* rows, const char* const* next_rows, c
                       vcleq_f32(vmulq_f32(all_dots, all_dots), vmulq_n_f32(all_squares, bound * bound)));
         const uint32x4_t regular = vandq_u32(vcgeq_f32(all_squares, vdupq_n_f32(least_regular_square)),
                                              vcleq_f32(all_squares, vdupq_n_f32(largest_regular_square)));
-        if (vminvq_u32(vandq_u32(below, regular)) == 0) {
-            return false;
-        }
+        const uint32x4_t ruled_out = vandq_u32(below, regular);
+        mask |= vaddvq_u32(vbicq_u32(vld1q_u32(bits), ruled_out)) << first;
     }
-    return true;
+    return mask;
 }
 
 }  // namespace
 
-bool none_above_float_neon(const char* const* rows, const char* const* next_rows, const float* query,
-                           size_t value_count, float bound) {
-    return none_above_4_lanes<false>(rows, next_rows, query, value_count, bound);
+uint32_t rows_above_float_neon(const char* const* rows, const char* const* next_rows, const float* query,
+                               size_t value_count, float bound) {
+    return rows_above_4_lanes<false>(rows, next_rows, query, value_count, bound);
 }
 
-bool none_above_half_neon(const char* const* rows, const char* const* next_rows, const float* query, size_t value_count,
-                          float bound) {
-    return none_above_4_lanes<true>(rows, next_rows, query, value_count, bound);
+uint32_t rows_above_half_neon(const char* const* rows, const char* const* next_rows, const float* query,
+                              size_t value_count, float bound) {
+    return rows_above_4_lanes<true>(rows, next_rows, query, value_count, bound);
 }
 
 #endif

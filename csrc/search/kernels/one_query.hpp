@@ -3,7 +3,7 @@
 // Integers are multiplied row by row, in registers: their sums are exact in any order. Floats are transposed in
 // registers, and summed in the order of panel.hpp and dot.hpp.
 //
-// Floats get a first look before that: whether any row can score above a threshold. Only a few panels hold one of the
+// Floats get a first look before that: which rows can score above a threshold. Only a few of all rows are among the
 // best k, so most of a search is this look. It reads row after row, as memory is read fastest, and adds in whatever
 // order its registers like: no score comes from here. What it cannot rule out is scored as above, and what it rules out
 // could not have entered, whatever was lost to rounding: see look_margin.
@@ -45,21 +45,21 @@ inline float look_margin(size_t value_count) { return 4 * static_cast<float>(val
 constexpr float least_regular_square = 1e-30f;
 constexpr float largest_regular_square = 1e30f;
 
-// Whether no row has a cosine above `bound` as it is found here, which is off by rounding. False if a row's sum of
+// A bit for each row whose cosine is above `bound` as it is found here, which is off by rounding, or whose sum of
 // squares is not regular, NaN included. rows, next_rows: panel_rows pointers, as in PackPanel. value_count: of a row,
 // even for halves. query: as many values. bound: above 0.
-using NoneAbove = bool (*)(const char* const* rows, const char* const* next_rows, const float* query,
-                           size_t value_count, float bound);
+using RowsAbove = uint32_t (*)(const char* const* rows, const char* const* next_rows, const float* query,
+                               size_t value_count, float bound);
 
-#define GTE_DECLARE_NONE_ABOVE(instruction_set)                                                                        \
-    bool none_above_float_##instruction_set(const char* const* rows, const char* const* next_rows, const float* query, \
-                                            size_t value_count, float bound);                                          \
-    bool none_above_half_##instruction_set(const char* const* rows, const char* const* next_rows, const float* query,  \
-                                           size_t value_count, float bound);
+#define GTE_DECLARE_ROWS_ABOVE(instruction_set)                                                        \
+    uint32_t rows_above_float_##instruction_set(const char* const* rows, const char* const* next_rows, \
+                                                const float* query, size_t value_count, float bound);  \
+    uint32_t rows_above_half_##instruction_set(const char* const* rows, const char* const* next_rows,  \
+                                               const float* query, size_t value_count, float bound);
 
-GTE_DECLARE_NONE_ABOVE(avx2)
-GTE_DECLARE_NONE_ABOVE(avx512)
-GTE_DECLARE_NONE_ABOVE(neon)
-#undef GTE_DECLARE_NONE_ABOVE
+GTE_DECLARE_ROWS_ABOVE(avx2)
+GTE_DECLARE_ROWS_ABOVE(avx512)
+GTE_DECLARE_ROWS_ABOVE(neon)
+#undef GTE_DECLARE_ROWS_ABOVE
 
 }  // namespace gte
