@@ -76,6 +76,7 @@ def _describe_training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequenc
                 f"| {name} | {len(recorded['data'][name])} | {stage.batch_size} | {len(own)} | {tokens:.1f} M "
                 f"| {stage.learning_rate:.0e} | {stage.temperature} | {stage.negatives} |"
             )
+    seed = f" --seed {recipe.seed}" if recipe.seed != load_recipe(recipe.name).seed else ""
     refused = sum(source["refused"] for sources in recorded["data"].values() for source in sources)
     return [
         *lines,
@@ -83,7 +84,8 @@ def _describe_training(recipe: Recipe, recorded: Mapping[str, Any], log: Sequenc
         f"Pairs with a text that stands in an evaluation set were left out ({refused}). To train it again:",
         "",
         "```sh",
-        f"python -m training.train {recipe.name} --data DATA/train --evaluation DATA/eval --output runs/{recipe.name}",
+        f"python -m training.train {recipe.name} --data DATA/train --evaluation DATA/eval --output runs/{recipe.name}"
+        f"{seed}",
         "```",
         "",
     ]

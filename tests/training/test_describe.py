@@ -66,3 +66,8 @@ def test_a_note_from_what_a_run_recorded(tmp_path: Path, capsys: pytest.CaptureF
     assert f"| code__docstrings_hypothesis | 10 | MPL-2.0 | the functions of hypothesis {hypothesis} |" in note
     assert "Search in code." in note
     assert str(tmp_path) not in note
+    assert "--seed" not in note
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("seed = 0", "seed = 1"))
+    main([*arguments, "--baseline", str(reports["start"]), "--hardware", "2 cores"])
+    assert "--output runs/smoke --seed 1\n" in capsys.readouterr().out

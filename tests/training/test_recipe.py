@@ -138,7 +138,7 @@ def test_the_command_line_names_another_start_and_teacher() -> None:
     recipe = choose_recipe(parse_options(None, options))
     assert (recipe.encoder.start, recipe.seed) == ("leg-1", 3)
     teachers = [teacher.teacher for stage in recipe.stages.values() for teacher in stage.distillation.values()]
-    assert teachers == ["MiniLM", "MiniLM"]
+    assert teachers == ["MiniLM"] * 4
     untaught = choose_recipe(parse_options(None, ["paper-small", "--output", "out", "--teacher", "MiniLM"]))
     assert [stage.distillation for stage in untaught.stages.values()] == [{}, {}]
     named = choose_recipe(parse_options(None, ["nano", "--print", "--teacher", "mini=over there"]))
