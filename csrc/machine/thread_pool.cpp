@@ -12,35 +12,68 @@
 #endif
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace gte {
 namespace {
 
+// Linux often wakes a thread on the CPU of the one that wakes it, and on a small virtual machine leaves it there for
+// milliseconds, the length of many searches. So a sleeping helper is kept off its caller's CPU until it has started.
+// It holds nobody up if the other CPUs are busy: it has no slot yet, and when it has one, it may run anywhere again.
 #if defined(__linux__)
-int current_cpu() { return sched_getcpu(); }
 
-// Moves this thread to another of the CPUs that it may use, if there is one. It may come back later.
-void leave_cpu(int cpu) {
-    cpu_set_t allowed;
-    if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
-        return;
+class Helper {
+  public:
+    void begin() { id_ = static_cast<pid_t>(syscall(SYS_gettid)); }
+
+    bool asleep = false;
+
+    // Called by a thread that is about to wake it.
+    void keep_off_callers_cpu() {
+        cpu_set_t others;
+        const int cpu = sched_getcpu();
+        if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) {
+            return;
+        }
+        others = allowed_;
+        CPU_CLR(cpu, &others);
+        is_kept_off_ = CPU_COUNT(&others) > 0 && sched_setaffinity(id_, sizeof others, &others) == 0;
     }
-    cpu_set_t others = allowed;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
-        sched_setaffinity(0, sizeof allowed, &allowed);
+
+    // Called by itself: it may use the CPUs that its caller may use.
+    void go_anywhere() {
+        if (is_kept_off_) {
+            sched_setaffinity(0, sizeof allowed_, &allowed_);
+            is_kept_off_ = false;
+        }
     }
-}
+
+  private:
+    pid_t id_ = 0;
+    cpu_set_t allowed_{};
+    bool is_kept_off_ = false;
+};
+
 #else
-int current_cpu() { return -1; }
-void leave_cpu(int) {}
+
+class Helper {
+  public:
+    void begin() {}
+    bool asleep = false;
+    void keep_off_callers_cpu() {}
+    void go_anywhere() {}
+};
+
 #endif
+
+// With more of them, asking for each would take longer than it saves, and Linux finds an idle CPU among many.
+constexpr size_t most_placed_helpers = 7;
 
 struct Run {
     void (*work)(void*, size_t);
     void* context;
-    int cpu;  // the caller's, or -1
     size_t next_slot;
     size_t slot_count;
     size_t running = 0;
@@ -50,11 +83,16 @@ struct Run {
 class Pool {
   public:
     void run(size_t slot_count, void (*work)(void*, size_t), void* context) {
-        Run run{work, context, current_cpu(), 1, slot_count};
+        Run run{work, context, 1, slot_count};
         {
             const std::lock_guard<std::mutex> lock(mutex_);
             runs_.push_back(&run);
             start_threads(slot_count - 1);
+            for (Helper& helper : helpers_) {
+                if (helper.asleep && helpers_.size() <= most_placed_helpers) {
+                    helper.keep_off_callers_cpu();
+                }
+            }
         }
         for (size_t slot = 1; slot < slot_count; ++slot) {
             wake_.notify_one();
@@ -70,32 +108,25 @@ class Pool {
   private:
     // The pool grows to the widest run so far. A system that refuses a thread leaves the caller with fewer helpers.
     void start_threads(size_t wanted) {
-        while (thread_count_ < wanted) {
+        while (helpers_.size() < wanted) {
+            helpers_.emplace_back();
             try {
-                std::thread([this] { serve(); }).detach();
+                std::thread([this, &helper = helpers_.back()] { serve(helper); }).detach();
             } catch (const std::system_error&) {
+                helpers_.pop_back();
                 return;
             }
-            ++thread_count_;
         }
     }
 
-    void serve() {
+    void serve(Helper& helper) {
         std::unique_lock<std::mutex> lock(mutex_);
+        helper.begin();
         for (;;) {
+            helper.asleep = true;
             wake_.wait(lock, [&] { return !runs_.empty(); });
-            // Linux often wakes a thread on the CPU of the one that wakes it, and on a small virtual machine leaves it
-            // there for milliseconds, the length of many searches. It moves before it takes a slot: a helper that finds
-            // the other CPUs busy holds nobody up.
-            const int cpu = runs_.front()->cpu;
-            if (cpu >= 0 && cpu == current_cpu()) {
-                lock.unlock();
-                leave_cpu(cpu);
-                lock.lock();
-                if (runs_.empty()) {
-                    continue;
-                }
-            }
+            helper.asleep = false;
+            helper.go_anywhere();
             Run* run = runs_.front();
             const size_t slot = run->next_slot++;
             ++run->running;
@@ -123,7 +154,7 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable wake_;
     std::deque<Run*> runs_;  // those with slots that nobody has started
-    size_t thread_count_ = 0;
+    std::deque<Helper> helpers_;
 };
 
 // Never destroyed: the detached threads sleep in it until the process ends.
