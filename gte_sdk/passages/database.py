@@ -153,13 +153,16 @@ def read_rows(
     whose pages form a circle, rows would never end.
     """
     rows = []
+    sized = [number for number, wanted in enumerate(types) if wanted in (bytes, str)]
     with reporting(path):
         sizes = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
         room = sizes[0] * sizes[1] * times
         for row in connection.execute(query, parameters):
-            if any(type(value) is not wanted for value, wanted in zip(row, types, strict=True)):
+            if tuple(map(type, row)) != types:
                 raise damaged(path, "a value is of another type than its column")
-            room -= sum(len(value) if isinstance(value, bytes | str) else 1 for value in row)
+            room -= len(types) - len(sized)
+            for number in sized:
+                room -= len(row[number])
             if room < 0:
                 raise damaged(path, "it holds more than its size allows")
             rows.append(row)
