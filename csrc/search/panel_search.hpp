@@ -25,7 +25,7 @@ struct Panel {
     const char* rows[panel_rows];
 };
 
-// A score above which all of the best k are: the highest threshold of any thread's reservoir. For one query.
+// A score that none of the best k is below: the highest threshold of any thread's reservoir. For one query.
 class SharedThreshold {
   public:
     float get() const { return value_.load(std::memory_order_relaxed); }
