@@ -144,36 +144,21 @@ int64_t score_float_panel(const Kernels& kernels, const Rows& rows, const Querie
     return measured.bad_row;
 }
 
-// The score that a first look compares with; 0 or less without one: the panel is scored at once.
-float bound_of_look(const Kernels& kernels, const Rows& rows, const Queries& queries, const PanelWork& work,
-                    const Reservoir& best) {
-    const bool halves = rows.type == RowType::float16;
-    if (queries.count != 1 || !work.look_first ||
-        (halves ? kernels.rows_above_half : kernels.rows_above_float) == nullptr) {
-        return 0;
-    }
-    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
-    return std::max(best.threshold(), work.threshold->get()) - look_margin(value_count);
-}
-
 int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queries& queries, const Panel& panel,
                            const Panel& next, PanelWork& work, Reservoir* best) {
-    const float bound = bound_of_look(kernels, rows, queries, work, best[0]);
-    if (!(bound > 0)) {
+    const bool halves = rows.type == RowType::float16;
+    const RowsAbove rows_above = halves ? kernels.rows_above_half : kernels.rows_above_float;
+    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
+    const float bound = std::max(best[0].threshold(), work.threshold->get()) - look_margin(value_count);
+    if (queries.count != 1 || rows_above == nullptr || !work.look_first || !(bound > 0)) {
         // Rows are offered in ascending order.
         const int64_t bad_before = score_waiting(kernels, rows, queries, work, best);
         const int64_t bad_row = score_float_panel(kernels, rows, queries, panel, next, work, best);
         return bad_before >= 0 ? bad_before : bad_row;
     }
-    const bool halves = rows.type == RowType::float16;
-    const RowsAbove rows_above = halves ? kernels.rows_above_half : kernels.rows_above_float;
-    const size_t value_count = row_words(rows.type, rows.dim) * (halves ? 2 : 1);
     const uint32_t mask = rows_above(panel.rows, next.rows, queries.unit.data(), value_count, bound);
-    if (mask == 0) {
-        return -1;
-    }
     int64_t bad_row = -1;
-    for (size_t i = 0; i < panel.row_count; ++i) {
+    for (size_t i = 0; mask >> i != 0 && i < panel.row_count; ++i) {
         if (mask >> i & 1) {
             work.waiting[work.waiting_count++] = panel.numbers[i];
             if (work.waiting_count == panel_rows) {
@@ -268,13 +253,11 @@ int64_t score_waiting(const Kernels& kernels, const Rows& rows, const Queries& q
     if (work.waiting_count == 0) {
         return -1;
     }
+    Rows waiting = rows;
+    waiting.selected = work.waiting;
+    waiting.count = work.waiting_count;
     Panel panel;
-    panel.row_count = work.waiting_count;
-    panel.adjacent = false;
-    for (size_t i = 0; i < panel_rows; ++i) {
-        panel.numbers[i] = work.waiting[std::min(i, panel.row_count - 1)];
-        panel.rows[i] = rows.data + static_cast<ptrdiff_t>(panel.numbers[i]) * rows.row_stride;
-    }
+    set_panel(panel, waiting, 0);
     work.waiting_count = 0;
     return score_float_panel(kernels, rows, queries, panel, panel, work, best);
 }
