@@ -55,7 +55,7 @@ int main() {
 #else
     const __m256i ones = _mm256_set1_epi8(1);  // widened to 16 bits first, where the sums cannot overflow
     const double bytes = billions(2 * 16, _mm256_setzero_si256(), [=](__m256i sum) {
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(ones, ones));
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(sum, ones));
     });
 #endif
     std::printf("%.1f %.1f\n", floats, bytes);

@@ -66,7 +66,8 @@ void work_on_batches(void* context, size_t slot) {
             for (size_t text = 0; text < text_count; ++text) {
                 longest = std::max(longest, static_cast<size_t>(starts[text + 1] - starts[text]));
             }
-            space.make_room(batches.encoder, static_cast<size_t>(starts[text_count] - starts[0]), longest);
+            space.make_room(batches.encoder, batches.kernels.code_bytes,
+                            static_cast<size_t>(starts[text_count] - starts[0]), longest);
             batches.kernels.encode_batch(batches.encoder, space, batches.token_ids, starts, text_count, batches.output,
                                          output_of_batch(batches, first));
             if (slot == 0) {
@@ -94,7 +95,7 @@ void work_on_one_batch(void* context, size_t slot) {
 
 }  // namespace
 
-void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longest_text) {
+void Workspace::make_room(const Encoder& encoder, size_t code_bytes, size_t row_count, size_t longest_text) {
     grow(vector, encoder.hidden);
     if (encoder.is_table()) {
         return;
@@ -113,7 +114,11 @@ void Workspace::make_room(const Encoder& encoder, size_t row_count, size_t longe
     grow(row_scales, row_count);
     attention_stride = std::max(attention_stride, (2 * head + attention_rows) * key_stride);
     grow(attention, crew.size() * attention_stride);
-    grow(codes, std::max((row_count + spare_rows) * attended, (wide_rows + spare_rows) * wide_width));
+    grow(codes, code_bytes * std::max((row_count + spare_rows) * attended, (wide_rows + spare_rows) * wide_width));
+    if (code_bytes > 1) {
+        weights_stride = lanes * std::max(attended, wide_width);
+        grow(weights, crew.size() * weights_stride * code_bytes);
+    }
 }
 
 void encode(const Encoder& encoder, const EncoderKernels& kernels, const int32_t* token_ids, const int64_t* starts,

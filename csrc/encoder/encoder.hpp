@@ -30,6 +30,7 @@ using HelpWithBatch = void (*)(Crew& crew, size_t member);
 
 struct EncoderKernels {
     const char* name;
+    size_t code_bytes;  // of a code in the workspace
     EncodeBatch encode_batch;
     HelpWithBatch help_with_batch;
 };

@@ -17,7 +17,8 @@ GTE_REGION_BEGIN("amx-int8,amx-tile,avx512vnni,avx512f,avx512bw,avx512dq,avx512v
 namespace gte {
 namespace {
 
-constexpr size_t tile_rows = 32, last_rows = 16, tile_columns = 2;
+using Code = uint8_t;
+constexpr size_t tile_rows = 32, row_step = 16, tile_columns = 2;
 constexpr size_t inputs_per_tile = 64, rows_per_tile = 16;
 
 // What `ldtilecfg` reads: all eight tiles are 16 rows of 64 bytes.
@@ -94,7 +95,7 @@ void help_in_tiles(Crew& crew, size_t member) {
 }  // namespace
 
 extern const EncoderKernels encoder_amx;
-const EncoderKernels encoder_amx = {"amx", encode_batch_in_tiles, help_in_tiles};
+const EncoderKernels encoder_amx = {"amx", sizeof(Code), encode_batch_in_tiles, help_in_tiles};
 }  // namespace gte
 GTE_REGION_END
 #endif

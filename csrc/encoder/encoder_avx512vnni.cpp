@@ -18,7 +18,8 @@ GTE_REGION_BEGIN("avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 namespace gte {
 namespace {
 
-constexpr size_t tile_rows = 6, last_rows = 1, tile_columns = 4;
+using Code = uint8_t;
+constexpr size_t tile_rows = 6, row_step = 1, tile_columns = 4;
 
 template <size_t R>
 GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t b_stride, size_t input_count,
@@ -64,7 +65,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 
 namespace gte {
 extern const EncoderKernels encoder_avx512vnni;
-const EncoderKernels encoder_avx512vnni = {"avx512vnni", encode_batch, help_with_batch};
+const EncoderKernels encoder_avx512vnni = {"avx512vnni", sizeof(Code), encode_batch, help_with_batch};
 }  // namespace gte
 GTE_REGION_END
 #endif

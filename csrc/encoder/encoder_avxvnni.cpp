@@ -17,7 +17,8 @@ GTE_REGION_BEGIN("avxvnni,avx2,fma")
 namespace gte {
 namespace {
 
-constexpr size_t tile_rows = 5, last_rows = 1, tile_columns = 1;
+using Code = uint8_t;
+constexpr size_t tile_rows = 5, row_step = 1, tile_columns = 1;
 
 GTE_INLINE __m256i load_8(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
@@ -55,7 +56,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 
 namespace gte {
 extern const EncoderKernels encoder_avxvnni;
-const EncoderKernels encoder_avxvnni = {"avxvnni", encode_batch, help_with_batch};
+const EncoderKernels encoder_avxvnni = {"avxvnni", sizeof(Code), encode_batch, help_with_batch};
 }  // namespace gte
 GTE_REGION_END
 #endif

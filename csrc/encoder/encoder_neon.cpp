@@ -25,7 +25,8 @@ struct Floats {
     float32x4_t part[4];
 };
 
-constexpr size_t tile_rows = 4, last_rows = 1, tile_columns = 1, float_rows = 6, float_columns = 1;
+using Code = uint8_t;
+constexpr size_t tile_rows = 4, row_step = 1, tile_columns = 1, float_rows = 6, float_columns = 1;
 constexpr int activation_bias = 128;
 
 GTE_INLINE Floats load(const float* p) {
@@ -75,7 +76,7 @@ GTE_INLINE Floats load_int8(const int8_t* p) {
     return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
              vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
-GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
+GTE_INLINE void store_codes(uint8_t* p, Floats v, int zero) {
     const int32x4_t offset = vdupq_n_s32(zero);
     int16x4_t shorts[4];
     for (size_t i = 0; i < 4; ++i) {
@@ -134,7 +135,7 @@ GTE_INLINE void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, siz
 
 namespace gte {
 extern const EncoderKernels encoder_neon;
-const EncoderKernels encoder_neon = {"neon", encode_batch, help_with_batch};
+const EncoderKernels encoder_neon = {"neon", sizeof(Code), encode_batch, help_with_batch};
 }  // namespace gte
 GTE_REGION_END
 #endif

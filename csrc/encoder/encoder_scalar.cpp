@@ -16,7 +16,8 @@ struct Floats {
     float lane[lanes];
 };
 
-constexpr size_t tile_rows = 2, last_rows = 1, tile_columns = 1, float_rows = 2, float_columns = 1;
+using Code = uint8_t;
+constexpr size_t tile_rows = 2, row_step = 1, tile_columns = 1, float_rows = 2, float_columns = 1;
 constexpr int activation_bias = 0;
 
 // NaN and what int does not hold, from weights that are not finite, become the least int, as x86's instruction has it.
@@ -72,7 +73,7 @@ Floats power_of_two(const Floats& n) {
 Floats load_int8(const int8_t* p) {
     return each_lane([=](size_t i) { return static_cast<float>(p[i]); });
 }
-void store_uint8(uint8_t* p, const Floats& v, int zero) {
+void store_codes(uint8_t* p, const Floats& v, int zero) {
     for (size_t i = 0; i < lanes; ++i) {
         p[i] = static_cast<uint8_t>(integer(std::nearbyint(v.lane[i])) + zero);
     }
@@ -106,5 +107,5 @@ void dot_tile(const uint8_t* a, size_t a_stride, const int8_t* b, size_t, size_t
 
 namespace gte {
 extern const EncoderKernels encoder_scalar;
-const EncoderKernels encoder_scalar = {"scalar", encode_batch, help_with_batch};
+const EncoderKernels encoder_scalar = {"scalar", sizeof(Code), encode_batch, help_with_batch};
 }  // namespace gte

@@ -2,13 +2,14 @@
 // products:
 //
 //   Floats  load store zero_floats set add sub mul div fma min max absolute nearest power_of_two load_int8 load_sums
-//           store_uint8
+//           store_codes
+//   Code    what a code is multiplied as: uint8_t, or a wider integer where bytes cannot be multiplied exactly
 //   dot_tile<R>(a, a_stride, b, b_stride, input_count, start, sums)   R rows of `a` times tile_columns blocks of 16
 //           columns of `b`, each row plus `start` (tile_columns * 16); sums is (R, tile_columns * 16)
+//   widen_weights(weights, input_count, out)   where a code is wider than a byte: a block of `b` as dot_tile reads it
 //   tile_rows, tile_columns, activation_bias
+//   row_step   tiles have a multiple of so many rows; where it is not 1, they may reach beyond the last row of `a`
 //   float_rows, float_columns   rows and panels of a tile of floats: as many sums as the registers hold
-//   last_rows   of the tiles for what tile_rows leaves over; where it is not 1, they may reach beyond the last row of
-//   `a`
 //
 // A sum over a row goes lane by lane and then over the lanes from first to last, in every instruction set.
 #ifndef GTE_INSTRUCTION_SET

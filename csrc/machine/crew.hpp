@@ -54,14 +54,14 @@ void share(Crew& crew, size_t item_count, const Function& work) {
     crew.share(item_count, call, &work);
 }
 
-// Calls work(first, last) for parts of 0 .. count-1, on all threads of a crew.
+// Calls work(first, last, member) for parts of 0 .. count-1, on all threads of a crew.
 template <typename Function>
 void share_parts(Crew& crew, size_t count, const Function& work) {
     // Threads that come late, or are held up, leave more of the small parts to the others.
     const size_t most_parts = crew.size() == 1 ? 1 : 4 * crew.size(), size = (count + most_parts - 1) / most_parts;
-    share(crew, (count + size - 1) / size, [&](size_t part, size_t) {
+    share(crew, (count + size - 1) / size, [&](size_t part, size_t member) {
         const size_t first = part * size, last = count - first < size ? count : first + size;
-        work(first, last);
+        work(first, last, member);
     });
 }
 

@@ -45,7 +45,7 @@ GTE_INLINE __m256 half_load_sums(const int32_t* p) {
     return _mm256_cvtepi32_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p)));
 }
 GTE_INLINE Floats load_sums(const int32_t* p) { return {half_load_sums(p), half_load_sums(p + 8)}; }
-GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
+GTE_INLINE void store_codes(uint8_t* p, Floats v, int zero) {
     const __m256i offset = _mm256_set1_epi32(zero);
     const __m256i low = _mm256_add_epi32(_mm256_cvtps_epi32(v.low), offset);
     const __m256i high = _mm256_add_epi32(_mm256_cvtps_epi32(v.high), offset);

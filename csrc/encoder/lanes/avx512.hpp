@@ -28,7 +28,7 @@ GTE_INLINE Floats power_of_two(Floats n) {
 GTE_INLINE Floats load_int8(const int8_t* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
-GTE_INLINE void store_uint8(uint8_t* p, Floats v, int zero) {
+GTE_INLINE void store_codes(uint8_t* p, Floats v, int zero) {
     const __m512i codes = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(codes));
 }

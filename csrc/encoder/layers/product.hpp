@@ -13,6 +13,13 @@ namespace {
 // A block of inputs of the panels of a tile stays in the second-level cache while all rows pass.
 constexpr size_t block_inputs = 384;
 
+// Rows of the next tile of those that take the rest: as few tiles as it needs, all about equally high, in multiples of
+// `step`.
+inline size_t tile_height(size_t rest, size_t most, size_t step) {
+    const size_t tiles = (rest + most - 1) / most, even = (rest + tiles - 1) / tiles;
+    return (even + step - 1) / step * step;
+}
+
 struct Product {
     const float* rows;  // (row_count, input_count)
     size_t row_stride, row_count;
@@ -79,9 +86,7 @@ template <size_t C>
 void multiply_panels(const Product& product, size_t panel, size_t first_input, size_t count) {
     for (; panel + C <= product.panel_count; panel += C) {
         for (size_t row = 0; row < product.row_count;) {
-            // As few tiles as the rest needs, all about equally high.
-            const size_t rest = product.row_count - row, tiles = (rest + float_rows - 1) / float_rows;
-            const size_t height = (rest + tiles - 1) / tiles;
+            const size_t height = tile_height(product.row_count - row, float_rows, 1);
             multiply_rows<float_rows, C>(height, product, row, panel, first_input, count);
             row += height;
         }

@@ -29,11 +29,13 @@ struct Workspace {
     Aligned<float> attention;        // for each member of the crew: keys, values and scores of one head
     size_t attention_stride = 0;     // from one member's to the next
     Aligned<float> vector;           // (hidden), of a text
-    Aligned<uint8_t> codes;          // what an int8 layer reads
+    Aligned<uint8_t> codes;          // what an int8 layer reads, in one byte or two
+    Aligned<uint8_t> weights;        // for each member of the crew: a panel of int8 weights that were widened
+    size_t weights_stride = 0;       // from one member's to the next, in weights
     std::vector<float> row_scales;   // of the codes
     std::vector<float> maxima;       // (channel_count) of the encoder; empty where nobody asks
 
-    void make_room(const Encoder& encoder, size_t row_count, size_t longest_text);
+    void make_room(const Encoder& encoder, size_t code_bytes, size_t row_count, size_t longest_text);
 };
 
 }  // namespace gte
