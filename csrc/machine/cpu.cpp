@@ -63,10 +63,10 @@ CpuFeatures probe() {
     const uint64_t state = saved_state();
     const bool ymm_saved = (state & 0x06) == 0x06;
     const bool zmm_saved = (state & 0xe6) == 0xe6;
-    const bool fma = has(one.ecx, 12), f16c = has(one.ecx, 29), avx2 = has(seven.ebx, 5);
+    const bool fma = has(one.ecx, 12), popcnt = has(one.ecx, 23), f16c = has(one.ecx, 29), avx2 = has(seven.ebx, 5);
     const bool avx512f = has(seven.ebx, 16), dq = has(seven.ebx, 17), bw = has(seven.ebx, 30), vl = has(seven.ebx, 31);
     const bool vnni = has(seven.ecx, 11), vpopcntdq = has(seven.ecx, 14);
-    features.avx2 = ymm_saved && avx2 && fma && f16c;
+    features.avx2 = ymm_saved && avx2 && fma && f16c && popcnt;
     features.avx512 = features.avx2 && zmm_saved && avx512f && dq && bw && vl;
     features.avx512bytes = features.avx512 && vnni;
     features.avx512vnni = features.avx512bytes && vpopcntdq;

@@ -25,9 +25,9 @@
 #define GTE_AMX 1
 #endif
 
-#define GTE_AVX2 GTE_TARGET("avx2,fma,f16c")
-#define GTE_AVX512 GTE_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
-#define GTE_AVX512VNNI GTE_TARGET("avx512vnni,avx512vpopcntdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#define GTE_AVX2 GTE_TARGET("avx2,fma,f16c,popcnt")
+#define GTE_AVX512 GTE_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")
+#define GTE_AVX512VNNI GTE_TARGET("avx512vnni,avx512vpopcntdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,popcnt")
 #if defined(__clang__) && __clang_major__ >= 14  // where crc32 is a feature of its own
 #define GTE_X86_CRC GTE_TARGET("sse4.2,crc32")
 #else
@@ -44,7 +44,7 @@
 namespace gte {
 
 struct CpuFeatures {
-    bool avx2;         // AVX2, FMA and F16C
+    bool avx2;         // AVX2, FMA, F16C and POPCNT
     bool avx512;       // AVX-512 F, BW, DQ and VL
     bool avx512vnni;   // the above with VNNI and VPOPCNTDQ
     bool avx512bytes;  // avx512 with VNNI, which CPUs have that lack VPOPCNTDQ

@@ -197,7 +197,7 @@ int64_t search_int_panel(const Kernels& kernels, const Rows& rows, const Queries
     }
     const bool alone = queries.count == 1 && one_query != nullptr;
     if (alone) {
-        one_query(panel.rows, next.rows, queries.word_tiles.data(), words, dots);
+        one_query(panel.rows, next.rows, queries.words.data(), words, dots);
     }
     for (size_t first = 0; !alone && first < words; first += segment_length) {
         const size_t count = std::min(segment_length, words - first);

@@ -39,23 +39,23 @@ Queries prepare_queries(const float* queries, size_t count, size_t dim, RowType 
         return prepared;
     }
     const size_t words = row_words(type, dim);
-    std::vector<uint32_t> rows(count * words);
+    prepared.words.resize(count * words);
     prepared.scales.resize(count);
     prepared.starts.resize(count);
-    encode_rows(type, queries, count, dim, reinterpret_cast<char*>(rows.data()), prepared.scales.data());
+    encode_rows(type, queries, count, dim, reinterpret_cast<char*>(prepared.words.data()), prepared.scales.data());
     for (size_t query = 0; query < count; ++query) {
         if (type == RowType::binary) {
             prepared.starts[query] = static_cast<int32_t>(dim);
             continue;
         }
-        const int8_t* codes = reinterpret_cast<const int8_t*>(rows.data() + query * words);
+        const int8_t* codes = reinterpret_cast<const int8_t*>(prepared.words.data() + query * words);
         int32_t sum = 0;
         for (size_t i = 0; i < dim; ++i) {
             sum += codes[i];
         }
         prepared.starts[query] = -int8_row_offset * sum;
     }
-    write_tiles(rows.data(), count, words, words, prepared.word_tiles);
+    write_tiles(prepared.words.data(), count, words, words, prepared.word_tiles);
     return prepared;
 }
 

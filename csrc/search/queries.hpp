@@ -16,7 +16,8 @@ struct Queries {
     std::vector<float> unit;
     // For rows of float32 and float16: [tile][stored values of a row][tile_queries]; padding values are 0.
     std::vector<float> float_tiles;
-    // For rows of int8 and binary: [tile][row_words][tile_queries].
+    // For rows of int8 and binary: [count][row_words], and in tiles: [tile][row_words][tile_queries].
+    std::vector<uint32_t> words;
     std::vector<uint32_t> word_tiles;
     // For int8 and binary, one for each query: where its integer sums begin, and the factor of its dot products.
     std::vector<int32_t> starts;

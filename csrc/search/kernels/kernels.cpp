@@ -34,6 +34,8 @@ Kernels avx2_kernels() {
     kernels.rows_above_half = rows_above_half_avx2;
     kernels.dot_int8 = dot_int8_avx2;
     kernels.dot_binary = dot_binary_avx2;
+    kernels.one_query_int8 = one_query_int8_avx2;
+    kernels.one_query_binary = one_query_binary_avx2;
     kernels.score_float = score_float_avx2;
     kernels.score_int = score_int_avx2;
     return kernels;

@@ -102,6 +102,50 @@ GTE_AVX2 GTE_INLINE uint32_t rows_above_8_lanes(const char* const* rows, const c
     return mask;
 }
 
+// Lane i of the result is the sum of all lanes of sums[i].
+GTE_AVX2 GTE_INLINE __m256i sum_each_of_8(const __m256i* sums) {
+    __m256i fours[2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+        fours[i] = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[4 * i], sums[4 * i + 1]),
+                                     _mm256_hadd_epi32(sums[4 * i + 2], sums[4 * i + 3]));
+    }
+    // fours[i] has, in each of its lanes of 128 bits, a half of the sums of rows 4i .. 4i+3.
+    return _mm256_add_epi32(_mm256_permute2x128_si256(fours[0], fours[1], 0x20),
+                            _mm256_permute2x128_si256(fours[0], fours[1], 0x31));
+}
+
+GTE_AVX2 GTE_INLINE __m256i load_words(const void* words) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(words));
+}
+
+// The first `count` of 8 words, then zeros.
+GTE_AVX2 GTE_INLINE __m256i load_words(const void* words, size_t count) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i there = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lanes);
+    return _mm256_maskload_epi32(static_cast<const int*>(words), there);
+}
+
+// |query| x (row with the query's sign), as in dot_int8_avx2.
+GTE_AVX2 GTE_INLINE __m256i add_products(__m256i sums, __m256i query, __m256i row) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(query), _mm256_sign_epi8(row, query));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+// AVX2 counts no bits; the registers of integers do. Bits is one word, or two at a time.
+template <class Bits>
+GTE_AVX2 GTE_INLINE void add_differing_bits(const char* const* rows, const uint32_t* query, size_t word,
+                                            int64_t* differing) {
+    Bits values;
+    std::memcpy(&values, query + word, sizeof values);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < rows_at_a_time; ++i) {
+        Bits bits;
+        std::memcpy(&bits, rows[i] + word * 4, sizeof bits);
+        differing[i] += _mm_popcnt_u64(bits ^ values);
+    }
+}
+
 template <bool halves>
 GTE_AVX512 GTE_INLINE __m512 load_16(const char* values, __mmask16 mask) {
     return halves ? _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, values)) : _mm512_maskz_loadu_ps(mask, values);
@@ -218,13 +262,6 @@ GTE_AVX512VNNI GTE_INLINE __m512i sum_each_of_16(const __m512i* sums) {
                             _mm512_shuffle_i32x4(halves[0], halves[1], 0xdd));
 }
 
-// 16 words of the query, which lie tile_queries apart.
-GTE_AVX512VNNI GTE_INLINE __m512i query_words(const uint32_t* query, __mmask16 mask) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(tile_queries)));
-    return _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, places, query, 4);
-}
-
 // A word of a row is four int8, multiplied with those of the query, or 32 bits, of which those count that differ.
 template <bool bytes>
 GTE_AVX512VNNI GTE_INLINE void one_query_words(const char* const* rows, const char* const* next_rows,
@@ -239,7 +276,7 @@ GTE_AVX512VNNI GTE_INLINE void one_query_words(const char* const* rows, const ch
         for (size_t word = 0; word < word_count; word += 16) {
             const size_t left = word_count - word < 16 ? word_count - word : 16;
             const __mmask16 mask = static_cast<__mmask16>((1u << left) - 1);
-            const __m512i values = query_words(query + word * tile_queries, mask);
+            const __m512i values = _mm512_maskz_loadu_epi32(mask, query + word);
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) {
                 _mm_prefetch(next_rows[half + i] + word * 4, _MM_HINT_T0);
@@ -263,6 +300,52 @@ GTE_AVX512VNNI GTE_INLINE void one_query_words(const char* const* rows, const ch
 GTE_AVX2 uint32_t rows_above_float_avx2(const char* const* rows, const char* const* next_rows, const float* query,
                                         size_t value_count, float bound) {
     return rows_above_8_lanes<false>(rows, next_rows, query, value_count, bound);
+}
+
+GTE_AVX2 void one_query_int8_avx2(const char* const* rows, const char* const* next_rows, const uint32_t* query,
+                                  size_t word_count, int32_t* dots) {
+    for (size_t first = 0; first < panel_rows; first += 8) {
+        __m256i sums_i32x8[8];
+        for (size_t i = 0; i < 8; ++i) {
+            const char *row = rows[first + i], *ahead = row_ahead(rows, next_rows, first + i);
+            __m256i even = _mm256_setzero_si256(), odd = even;
+            size_t word = 0;
+            for (; word + 16 <= word_count; word += 16) {
+                _mm_prefetch(ahead + word * 4, _MM_HINT_T0);
+                even = add_products(even, load_words(query + word), load_words(row + word * 4));
+                odd = add_products(odd, load_words(query + word + 8), load_words(row + word * 4 + 32));
+            }
+            for (; word < word_count; word += 8) {
+                _mm_prefetch(ahead + word * 4, _MM_HINT_T0);
+                const size_t left = word_count - word;
+                even = add_products(even, load_words(query + word, left), load_words(row + word * 4, left));
+            }
+            sums_i32x8[i] = _mm256_add_epi32(even, odd);
+        }
+        __m256i* sums = reinterpret_cast<__m256i*>(dots + first);
+        _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), sum_each_of_8(sums_i32x8)));
+    }
+}
+
+GTE_AVX2 void one_query_binary_avx2(const char* const* rows, const char* const* next_rows, const uint32_t* query,
+                                    size_t word_count, int32_t* dots) {
+    for (size_t first = 0; first < panel_rows; first += rows_at_a_time) {
+        int64_t differing[rows_at_a_time] = {};
+        size_t word = 0;
+        for (; word + 2 <= word_count; word += 2) {
+            add_differing_bits<uint64_t>(rows + first, query, word, differing);
+        }
+        if (word < word_count) {
+            add_differing_bits<uint32_t>(rows + first, query, word, differing);
+        }
+#pragma GCC unroll 4
+        for (size_t i = 0; i < rows_at_a_time; ++i) {
+            for (size_t byte = 0; byte < word_count * 4; byte += 64) {
+                _mm_prefetch(next_rows[first + i] + byte, _MM_HINT_T0);
+            }
+            dots[first + i] -= static_cast<int32_t>(2 * differing[i]);
+        }
+    }
 }
 
 GTE_AVX2 uint32_t rows_above_half_avx2(const char* const* rows, const char* const* next_rows, const float* query,

@@ -16,9 +16,8 @@
 
 namespace gte {
 
-// rows, next_rows: panel_rows pointers, as in PackPanel. query: of floats its values one after the other; of words the
-// tile of one query, [words][tile_queries], of which only the first column is read. dots, squares: [panel_rows], added
-// to.
+// rows, next_rows: panel_rows pointers, as in PackPanel. query: its values, or its words, one after the other. dots,
+// squares: [panel_rows], added to.
 using OneQueryFloat = void (*)(const char* const* rows, const char* const* next_rows, const float* query,
                                size_t word_count, float* dots, float* squares);
 using OneQueryWords = void (*)(const char* const* rows, const char* const* next_rows, const uint32_t* query,
@@ -29,6 +28,10 @@ void one_query_float_avx512(const char* const* rows, const char* const* next_row
 // Rows of float16; the query has a value for each half of their words.
 void one_query_half_avx512(const char* const* rows, const char* const* next_rows, const float* query, size_t word_count,
                            float* dots, float* squares);
+void one_query_int8_avx2(const char* const* rows, const char* const* next_rows, const uint32_t* query,
+                         size_t word_count, int32_t* dots);
+void one_query_binary_avx2(const char* const* rows, const char* const* next_rows, const uint32_t* query,
+                           size_t word_count, int32_t* dots);
 // Rows of int8 are read 128 higher, as dot_int8_avx512vnni does.
 void one_query_int8_avx512vnni(const char* const* rows, const char* const* next_rows, const uint32_t* query,
                                size_t word_count, int32_t* dots);
