@@ -126,9 +126,9 @@ GTE_AVX2 GTE_INLINE __m256i load_words(const void* words, size_t count) {
     return _mm256_maskload_epi32(static_cast<const int*>(words), there);
 }
 
-// |query| x (row with the query's sign), as in dot_int8_avx2.
+// |row| x (query with the row's sign), as in dot_int8_avx2. A row's code may be -128, whose size fits.
 GTE_AVX2 GTE_INLINE __m256i add_products(__m256i sums, __m256i query, __m256i row) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(query), _mm256_sign_epi8(row, query));
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(row), _mm256_sign_epi8(query, row));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
