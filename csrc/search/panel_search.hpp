@@ -2,7 +2,7 @@
 //
 // A segment of the panel is packed and multiplied with every query tile while it is in the first-level cache; packing
 // it prefetches the same segment of the next panel, so that memory and arithmetic are busy at the same time. One query
-// first looks which rows can be results at all (one_query.hpp). These wait until they are as many as a panel has.
+// first looks which rows can be results at all (first_look.hpp). These wait until they are as many as a panel has.
 #pragma once
 
 #include <atomic>

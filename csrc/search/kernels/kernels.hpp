@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "search/kernels/dot.hpp"
+#include "search/kernels/first_look.hpp"
 #include "search/kernels/one_query.hpp"
 #include "search/kernels/panel.hpp"
-#include "search/kernels/score_panel.hpp"
 
 namespace gte {
 

@@ -13,6 +13,13 @@ namespace gte {
 
 constexpr size_t panel_rows = 32;
 
+// The row to fetch from memory while `row` of a panel is read, one after another: a few rows ahead, if need be of the
+// next panel.
+inline const char* row_ahead(const char* const* rows, const char* const* next_rows, size_t row) {
+    constexpr size_t ahead = 4;
+    return row + ahead < panel_rows ? rows[row + ahead] : next_rows[row + ahead - panel_rows];
+}
+
 // Packs words first_word .. first_word + word_count of each row. rows: panel_rows pointers to whole rows, any
 // alignment. next_rows: the rows that will be packed next; their words are prefetched meanwhile. panel:
 // [word_count][rows].
@@ -32,5 +39,21 @@ GTE_DECLARE_PANEL(avx2)
 GTE_DECLARE_PANEL(avx512)
 GTE_DECLARE_PANEL(neon)
 #undef GTE_DECLARE_PANEL
+
+// From the dot products of one query with a panel to scores. dots, scales, scores: [panel_rows]; scores may be dots.
+// Each product is rounded in this order in every instruction set. Returns a bit for each row whose score is above the
+// threshold. score = dot * scale
+using ScoreFloat = uint32_t (*)(const float* dots, const float* scales, float threshold, float* scores);
+// score = (dot * scale) * query_scale
+using ScoreInt = uint32_t (*)(const int32_t* dots, const float* scales, float query_scale, float threshold,
+                              float* scores);
+
+uint32_t score_float_scalar(const float* dots, const float* scales, float threshold, float* scores);
+uint32_t score_float_avx2(const float* dots, const float* scales, float threshold, float* scores);
+uint32_t score_float_avx512(const float* dots, const float* scales, float threshold, float* scores);
+
+uint32_t score_int_scalar(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
+uint32_t score_int_avx2(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
+uint32_t score_int_avx512(const int32_t* dots, const float* scales, float query_scale, float threshold, float* scores);
 
 }  // namespace gte
