@@ -9,6 +9,7 @@ docs/benchmarks.md has what we measured, with the fusion of ranks beside it.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +51,18 @@ class _Words(NamedTuple):
     """The passages with an identifier of the question that has to come first."""
 
 
-class _Chosen(NamedTuple):
-    """The passages of some files."""
+@dataclass
+class _Chosen:
+    """The passages of some files, in one state of the index."""
 
     version: tuple[int, ...]
     wanted: Wanted
     vector_ids: dict[int, int]
     """By passage."""
+    passages: dict[int, list[int]]
+    """By vector."""
+    snapshot: Snapshot | None = None
+    """Their vectors; None until a search by meaning needs them."""
 
 
 _NO_WORDS = _Words({}, {}, frozenset())
@@ -91,7 +97,8 @@ class PassageSearch:
             question: The question in words, or None.
             min_score: Leave out passages with less; see Found.score.
             wanted: Search only the files of the index that this takes. What it says of ignore files has no effect: the
-                index has its files already. A search by meaning copies the vectors of these files.
+                index has its files already. A search by meaning copies the vectors of these files, once for all
+                questions about the same ones.
 
         Raises:
             InputError: Neither a vector nor a question, or a question for an index without words.
@@ -116,27 +123,38 @@ class PassageSearch:
         best.sort(key=lambda id: (keys[id], passages[id].path, passages[id].line))
         return [Found(scores[id], passages[id]) for id in best[:count]]
 
-    def _passages_of(self, wanted: Wanted) -> dict[int, int]:
-        """Returns the passages of the files that are wanted, with their vectors' ids; read once for each state."""
+    def _passages_of(self, wanted: Wanted) -> _Chosen:
+        """Returns the passages of the files that are wanted; read once for each state of the index."""
         version = self._store.version()
-        if self._chosen is None or self._chosen[:2] != (version, wanted):
-            self._chosen = _Chosen(version, wanted, passages_in(self._store, wanted))
-        return self._chosen.vector_ids
+        if self._chosen is None or (self._chosen.version, self._chosen.wanted) != (version, wanted):
+            vector_ids = passages_in(self._store, wanted)
+            passages: dict[int, list[int]] = {}
+            for passage, vector in vector_ids.items():
+                passages.setdefault(vector, []).append(passage)
+            self._chosen = _Chosen(version, wanted, vector_ids, passages)
+        return self._chosen
+
+    def _vectors_of(self, among: _Chosen | None) -> Snapshot:
+        """Returns the vectors to search: those of `among`, or of all passages."""
+        if among is not None and among.snapshot is not None:
+            return among.snapshot
+        if self._snapshot is None or self._snapshot.version != self._store.version():
+            self._snapshot = self._store.snapshot()
+        if among is None:
+            return self._snapshot
+        vector_ids, vectors_ND, version = self._snapshot
+        rows = [row for row, id in enumerate(vector_ids) if id in among.passages]
+        among.snapshot = Snapshot([vector_ids[row] for row in rows], vectors_ND[rows], version)
+        return among.snapshot
 
     def _cosines(
-        self, query_D: NDArray[np.float32], count: int, passages: dict[int, int], among: dict[int, int] | None
+        self, query_D: NDArray[np.float32], count: int, passages: dict[int, int], among: _Chosen | None
     ) -> dict[int, float]:
         """Returns the cosines of the nearest passages, and of those given with their vectors' ids, by passage.
 
-        among: the passages to search, with their vectors' ids; None for all.
+        among: the passages to search; None for all.
         """
-        if self._snapshot is None or self._snapshot.version != self._store.version():
-            self._snapshot = self._store.snapshot()
-        vector_ids, vectors_ND, _ = self._snapshot
-        if among is not None:
-            chosen = set(among.values())
-            rows_of_chosen = [row for row, id in enumerate(vector_ids) if id in chosen]
-            vector_ids, vectors_ND = [vector_ids[row] for row in rows_of_chosen], vectors_ND[rows_of_chosen]
+        vector_ids, vectors_ND, _ = self._vectors_of(among)
         if not vector_ids:
             return {}
         # Each vector has at least one passage, so the best passages are among as many best vectors.
@@ -145,7 +163,7 @@ class PassageSearch:
         nearest = (
             self._store.passages_of(list(cosine_of), count)
             if among is None
-            else [(vector, passage) for passage, vector in among.items() if vector in cosine_of]
+            else [(vector, passage) for vector in cosine_of for passage in among.passages[vector]]
         )
         found = {passage: cosine_of[vector] for vector, passage in nearest}
         others = sorted({vector for vector in passages.values() if vector not in cosine_of})
@@ -155,7 +173,7 @@ class PassageSearch:
             cosine_of |= dict(zip((others[row] for row in order[0].tolist()), scores[0].tolist(), strict=True))
         return found | {passage: cosine_of[vector] for passage, vector in passages.items()}
 
-    def _find_words(self, question: str, count: int, among: dict[int, int] | None) -> _Words:
+    def _find_words(self, question: str, count: int, among: _Chosen | None) -> _Words:
         store = self._store
         if not store.has_words():
             raise InputError(f"{store.path} was made without the words of its passages", remedy="update index")
@@ -172,7 +190,9 @@ class PassageSearch:
         def find(any_of: Sequence[str]) -> list[WordHit]:
             if among is None:
                 return store.find_words(any_of, most_hits)
-            return [hit for hit in store.find_words(any_of, passage_count) if hit.passage_id in among][:most_hits]
+            return [hit for hit in store.find_words(any_of, passage_count) if hit.passage_id in among.vector_ids][
+                :most_hits
+            ]
 
         hits = find(telling)
         first = [
