@@ -9,7 +9,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from benchmarks.pictures.charts import Bar, Panel, Point, bars, points
+from benchmarks.pictures.charts import Bar, Difference, Differences, Panel, Point, bars, differences, points
 from benchmarks.pictures.curves import Curves, curves
 from benchmarks.pictures.style import in_both_themes, write
 from benchmarks.pictures.tables import Table, number, tables_of
@@ -25,13 +25,17 @@ def main() -> None:
 
 def charts(docs: Path) -> dict[str, str]:
     """File names and contents of the pictures of tables."""
-    runtime, kernels, models = (
-        (docs / f"{name}.md").read_text(encoding="utf-8") for name in ("runtime", "kernels", "models")
+    runtime, kernels, models, experiments = (
+        (docs / f"{name}.md").read_text(encoding="utf-8") for name in ("runtime", "kernels", "models", "experiments")
     )
     embedding = tables_of(runtime, "documents/CPU s")[0]
     exact, fewer_bits = tables_of(kernels, "1 query, ms")
     growth = tables_of(kernels, "what grows")[0]
     quality = tables_of(models, "tokens/s")[0]
+    ablations = [
+        ablation_differences(table, f"{encoder}: points against base, and their standard deviation")
+        for table, encoder in zip(tables_of(experiments, "setting"), ("static encoder", "transformer"), strict=True)
+    ]
     return {
         **in_both_themes("embedding", lambda colours: bars(embedding_panels(embedding), "Embedding on a CPU", colours)),
         **in_both_themes("search-exact", lambda colours: bars(search_panels(exact), "Exact search", colours)),
@@ -50,6 +54,7 @@ def charts(docs: Path) -> dict[str, str]:
                 colours,
             ),
         ),
+        **in_both_themes("ablations", lambda colours: differences(ablations, "The paper's ablations", colours)),
     }
 
 
@@ -99,6 +104,15 @@ def growth_panels(table: Table) -> list[Curves]:
         curves_by_name = {name: [row[place] for row in rows] for place, name in enumerate(names, 1)}
         panels.append(Curves(f"milliseconds by {what}", [row[0] for row in rows], curves_by_name))
     return panels
+
+
+def ablation_differences(table: Table, title: str) -> Differences:
+    """The mean of task types of each setting against the setting `base`, the best first."""
+    place = table.column("mean of task types")
+    scores = {row[0].rpartition("/")[2]: [float(part) for part in row[place].split(" ± ")] for row in table.rows}
+    base = scores["base"][0]
+    rows = [Difference(name, mean - base, spread) for name, (mean, spread) in scores.items()]
+    return Differences(title, sorted(rows, key=lambda row: -row.value))
 
 
 def model_points(table: Table) -> list[Point]:

@@ -1,4 +1,4 @@
-"""Bars, one panel below another, and points on a logarithmic scale with a label beside each."""
+"""Bars and differences, one panel below another, and points on a logarithmic scale with a label beside each."""
 
 from collections.abc import Sequence
 from math import ceil, floor, log10
@@ -18,6 +18,18 @@ class Bar(NamedTuple):
 class Panel(NamedTuple):
     title: str
     bars: list[Bar]
+
+
+class Difference(NamedTuple):
+    name: str
+    value: float
+    spread: float
+    """The standard deviation, drawn to both sides of the value."""
+
+
+class Differences(NamedTuple):
+    title: str
+    rows: list[Difference]
 
 
 class Point(NamedTuple):
@@ -60,6 +72,41 @@ def bars(panels: Sequence[Panel], title: str, colours: Colours) -> str:
             y += LINE
         y += 10
     return picture(pieces, y + 4, title, colours)
+
+
+def differences(panels: Sequence[Differences], title: str, colours: Colours) -> str:
+    """Bars to the left and right of zero on one scale, each with its spread, and the numbers at the right."""
+    rows = [row for panel in panels for row in panel.rows]
+    left = _MARGIN + max(_length(row.name, False) for row in rows) + 10
+    right = WIDTH - _MARGIN - LETTER * max(len(_signed(row.value)) for row in rows) - 8
+    least = min(0.0, *(row.value - row.spread for row in rows))
+    most = max(0.0, *(row.value + row.spread for row in rows))
+
+    def place(value: float) -> float:
+        return left + (right - left) * (value - least) / (most - least)
+
+    pieces, y = [], _MARGIN
+    for panel in panels:
+        y += LINE
+        pieces.append(text(_MARGIN, y - 5, panel.title, colours.text, size=16, bold=True))
+        y += 6
+        pieces.append(line(place(0), y, place(0), y + LINE * len(panel.rows), colours.text))
+        for row in panel.rows:
+            start, end = sorted((place(0), place(row.value)))
+            middle = y + LINE / 2
+            pieces += [
+                text(left - 8, y + 16, row.name, colours.text, anchor="end"),
+                box(start, y + 2, end - start, LINE - 5, colours.ours if row.value >= 0 else colours.others),
+                line(place(row.value - row.spread), middle, place(row.value + row.spread), middle, colours.text),
+                text(WIDTH - _MARGIN, y + 16, _signed(row.value), colours.text, anchor="end"),
+            ]
+            y += LINE
+        y += 10
+    return picture(pieces, y + 4, title, colours)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "\u2212")
 
 
 def _length(words: str, bold: bool) -> float:

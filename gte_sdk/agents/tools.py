@@ -79,7 +79,7 @@ def tool_list() -> list[Tool]:
                 "additionalProperties": {"type": "integer"},
                 "description": "How many files and folders were not read, by reason.",
             },
-            "seconds_since_update": {"type": ["number", "null"]},
+            "seconds_since_update": {"anyOf": [{"type": "number"}, {"type": "null"}]},
         },
         required=("state", "folders", "model", "files", "passages", "left_out"),
     )

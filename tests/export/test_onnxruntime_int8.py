@@ -57,7 +57,8 @@ def test_each_instruction_set(
     )
     assert (int8.variant, int8.engine) == ("int8", "onnxruntime")
     golden = int8.report().golden  # of this file, not of what the native engine would make of fp32
-    assert golden is not None and golden.made_by.startswith("onnxruntime")
+    assert golden is not None
+    assert golden.made_by.startswith("onnxruntime")
     texts = read_corpus(PARITY_TEXTS)[::25]
     cosines = np.einsum("nd,nd->n", fp32.embed(texts), int8.embed(texts))
     assert 0.9 < cosines.min() < 1 - 1e-9
