@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -65,3 +66,17 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(
         tmp_path_factory.mktemp("prompted"), prompts={"query": "query : ", "document": "document : "}
     )
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment that leads psycopg to a PostgreSQL with pgvector and empty databases `reviews` and `notes`."""
+    server = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL up to Python 3.12").get_server(
+        tmp_path / "pg"
+    )
+    try:
+        server.psql("CREATE DATABASE reviews; CREATE DATABASE notes")
+        address = urlsplit(server.get_uri())
+        yield {"PGHOST": parse_qs(address.query)["host"][0], "PGUSER": address.username or ""}
+    finally:
+        server.cleanup()

@@ -5,9 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import psycopg
@@ -84,20 +82,6 @@ def test_the_program_on_spark(folder: Path) -> None:
 def test_a_database_finds_the_nearest_review(folder: Path, program: str) -> None:
     assert run(folder, program).splitlines()[-1] == "quiet and light"
     run(folder, program)  # loading twice is loading once
-
-
-@pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment that leads psycopg to a PostgreSQL with pgvector and an empty database `reviews`."""
-    server = pytest.importorskip("pgserver", reason="pgserver brings PostgreSQL up to Python 3.12").get_server(
-        tmp_path / "pg"
-    )
-    try:
-        server.psql("CREATE DATABASE reviews")
-        address = urlsplit(server.get_uri())
-        yield {"PGHOST": parse_qs(address.query)["host"][0], "PGUSER": address.username or ""}
-    finally:
-        server.cleanup()
 
 
 def test_pgvector_finds_the_nearest_review_and_keeps_every_bit(folder: Path, postgres: dict[str, str]) -> None:

@@ -80,3 +80,25 @@ def test_sqlite_vec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gte_mini: E
     check_and_take_back(program_with("apsw"), names)
     stored = [row[0] for row in names["connection"].execute("SELECT embedding FROM vectors ORDER BY rowid")]
     np.testing.assert_array_equal([np.frombuffer(row, "<f4") for row in stored], gte_mini.embed(NOTES))
+
+
+def test_pgvector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gte_mini: Embedder, postgres: dict[str, str]
+) -> None:
+    psycopg, pgvector = pytest.importorskip("psycopg"), pytest.importorskip("pgvector.psycopg")
+    monkeypatch.chdir(tmp_path)
+    for name, value in postgres.items():
+        monkeypatch.setenv(name, value)
+    with psycopg.connect("dbname=notes") as connection:
+        connection.execute("CREATE EXTENSION vector")
+        connection.execute("CREATE TABLE notes (id int PRIMARY KEY, text text, embedding vector(384))")
+        for row, text in enumerate(NOTES):
+            connection.execute("INSERT INTO notes VALUES (%s, %s, %s)", (row, text, str(FOREIGN[row].tolist())))
+    names: dict[str, Any] = {}
+    check_and_take_back(program_with("psycopg"), names)
+    names["connection"].close()
+    with psycopg.connect("dbname=notes") as connection:
+        pgvector.register_vector(connection)
+        rows = connection.execute("SELECT text, embedding FROM notes ORDER BY id", binary=True).fetchall()
+    assert [text for text, _ in rows] == list(NOTES)
+    np.testing.assert_array_equal([vector.to_numpy() for _, vector in rows], gte_mini.embed(NOTES))
