@@ -21,7 +21,7 @@ import onnxruntime
 from export.directory.layout import update_gte_json, write_json
 from gte_sdk import Embedder
 from gte_sdk.errors import ModelFormatError
-from gte_sdk.model_files.directory import GOLDEN_JSON, ModelDir, available_variants, read_model_dir, variant_files
+from gte_sdk.model_files.directory import GOLDEN_JSON, available_variants, read_model_dir, variant_files
 from gte_sdk.runtime.golden import Golden, GoldenVectors, golden_fields
 from gte_sdk.runtime.int8.calibrate import bundled_texts
 from gte_sdk.runtime.native.engine import ARITHMETIC
@@ -32,23 +32,26 @@ def write_golden(directory: Path) -> None:
 
     Raises ModelFormatError for a directory without gte.json.
     """
-    description = read_model_dir(directory.absolute())
+    directory = directory.absolute()  # as an Embedder reports it
+    description = read_model_dir(directory)
     if not description.files:
         raise ModelFormatError(f"{directory} has no gte.json; export the checkpoint with: python export/to_onnx.py")
     update_gte_json(directory, forget=[GOLDEN_JSON])  # the old ones must not judge what makes the new ones
     texts = bundled_texts("golden")
-    vectors = {variant: _embed_texts(description, variant, texts) for variant in available_variants(description)}
+    vectors = {
+        variant: _embed_texts(directory, variant, variant_files(description, variant), texts)
+        for variant in available_variants(description)
+    }
     write_json(directory / GOLDEN_JSON, golden_fields(Golden(texts, vectors)))
     update_gte_json(directory, record=[GOLDEN_JSON])
 
 
-def _embed_texts(description: ModelDir, variant: str, texts: list[str]) -> GoldenVectors:
-    own_files = [description.path / name for name in variant_files(description, variant)]
+def _embed_texts(directory: Path, variant: str, files: list[str], texts: list[str]) -> GoldenVectors:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that fp16 is slow on a CPU
         for engine in ("auto", "onnxruntime"):  # "auto" may quantize fp32 instead of reading onnxruntime's int8
-            embedder = Embedder(description.path, variant=variant, engine=engine, device="cpu", truncation="ignore")
-            if embedder.report().graph in own_files:
+            embedder = Embedder(directory, variant=variant, engine=engine, device="cpu", truncation="ignore")
+            if embedder.report().graph in [directory / file for file in files]:
                 break
     made_by = ARITHMETIC if embedder.engine == "native" else f"onnxruntime {onnxruntime.__version__}"
     return GoldenVectors(made_by, embedder.encode(texts, prompt=""))  # as the check at opening
