@@ -34,7 +34,7 @@ def charts(docs: Path) -> dict[str, str]:
     quality = tables_of(models, "tokens/s")[0]
     ablations = [
         ablation_differences(table, f"{encoder}: points against base, and their standard deviation")
-        for table, encoder in zip(tables_of(experiments, "setting"), ("static encoder", "transformer"), strict=True)
+        for table, encoder in zip(tables_of(experiments, "setting"), ("static encoder", "transformer"), strict=False)
     ]
     return {
         **in_both_themes("embedding", lambda colours: bars(embedding_panels(embedding), "Embedding on a CPU", colours)),

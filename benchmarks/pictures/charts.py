@@ -97,7 +97,9 @@ def differences(panels: Sequence[Differences], title: str, colours: Colours) -> 
             pieces += [
                 text(left - 8, y + 16, row.name, colours.text, anchor="end"),
                 box(start, y + 2, end - start, LINE - 5, colours.ours if row.value >= 0 else colours.others),
-                line(place(row.value - row.spread), middle, place(row.value + row.spread), middle, colours.text),
+                box(
+                    place(row.value - row.spread), middle - 1, place(row.spread) - place(-row.spread), 1.5, colours.text
+                ),
                 text(WIDTH - _MARGIN, y + 16, _signed(row.value), colours.text, anchor="end"),
             ]
             y += LINE
