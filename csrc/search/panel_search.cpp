@@ -158,7 +158,7 @@ int64_t search_float_panel(const Kernels& kernels, const Rows& rows, const Queri
     }
     const uint32_t mask = rows_above(panel.rows, next.rows, queries.unit.data(), value_count, bound);
     int64_t bad_row = -1;
-    for (size_t i = 0; mask >> i != 0 && i < panel.row_count; ++i) {
+    for (size_t i = 0; i < panel.row_count && mask >> i != 0; ++i) {
         if (mask >> i & 1) {
             work.waiting[work.waiting_count++] = panel.numbers[i];
             if (work.waiting_count == panel_rows) {
