@@ -34,7 +34,7 @@ def charts(docs: Path) -> dict[str, str]:
     quality = tables_of(models, "tokens/s")[0]
     ablations = [
         ablation_differences(table, f"{encoder}: points against base, and their standard deviation")
-        for table, encoder in zip(tables_of(experiments, "setting"), ("static encoder", "transformer"), strict=False)
+        for table, encoder in zip(tables_of(experiments, "setting"), ("static encoder", "transformer"), strict=True)
     ]
     return {
         **in_both_themes("embedding", lambda colours: bars(embedding_panels(embedding), "Embedding on a CPU", colours)),
@@ -111,7 +111,7 @@ def ablation_differences(table: Table, title: str) -> Differences:
     place = table.column("mean of task types")
     scores = {row[0].rpartition("/")[2]: [float(part) for part in row[place].split(" ± ")] for row in table.rows}
     base = scores["base"][0]
-    rows = [Difference(name, mean - base, spread) for name, (mean, spread) in scores.items()]
+    rows = [Difference(name, mean - base, sum(spread)) for name, (mean, *spread) in scores.items()]  # of one seed none
     return Differences(title, sorted(rows, key=lambda row: -row.value))
 
 
