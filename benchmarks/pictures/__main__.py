@@ -109,9 +109,12 @@ def growth_panels(table: Table) -> list[Curves]:
 def ablation_differences(table: Table, title: str) -> Differences:
     """The mean of task types of each setting against the setting `base`, the best first."""
     place = table.column("mean of task types")
-    scores = {row[0].rpartition("/")[2]: [float(part) for part in row[place].split(" ± ")] for row in table.rows}
-    base = scores["base"][0]
-    rows = [Difference(name, mean - base, sum(spread)) for name, (mean, *spread) in scores.items()]  # of one seed none
+    scores = {row[0].rpartition("/")[2]: row[place] for row in table.rows}
+    base = float(scores["base"].split(" ± ")[0])
+    rows = []
+    for name, score in scores.items():
+        mean, _, spread = score.partition(" ± ")
+        rows.append(Difference(name, float(mean) - base, float(spread or 0)))  # one seed has no spread
     return Differences(title, sorted(rows, key=lambda row: -row.value))
 
 

@@ -24,7 +24,7 @@ class Difference(NamedTuple):
     name: str
     value: float
     spread: float
-    """The standard deviation, drawn to both sides of the value."""
+    """The standard deviation, drawn to both sides of the value; 0 if there is none."""
 
 
 class Differences(NamedTuple):
@@ -93,13 +93,12 @@ def differences(panels: Sequence[Differences], title: str, colours: Colours) -> 
         pieces.append(line(place(0), y, place(0), y + LINE * len(panel.rows), colours.text))
         for row in panel.rows:
             start, end = sorted((place(0), place(row.value)))
-            middle = y + LINE / 2
+            spread_start = place(row.value - row.spread)
+            spread_width = place(row.value + row.spread) - spread_start
             pieces += [
                 text(left - 8, y + 16, row.name, colours.text, anchor="end"),
                 box(start, y + 2, end - start, LINE - 5, colours.ours if row.value >= 0 else colours.others),
-                box(
-                    place(row.value - row.spread), middle - 1, place(row.spread) - place(-row.spread), 1.5, colours.text
-                ),
+                box(spread_start, y + LINE / 2 - 1, spread_width, 1.5, colours.text),
                 text(WIDTH - _MARGIN, y + 16, _signed(row.value), colours.text, anchor="end"),
             ]
             y += LINE

@@ -72,8 +72,8 @@ def last_line_of(passages: Sequence[Passage]) -> int:
     return max((passage.line + passage.text.count("\n") for passage in passages), default=0)
 
 
-def passages_in(store: PassageStore, wanted: Wanted) -> dict[int, int]:
-    """Returns the ids of the passages of the files that are wanted, with the ids of their vectors.
+def passages_in(store: PassageStore, wanted: Wanted) -> dict[int, set[int]]:
+    """Returns the ids of the passages of the files that are wanted, by the ids of their vectors.
 
     A file's path is taken below the folder of the index that it lies in; one that was named itself has its name only.
     """
@@ -86,7 +86,11 @@ def passages_in(store: PassageStore, wanted: Wanted) -> dict[int, int]:
     files = store.rows("SELECT id, path FROM files", (int, bytes))
     chosen = {id for id, path in files if is_wanted(Path(os.fsdecode(path)))}
     rows = store.rows("SELECT id, vector_id, file_id FROM passages", (int, int, int))
-    return {id: vector_id for id, vector_id, file_id in rows if file_id in chosen}
+    passages: dict[int, set[int]] = {}
+    for id, vector_id, file_id in rows:
+        if file_id in chosen:
+            passages.setdefault(vector_id, set()).add(id)
+    return passages
 
 
 def vector_of(store: PassageStore, passage: Passage) -> NDArray[np.float32]:

@@ -57,9 +57,7 @@ class _Chosen:
 
     version: tuple[int, ...]
     wanted: Wanted
-    vector_ids: dict[int, int]
-    """By passage."""
-    passages: dict[int, list[int]]
+    passages: dict[int, set[int]]
     """By vector."""
     snapshot: Snapshot | None = None
     """Their vectors; None until a search by meaning needs them."""
@@ -107,7 +105,7 @@ class PassageSearch:
             raise InputError("a search needs a vector, a question, or both")
         self._store.follow()
         with self._store.unchanged():
-            among = self._passages_of(wanted) if wanted.globs or wanted.excludes or wanted.types else None
+            among = self._choose(wanted) if wanted.globs or wanted.excludes or wanted.types else None
             words = _NO_WORDS if question is None else self._find_words(question, count, among)
             scores = words.shares if query_D is None else self._cosines(query_D, count, words.vector_ids, among)
             if query_D is not None and question is not None:
@@ -123,15 +121,11 @@ class PassageSearch:
         best.sort(key=lambda id: (keys[id], passages[id].path, passages[id].line))
         return [Found(scores[id], passages[id]) for id in best[:count]]
 
-    def _passages_of(self, wanted: Wanted) -> _Chosen:
+    def _choose(self, wanted: Wanted) -> _Chosen:
         """Returns the passages of the files that are wanted; read once for each state of the index."""
         version = self._store.version()
         if self._chosen is None or (self._chosen.version, self._chosen.wanted) != (version, wanted):
-            vector_ids = passages_in(self._store, wanted)
-            passages: dict[int, list[int]] = {}
-            for passage, vector in vector_ids.items():
-                passages.setdefault(vector, []).append(passage)
-            self._chosen = _Chosen(version, wanted, vector_ids, passages)
+            self._chosen = _Chosen(version, wanted, passages_in(self._store, wanted))
         return self._chosen
 
     def _vectors_of(self, among: _Chosen | None) -> Snapshot:
@@ -190,9 +184,8 @@ class PassageSearch:
         def find(any_of: Sequence[str]) -> list[WordHit]:
             if among is None:
                 return store.find_words(any_of, most_hits)
-            return [hit for hit in store.find_words(any_of, passage_count) if hit.passage_id in among.vector_ids][
-                :most_hits
-            ]
+            of_all = store.find_words(any_of, passage_count)
+            return [hit for hit in of_all if hit.passage_id in among.passages.get(hit.vector_id, ())][:most_hits]
 
         hits = find(telling)
         first = [
